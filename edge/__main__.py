@@ -1,0 +1,130 @@
+"""The device's commands: `cutlayer run|check|status|example` (the same as `python -m edge …`)."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+# Before anything can import onnxruntime: its Linux wheels report to their vendor unless this is set first.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+MISTAKE = 2
+"""Exit code for what the user can mend: configuration, bundle, data, broker address, a name that is taken."""
+
+FAULT = 1
+"""Exit code for what the user did not cause."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    command, _ = COMMANDS[options.command]
+    try:
+        return command(options)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if not isinstance(error, _mistakes()):
+            raise
+        print(f"cutlayer {options.command}: {error}", file=sys.stderr)
+        return MISTAKE
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Train with the hub until told to stop."""
+    from edge import config, device
+
+    settings = config.load(options.config, os.environ)
+    _log(settings.run.log_level)
+    stop = _Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    device.run(settings, stop)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Say whether this board can run this configuration, without a hub."""
+    from edge import check, config
+
+    settings = config.load(options.config, os.environ)
+    return 0 if check.check(settings, print) else FAULT
+
+
+def _status(options: argparse.Namespace) -> int:
+    """Show what the state directory remembers."""
+    from edge import config, device
+
+    for line in device.status(config.load(options.config, os.environ)):
+        print(line)
+    return 0
+
+
+def _example(_options: argparse.Namespace) -> int:
+    """Print an annotated configuration to start from."""
+    from edge import config
+
+    print(config.describe(), end="")
+    return 0
+
+
+def _with_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, default=Path("device.toml"), help="configuration file (device.toml)")
+
+
+def _without(_parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
+    "run": (_run, _with_config),
+    "check": (_check, _with_config),
+    "status": (_status, _with_config),
+    "example": (_example, _without),
+}
+
+
+class _Stop:
+    """True once a signal has asked the process to end; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __call__(self, *_signal: object) -> bool:
+        if _signal:
+            if self._asked:
+                raise KeyboardInterrupt
+            self._asked = True
+        return self._asked
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cutlayer", description="The device side of split learning.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (function, arguments) in COMMANDS.items():
+        text = (function.__doc__ or "").strip()
+        arguments(commands.add_parser(name, help=text, description=text))
+    return parser
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+    """What a plain sentence answers; everything else is a fault of ours and keeps its traceback."""
+    from edge.bundle import BundleError
+    from edge.link import LinkError
+    from edge.outbox import OutboxError
+    from edge.refusal import RefusalError
+    from edge.sensors import SensorError
+    from edge.wire.toml_fields import ConfigError
+
+    return (ConfigError, BundleError, SensorError, OutboxError, LinkError, RefusalError)
+
+
+def _log(level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""What a device has spent since its run began: bytes, operations, seconds, joules. Survives restarts.
+
+Each figure carries how it was obtained: bytes with the source of the socket's counters, joules with class and source
+or with the reason why there are none.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.link import Link
+from edge.meters import Meter
+from edge.outbox import Outbox
+from edge.wire.manifest import Manifest
+
+_WINDOW = "report"
+
+_START = {
+    "sent": 0,
+    "received": 0,
+    "retransmitted": 0,
+    "evaluation_sent": 0,
+    "evaluation_received": 0,
+    "paper_bytes": 0,
+    "elements": 0,
+    "flops": 0.0,
+    "paper_flops": 0.0,
+    "cpu_seconds": 0.0,
+    "peak_rss_bytes": 0,
+    "joules": None,
+    "restarts": -1,
+}
+
+
+class Accounts:
+    """Running totals of one device; `open` when an order arrives, `close` when its report is written."""
+
+    def __init__(self, outbox: Outbox, link: Link, meter: Meter, manifest: Manifest) -> None:
+        self._link = link
+        self._meter = meter
+        self._flops = manifest.flops
+        self._total: dict[str, Any] = {**_START, **outbox.fact("totals", {})}
+        self._total["restarts"] += 1
+        # The socket's counters start at zero with the process; what came before is in the totals.
+        self._before = {name: self._total[name] for name in ("sent", "received", "retransmitted")}
+        self._opened = (0, 0)
+        meter.begin(_WINDOW)
+
+    def open(self) -> None:
+        """An order begins: what is sent from here on belongs to it."""
+        self._count()
+        self._opened = (self._total["sent"], self._total["received"])
+
+    def ran(self, kind: str, rows: int) -> None:
+        """A graph of this kind ran on so many samples."""
+        forward, training = self._flops["forward"], self._flops["training"]
+        self._total["flops"] += rows * (training if kind in ("local", "backward") else forward)
+        if kind in ("local", "forward"):
+            # The papers count the forward pass of a training step and nothing else.
+            self._total["paper_flops"] += rows * forward
+
+    def uploaded(self, smashed: npt.NDArray[Any]) -> None:
+        """Smashed data was put into the outbox; the paper counts its non-zero elements at four bytes each."""
+        self._total["paper_bytes"] += 4 * int(np.count_nonzero(smashed))
+        self._total["elements"] += smashed.size
+
+    def close(self, kind: str) -> dict[str, Any]:
+        """The totals as an order ends, for its report; all but the seconds since the run began."""
+        self._count()
+        if kind == "evaluate":
+            self._total["evaluation_sent"] += self._total["sent"] - self._opened[0]
+            self._total["evaluation_received"] += self._total["received"] - self._opened[1]
+        measured = self._meter.end(_WINDOW)
+        self._meter.begin(_WINDOW)
+        self._total["cpu_seconds"] += measured.cpu_seconds
+        self._total["peak_rss_bytes"] = max(self._total["peak_rss_bytes"], measured.peak_rss_bytes)
+        energy = measured.energy
+        if energy.joules is not None:
+            self._total["joules"] = (self._total["joules"] or 0.0) + energy.joules
+        record = {name: value for name, value in self._total.items() if name != "joules"}
+        record["source"] = self._link.counters().source
+        record["seconds"] = measured.seconds
+        record["energy"] = {**energy.to_record(), "joules": self._total["joules"]}
+        return record
+
+    def put(self, outbox: Outbox) -> None:
+        """Keep the totals with the step that changed them."""
+        outbox.put_fact("totals", self._total)
+
+    def _count(self) -> None:
+        counters = self._link.counters()
+        for name, before in self._before.items():
+            self._total[name] = before + getattr(counters, name)

@@ -1,0 +1,373 @@
+"""How a batch becomes an update: the one loop of a device.
+
+    poll    what arrived becomes a message; an `Order` becomes the device's `Work`
+    step    at most one training step: the batch of that step, one graph, new state
+    put     what came of it (state, position in the order, messages for the hub) goes into the outbox
+    commit  one transaction. Only then …
+    publish … do frames and acknowledgements leave
+
+A power cut anywhere repeats a step or a frame, never an effect: batches and noise are pure functions of the order's
+seed, the round and the step, so a step that is done again is the same step.
+"""
+
+import logging
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.accounts import Accounts
+from edge.bundle import Bundle
+from edge.mailbox import Arrived, Mailbox
+from edge.outbox import Outbox, OutboxError
+from edge.refusal import RefusalError
+from edge.segment import Result, Segment, SegmentError
+from edge.sensors import Batch, Source
+from edge.wire import messages
+from edge.wire.messages import Activation, Goodbye, Gradient, Hello, Order, Refusal, Report, State, Welcome
+
+log = logging.getLogger("cutlayer.device")
+
+IDLE_SECONDS = 0.5
+"""Longest wait for the network while nothing is due."""
+
+RETRY_SECONDS = 5.0
+"""How long to wait before a full disk is tried again."""
+
+
+@dataclass
+class Work:
+    """One order being carried out."""
+
+    order: Order
+    step: int
+    """The step to do next; the order is done when it reaches `end`."""
+    waiting: Batch | None = None
+    """An exchange step between its upload and the gradient for it."""
+    gradient: tuple[int, npt.NDArray[Any]] | None = None
+    """Number of the message it came in, and the gradient: `(batch, *smashed)`."""
+    losses: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def end(self) -> int:
+        """One past the order's last step."""
+        return self.order.first_step + self.order.steps
+
+    @property
+    def due(self) -> bool:
+        """Whether a step can be done now, without waiting for the hub."""
+        return self.waiting is None or self.gradient is not None
+
+
+class Agent:
+    """A device: a lower segment, a source of batches, and a mailbox to its hub."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        segment: Segment,
+        source: Source,
+        mailbox: Mailbox,
+        outbox: Outbox,
+        accounts: Accounts,
+        *,
+        facts: Mapping[str, str | float],
+        once: bool = False,
+        checkpoint_steps: int = 8,
+    ) -> None:
+        self.finished = False
+        self._bundle = bundle
+        self._segment = segment
+        self._source = source
+        self._mailbox = mailbox
+        self._outbox = outbox
+        self._accounts = accounts
+        self._facts = facts
+        self._once = once
+        self._checkpoint_steps = checkpoint_steps
+        self._greeted: int | None = None
+        self._work: Work | None = None
+        self._remember()
+
+    def run(self, stopped: Callable[[], bool], *, now: Callable[[], float] = time.monotonic) -> None:
+        """Work until told to stop, or until the hub says goodbye and the configuration says once.
+
+        Raises:
+            RefusalError: another device has this name, or the bundles differ.
+        """
+        while not (stopped() or (self.finished and self._mailbox.idle)):
+            self.turn(now)
+
+    def turn(self, now: Callable[[], float] = time.monotonic) -> None:
+        """One turn of the loop: poll, step, commit, publish."""
+        for arrived in self._mailbox.poll(self._patience(now()), now()):
+            self._take(arrived)
+        self._greet()
+        self._step()
+        if self._commit():
+            self._mailbox.publish(now())
+
+    # What the hub says ------------------------------------------------------------------------------------------
+
+    def _take(self, arrived: Arrived) -> None:
+        message = arrived.message
+        if isinstance(message, Gradient):
+            self._take_gradient(arrived.number, message)
+            return
+        if isinstance(message, Order):
+            self._take_order(message, arrived.data)
+        elif isinstance(message, Refusal):
+            self._refusal(message)
+        elif isinstance(message, Goodbye):
+            log.info("the hub says goodbye: %s", message.reason)
+            self._drop_work()
+            self.finished = self._once
+        elif not isinstance(message, Welcome):
+            self._mailbox.refused[f"{type(message).__name__} is not for a device"] += 1
+        self._mailbox.done(arrived.number)
+
+    def _take_order(self, order: Order, data: bytes) -> None:
+        last = self._outbox.fact("last_order", 0)
+        if order.order <= last or (self._work and order.order <= self._work.order.order):
+            return  # told again because the hub was not sure we had heard
+        fault = self._fault(order)
+        if fault:
+            self._mailbox.refused[fault] += 1
+            log.warning("refused order %d: %s", order.order, fault)
+            self._mailbox.send(Report(order.order, order.round, {"refused_order": fault}), urgent=True)
+            return
+        if order.state:
+            self._segment.load_lower(order.state)
+            self._outbox.put_state(self._segment.snapshot())
+        self._work = Work(order, order.first_step)
+        self._accounts.open()
+        self._outbox.put_received("order", data)
+        self._outbox.put_fact("position", order.first_step)
+
+    def _fault(self, order: Order) -> str | None:
+        """Why an order cannot be carried out, or None."""
+        if order.bundle != bytes.fromhex(self._bundle.id[:8]):
+            return f"the order is for bundle {order.bundle.hex()}, this device has {self._bundle.id[:8]}"
+        graphs = ("forward", "backward") if order.kind == "exchange" else (order.kind,)
+        for kind in graphs:
+            if kind not in self._segment.kinds:
+                return f"the bundle has no {kind!r} graph"
+        for name, value in order.settings.items():
+            known = self._bundle.manifest.settings.get(name)
+            if known is not None and not known.minimum <= value <= known.maximum:
+                return f"setting {name} = {value} is outside {known.minimum} to {known.maximum}"
+        return self._fault_of_state(order)
+
+    def _fault_of_state(self, order: Order) -> str | None:
+        shapes = {piece.name: piece.shape for piece in self._bundle.manifest.part("lower")}
+        for name, array in order.state.items():
+            if shapes.get(name) != array.shape:
+                return f"state {name!r} has shape {array.shape}; the lower segment has {shapes.get(name)}"
+        return None
+
+    def _take_gradient(self, number: int, message: Gradient) -> None:
+        work = self._work
+        if work and (message.order, message.step) == (work.order.order, work.step):
+            wanted = (len(self._batch(work).x), *self._bundle.manifest.smashed.shape)
+            if message.gradient.shape == wanted:
+                work.gradient = (number, message.gradient)  # acknowledged with the update it causes
+                return
+            self._mailbox.refused[f"gradient of shape {message.gradient.shape}, wanted {wanted}"] += 1
+        else:
+            self._mailbox.refused["gradient for a step that is over"] += 1
+        self._mailbox.done(number)
+
+    def _refusal(self, message: Refusal) -> None:
+        if message.instance != self._mailbox.instance:
+            return  # for another process that uses this device's name
+        if message.fatal:
+            raise RefusalError(message.reason)
+        log.warning("the hub refuses: %s", message.reason)
+
+    def _greet(self) -> None:
+        hub = self._mailbox.hub_instance
+        if hub is None or hub == self._greeted:
+            return
+        self._greeted = hub
+        work = self._work
+        hello = Hello(
+            name=self._mailbox.device,
+            instance=self._mailbox.instance,
+            bundle=self._bundle.id,
+            samples=self._source.samples,
+            test_samples=self._source.test_samples,
+            position={"order": work.order.order, "step": work.step} if work else None,
+            facts=dict(self._facts),
+        )
+        self._mailbox.send(hello, urgent=True)
+
+    # What the device does ---------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        work = self._work
+        if work is None or not work.due:
+            return
+        if work.step >= work.end:
+            self._report(work)
+            return
+        started = time.perf_counter()
+        try:
+            _STEPS[work.order.kind](self, work)
+        except SegmentError as error:
+            self._fail(work, str(error))
+            return
+        work.seconds.append(time.perf_counter() - started)
+
+    def _local(self, work: Work) -> None:
+        batch = self._batch(work)
+        sends = work.step in work.order.send
+        result = self._run("local", batch, work, up=sends)
+        if sends:
+            self._upload(work, batch, result)
+        self._advance(work, result, durable=sends)
+
+    def _forward(self, work: Work) -> None:
+        batch = self._batch(work)
+        if work.step in work.order.send:
+            self._upload(work, batch, self._run("forward", batch, work))
+        self._advance(work, Result(), durable=True)
+
+    def _exchange(self, work: Work) -> None:
+        batch = work.waiting or self._batch(work)
+        if work.gradient is None:
+            self._upload(work, batch, self._run("forward", batch, work))
+            work.waiting = batch
+            return
+        number, gradient = work.gradient
+        result = self._run("backward", batch, work, gradient=gradient)
+        work.waiting = work.gradient = None
+        self._mailbox.done(number)
+        self._advance(work, result, durable=True)
+
+    def _evaluate(self, work: Work) -> None:
+        batch = self._source.test_batch(work.step, work.order.batch)
+        result = self._run("evaluate", batch, work)
+        self._mailbox.send(self._activation(work, batch, result, purpose="evaluate"))
+        self._advance(work, Result(), durable=True)
+
+    def _batch(self, work: Work) -> Batch:
+        order = work.order
+        return self._source.batch(order.round, work.step, order.batch, order.seed)
+
+    def _run(
+        self, kind: str, batch: Batch, work: Work, *, gradient: npt.NDArray[Any] | None = None, up: bool = True
+    ) -> Result:
+        inputs = {"batch.x": batch.x, "batch.y": batch.y}
+        if gradient is not None:
+            inputs["down.gradient"] = gradient
+        rng = np.random.default_rng([work.order.seed, work.order.round, work.step])
+        result = self._segment.run(kind, inputs, work.order.settings, rng, up=up)
+        self._accounts.ran(kind, len(batch.x))
+        return result
+
+    def _upload(self, work: Work, batch: Batch, result: Result) -> None:
+        self._mailbox.send(self._activation(work, batch, result, purpose="train"))
+        self._accounts.uploaded(result.up["smashed"])
+
+    def _activation(self, work: Work, batch: Batch, result: Result, *, purpose: str) -> Activation:
+        order = work.order
+        return Activation(
+            bundle=order.bundle,
+            order=order.order,
+            round=order.round,
+            step=work.step,
+            purpose=purpose,
+            smashed=result.up["smashed"],
+            labels=batch.y,
+            codec=order.codec,
+        )
+
+    def _advance(self, work: Work, result: Result, *, durable: bool) -> None:
+        """One step further; `durable` when something leaves for the hub that depends on the state as it is now.
+
+        Other steps are kept every few steps only: a power cut repeats them, and an SD card is spared.
+        """
+        work.step += 1
+        kept = (work.step - work.order.first_step) % self._checkpoint_steps == 0
+        for name, value in result.metrics.items():
+            work.metrics.setdefault(name, []).append(value)
+        if durable or kept or work.step == work.end:
+            self._outbox.put_fact("position", work.step)
+            self._accounts.put(self._outbox)
+            if work.order.kind in ("local", "exchange"):
+                self._outbox.put_state(self._segment.snapshot())
+
+    def _report(self, work: Work) -> None:
+        order = work.order
+        if order.kind == "evaluate" and not self._mailbox.idle:
+            return  # so that the bytes of an evaluation end where its report begins
+        if order.give_state:
+            self._mailbox.send(State(order.bundle, order.order, self._segment.lower(), order.codec))
+        metrics: dict[str, Any] = {name: statistics.fmean(values) for name, values in work.metrics.items()}
+        metrics["steps"] = order.steps
+        metrics["step_seconds"] = statistics.median(work.seconds) if work.seconds else None
+        metrics.update(self._accounts.close(order.kind))
+        metrics["refused"] = dict(self._mailbox.refused)
+        self._mailbox.send(Report(order.order, order.round, metrics))
+        self._drop_work()
+
+    def _fail(self, work: Work, reason: str) -> None:
+        """Give an order up, go back to the last committed state, and say why."""
+        log.error("order %d, step %d: %s", work.order.order, work.step, reason)
+        stored = self._outbox.state()
+        if stored:
+            self._segment.restore(stored)
+        self._mailbox.send(Report(work.order.order, work.order.round, {"failed": reason}), urgent=True)
+        self._drop_work()
+
+    def _drop_work(self) -> None:
+        if self._work is not None:
+            self._outbox.put_fact("last_order", self._work.order.order)
+            self._outbox.put_received("order", None)
+            self._work = None
+
+    # What survives ----------------------------------------------------------------------------------------------
+
+    def _remember(self) -> None:
+        """Take up where the last process stopped."""
+        stored = self._outbox.state()
+        if not stored:
+            self._outbox.put_state(self._segment.snapshot())
+            return
+        self._segment.restore(stored)
+        data = self._outbox.received("order")
+        if data is None:
+            return
+        order = messages.unpack(data)
+        if isinstance(order, Order):
+            self._work = Work(order, self._outbox.fact("position", order.first_step))
+            log.info("going on with order %d at step %d of %d", order.order, self._work.step, self._work.end)
+
+    def _commit(self) -> bool:
+        try:
+            self._mailbox.commit()
+        except OutboxError as error:
+            log.error("%s; nothing leaves until it can be, next try in %g s", error, RETRY_SECONDS)  # noqa: TRY400
+            time.sleep(RETRY_SECONDS)
+            return False
+        return True
+
+    def _patience(self, now: float) -> float:
+        work = self._work
+        if work is not None and work.due and not (work.step >= work.end and work.order.kind == "evaluate"):
+            return 0.0
+        return self._mailbox.wait_seconds(now, IDLE_SECONDS)
+
+
+_STEPS: dict[str, Callable[[Agent, Work], None]] = {
+    "local": Agent._local,  # noqa: SLF001  the table belongs to the class
+    "forward": Agent._forward,  # noqa: SLF001
+    "exchange": Agent._exchange,  # noqa: SLF001
+    "evaluate": Agent._evaluate,  # noqa: SLF001
+}

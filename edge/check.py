@@ -1,0 +1,102 @@
+"""Whether this board can run a configuration: processor, packages, bundle, data, one step of every graph."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+
+import numpy as np
+
+from edge.config import DeviceConfig
+
+PACKAGES = ("edge", "hub", "export")
+
+_PROBE = "import os; os.environ['ORT_DISABLE_TELEMETRY'] = '1'; import numpy, onnxruntime"
+
+
+class CheckError(ValueError):
+    """Something this board cannot do; the message says what and what would help."""
+
+
+def check(config: DeviceConfig, say: Callable[[str], None]) -> bool:
+    """Go through every step a run would take, short of the hub; `say` gets a line for each.
+
+    Returns:
+        True when nothing stands in the way.
+    """
+    good = True
+    for name, test in _TESTS.items():
+        try:
+            for line in test(config):
+                say(f"ok    {name:<9} {line}")
+        except ValueError as error:
+            say(f"wrong {name:<9} {error}")
+            good = False
+            if name == "processor":
+                break  # the rest would import what kills the process
+    return good
+
+
+def _processor(_config: DeviceConfig) -> Iterator[str]:
+    """Some wheels die of an illegal instruction on older boards: a child process finds out, not this one."""
+    probe = subprocess.run([sys.executable, "-c", _PROBE], check=False, capture_output=True)  # noqa: S603  our own words
+    version = metadata.version("onnxruntime")
+    if probe.returncode < 0:
+        raise CheckError(
+            f"onnxruntime {version} dies of signal {-probe.returncode} on this processor: install another release"
+        )
+    if probe.returncode:
+        raise CheckError(f"onnxruntime {version} cannot be imported: {probe.stderr.decode().strip().splitlines()[-1]}")
+    yield f"onnxruntime {version} runs"
+
+
+def _packages(_config: DeviceConfig) -> Iterator[str]:
+    """`hub` and `export` are taken names on the package index: say when a stranger owns them here."""
+    owners = metadata.packages_distributions()
+    for package in PACKAGES:
+        strangers = set(owners.get(package, ())) - {"cutlayer"}
+        if strangers:
+            raise CheckError(
+                f"the package {package!r} belongs to {', '.join(sorted(strangers))}: use a venv of its own"
+            )
+    yield f"{', '.join(PACKAGES)} belong to cutlayer {metadata.version('cutlayer')}"
+
+
+def _bundle(config: DeviceConfig) -> Iterator[str]:
+    from edge import bundle  # noqa: PLC0415  not before the processor is known to be able
+
+    loaded = bundle.load(config.bundle.path)
+    yield f"{loaded.manifest.name} {loaded.id[:8]}, cut after {loaded.manifest.cut}, graphs {', '.join(loaded.graphs)}"
+
+
+def _data(config: DeviceConfig) -> Iterator[str]:
+    from edge import bundle, sensors  # noqa: PLC0415
+
+    source = sensors.open_source(config.data.source, bundle.load(config.bundle.path).manifest)
+    yield f"{source.samples} samples to train on, {source.test_samples} to test"
+
+
+def _steps(config: DeviceConfig) -> Iterator[str]:
+    from edge import bundle, segment, sensors  # noqa: PLC0415
+
+    loaded = bundle.load(config.bundle.path)
+    source = sensors.open_source(config.data.source, loaded.manifest)
+    lower = segment.Segment(loaded, threads=config.run.threads)
+    batch = source.batch(0, 0, min(32, source.samples), 0)
+    inputs = {"batch.x": batch.x, "batch.y": batch.y}
+    inputs["down.gradient"] = np.zeros((len(batch.x), *loaded.manifest.smashed.shape), np.float32)
+    for kind in lower.kinds:
+        lower.run(kind, inputs, {}, np.random.default_rng(0))
+        started = time.perf_counter()
+        lower.run(kind, inputs, {}, np.random.default_rng(0))
+        yield f"{kind}: {1000 * (time.perf_counter() - started):.1f} ms for {len(batch.x)} samples"
+
+
+_TESTS: dict[str, Callable[[DeviceConfig], Iterator[str]]] = {
+    "processor": _processor,
+    "packages": _packages,
+    "bundle": _bundle,
+    "data": _data,
+    "steps": _steps,
+}

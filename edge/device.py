@@ -1,0 +1,128 @@
+"""Puts a device together from its configuration, runs it, and takes it down in the right order."""
+
+import json
+import logging
+import platform
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib import metadata
+
+from edge import bundle, sensors
+from edge.accounts import Accounts
+from edge.agent import Agent
+from edge.config import DeviceConfig
+from edge.link import MqttLink
+from edge.mailbox import Mailbox
+from edge.meters import Meter
+from edge.outbox import Outbox
+from edge.segment import Segment
+from edge.wire import topics
+from edge.wire.delivery import Limits
+
+log = logging.getLogger("cutlayer.device")
+
+
+def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
+    """Train with the hub until `stopped()`.
+
+    The order of shutdown is the reverse of the order below, for a reason each: the loop ends after a commit; the
+    link goes next, so that the hub sees `offline` and nobody sends into the void; the outbox last, since closing it
+    lets another process in.
+
+    Raises:
+        BundleError, SensorError, OutboxError, LinkError, RefusalError: what the user can mend, in a sentence.
+    """
+    loaded = bundle.load(config.bundle.path)
+    source = sensors.open_source(config.data.source, loaded.manifest)
+    instance = secrets.randbits(32)
+    with ExitStack() as down:
+        outbox = Outbox.open(config.device.state_directory)
+        down.callback(outbox.close)
+        _prepare(outbox, loaded)
+        link = _link(config, instance)
+        down.callback(link.close)
+        meter = Meter(sample_seconds=config.run.sample_seconds)
+        segment = Segment(loaded, threads=config.run.threads)
+        mailbox = Mailbox(
+            config.device.name,
+            config.run.fleet,
+            link,
+            outbox,
+            instance=instance,
+            limits=Limits(chunk_bytes=config.run.chunk_bytes, window_bytes=config.run.window_bytes),
+        )
+        accounts = Accounts(outbox, link, meter, loaded.manifest)
+        agent = Agent(
+            loaded,
+            segment,
+            source,
+            mailbox,
+            outbox,
+            accounts,
+            facts=facts(outbox),
+            once=config.run.once,
+            checkpoint_steps=config.run.checkpoint_steps,
+        )
+        link.open(timeout=config.broker.connect_seconds)
+        log.info("%s: bundle %s, %d samples", config.device.name, loaded.id[:8], source.samples)
+        agent.run(stopped)
+
+
+def _prepare(outbox: Outbox, loaded: bundle.Bundle) -> None:
+    """Give a new outbox its identity, and clear one that belongs to another bundle."""
+    if outbox.fact("outbox") is None:
+        outbox.put_fact("outbox", secrets.token_hex(8))
+        # A random start lets the hub tell this outbox's messages from those of one that was lost.
+        outbox.put_fact("stream", {"epoch": secrets.randbelow(1 << 30) + 1, "next": 1})
+    if outbox.fact("bundle") != loaded.id:
+        outbox.forget_bundle()
+        outbox.put_fact("bundle", loaded.id)
+    outbox.commit()
+
+
+def facts(outbox: Outbox) -> dict[str, str | float]:
+    """What the hub should know of this board."""
+    return {
+        "outbox": str(outbox.fact("outbox")),
+        "machine": platform.machine(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "onnxruntime": metadata.version("onnxruntime"),
+        "cutlayer": metadata.version("cutlayer"),
+    }
+
+
+def status(config: DeviceConfig) -> Iterator[str]:
+    """What the state directory remembers, a line each."""
+    outbox = Outbox.open(config.device.state_directory)
+    try:
+        unsent = outbox.unsent()
+        yield f"device     {config.device.name}"
+        yield f"bundle     {outbox.fact('bundle') or 'none yet'}"
+        yield f"last order {outbox.fact('last_order', 'none yet')}"
+        yield f"unsent     {len(unsent)} messages, {sum(len(item.message) for item in unsent)} bytes"
+        for name, value in sorted(outbox.fact("totals", {}).items()):
+            yield f"{name:<20} {value}"
+    finally:
+        outbox.close()
+
+
+def _link(config: DeviceConfig, instance: int) -> MqttLink:
+    broker, fleet, name = config.broker, config.run.fleet, config.device.name
+    offline = json.dumps({"online": False, "instance": instance}).encode()
+    password = broker.password_file.read_text("utf-8").splitlines()[0] if broker.password_file else None
+    return MqttLink(
+        broker.url,
+        # Two processes with one client id would throw each other off the broker for ever; the hub decides instead.
+        client_id=f"{name}-{instance:08x}",
+        will=(topics.status(fleet, name), offline),
+        subscriptions=(topics.down(fleet, name), topics.hub_status(fleet)),
+        keepalive=broker.keepalive_seconds,
+        username=broker.username,
+        password=password,
+        ca=broker.ca,
+        certificate=broker.certificate,
+        key=broker.key,
+        congestion=broker.congestion,
+    )

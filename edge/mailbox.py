@@ -1,0 +1,147 @@
+"""Durable mail with the hub: delivery, outbox and link tied together by one rule, *commit, then publish*.
+
+What is sent lies in the outbox until the hub has acknowledged it; what arrives is acknowledged only once its effect
+is committed. So neither a lost frame nor a power cut loses a message or repeats its effect.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edge.link import Connected, Disconnected, Link, LinkError, Message
+from edge.outbox import Outbox, Unsent
+from edge.wire import messages, topics
+from edge.wire.delivery import Delivery, Ledger, Limits
+from edge.wire.frames import WireError
+
+log = logging.getLogger("cutlayer.mailbox")
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A message from the hub, once; `Mailbox.done(number)` after its effect has been put into the outbox."""
+
+    number: int
+    message: messages.Message
+    data: bytes
+    """The message as it was packed: what the outbox keeps while it is worked off."""
+
+
+class Mailbox:
+    """One device's correspondence with its hub."""
+
+    def __init__(
+        self, device: str, fleet: str, link: Link, outbox: Outbox, *, instance: int, limits: Limits | None = None
+    ) -> None:
+        self.device = device
+        self.instance = instance
+        self.refused: Counter[str] = Counter()
+        """Frames and messages that were not taken, by reason."""
+        self.hub_instance: int | None = None
+        """Which process of the hub is there; None while none has announced itself."""
+        self._fleet = fleet
+        self._link = link
+        self._outbox = outbox
+        stream = outbox.fact("stream", {"epoch": 1, "next": 1})
+        ledger = outbox.fact("ledger")
+        self._delivery = Delivery(
+            epoch=stream["epoch"],
+            instance=instance,
+            next_number=stream["next"],
+            received=Ledger.from_json(ledger) if ledger else None,
+            limits=limits or Limits(),
+        )
+        for unsent in outbox.unsent():
+            self._delivery.restore(unsent.number, unsent.message, urgent=unsent.urgent)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the hub has acknowledged everything that was sent."""
+        return self._delivery.idle
+
+    def statistics(self) -> dict[str, int]:
+        """Counts of frames and bytes since the process started."""
+        return self._delivery.statistics.to_record()
+
+    def wait_seconds(self, now: float, longest: float) -> float:
+        """How long the loop may sleep in `poll` before delivery wants to resend something."""
+        timer = self._delivery.timer()
+        return longest if timer is None else min(longest, max(0.0, timer - now))
+
+    def announce(self) -> None:
+        """Publish this device's retained status: it is here, as this process."""
+        status = json.dumps({"online": True, "instance": self.instance})
+        self._link.publish(topics.status(self._fleet, self.device), status.encode(), qos=1, retain=True)
+
+    def poll(self, timeout: float, now: float) -> Iterator[Arrived]:
+        """Take in what the link has; refuse and count what cannot be read."""
+        for event in self._link.poll(timeout):
+            if isinstance(event, Message):
+                yield from self._take(event, now)
+            elif isinstance(event, Connected):
+                self.announce()
+                self._delivery.reconnected(now)
+            elif isinstance(event, Disconnected):
+                log.info("offline: %s", event.reason)
+
+    def send(self, message: messages.Message, *, urgent: bool = False) -> int:
+        """Put a message into the outbox; it leaves after the next commit. Returns its size in bytes."""
+        data = messages.pack(message)
+        number = self._delivery.send(data, urgent=urgent)
+        self._outbox.put_unsent(Unsent(number, data, urgent))
+        self._outbox.put_fact("stream", {"epoch": self._delivery.epoch, "next": number + 1})
+        return len(data)
+
+    def done(self, number: int) -> None:
+        """The effect of a message from the hub has been put: acknowledge it after the next commit."""
+        self._delivery.confirm(number)
+        self._outbox.put_fact("ledger", self._delivery.received.to_json())
+
+    def commit(self) -> None:
+        """Make everything that was put durable.
+
+        Raises:
+            OutboxError: the disk is full or gone; nothing leaves until a later commit succeeds.
+        """
+        self._follow()
+        self._outbox.commit()
+
+    def publish(self, now: float) -> None:
+        """Let the frames go that are due. Only ever called after a successful commit."""
+        if not self._link.connected:
+            return
+        for frame in self._delivery.poll(now):
+            try:
+                self._link.publish(topics.up(self._fleet, self.device), frame)
+            except LinkError as error:
+                log.debug("a frame did not leave: %s", error)  # delivery resends it
+                return
+
+    def _take(self, event: Message, now: float) -> Iterator[Arrived]:
+        if event.topic == topics.hub_status(self._fleet):
+            self._see_hub(event.payload)
+            return
+        try:
+            for delivered in self._delivery.receive(event.payload, now):
+                yield Arrived(delivered.number, messages.unpack(delivered.payload), delivered.payload)
+        except WireError as error:
+            self.refused[str(error)[:80]] += 1
+            log.warning("refused from the hub: %s", error)
+
+    def _see_hub(self, payload: bytes) -> None:
+        try:
+            status = json.loads(payload)
+            self.hub_instance = int(status["instance"]) if status["online"] else None
+        except (ValueError, KeyError, TypeError):
+            self.refused["hub status that is no status"] += 1
+
+    def _follow(self) -> None:
+        """Bring the outbox in line with what delivery has learned from acknowledgements."""
+        if self._delivery.renumbered:
+            self._outbox.clear_unsent()
+            for number, data, urgent in self._delivery.take_renumbered():
+                self._outbox.put_unsent(Unsent(number, data, urgent))
+            self._outbox.put_fact("stream", {"epoch": self._delivery.epoch, "next": self._delivery.next_number})
+        self._outbox.drop_unsent(self._delivery.acknowledged())

@@ -1,0 +1,189 @@
+"""What must survive a power cut: the state, the position in the current order, what was received, what is unsent.
+
+One sqlite file, one transaction a step. The rule that makes a step happen once: *commit, then publish*. A frame
+leaves only after the transaction that caused it; a message is acknowledged only after the transaction that used it.
+"""
+
+import fcntl
+import io
+import json
+import os
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, array BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS received (name TEXT PRIMARY KEY, message BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS unsent (number INTEGER PRIMARY KEY, message BLOB NOT NULL, urgent INTEGER NOT NULL);
+"""
+
+
+class OutboxError(OSError):
+    """The state directory cannot be used; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class Unsent:
+    """A message the hub has not acknowledged yet."""
+
+    number: int
+    message: bytes
+    urgent: bool
+
+
+class Outbox:
+    """The device's durable memory, in `outbox.sqlite` of its state directory.
+
+    Changes are gathered in memory by the `put_…` methods and become durable together in `commit`; what is read is
+    what was committed.
+    """
+
+    def __init__(self, database: sqlite3.Connection, lock: TextIO, path: Path) -> None:
+        self._database = database
+        self._lock = lock
+        self._path = path
+        self._pending: list[tuple[str, tuple[Any, ...]]] = []
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """Open or create the outbox; one process at a time.
+
+        Raises:
+            OutboxError: the directory cannot be written, another process holds it, or the file is damaged.
+        """
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            lock = _lock(directory / "lock")
+        except OSError as error:
+            if isinstance(error, OutboxError):
+                raise
+            raise OutboxError(f"the state directory {directory} cannot be used: {error.strerror}") from error
+        path = directory / "outbox.sqlite"
+        try:
+            # Statements are written out below; python's own transaction handling would commit behind our back.
+            database = sqlite3.connect(path, isolation_level=None)
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=FULL")
+            database.executescript(_TABLES)
+        except sqlite3.Error as error:
+            lock.close()
+            raise OutboxError(f"{path} cannot be used: {error}") from error
+        return cls(database, lock, path)
+
+    def put_fact(self, name: str, value: Any) -> None:
+        """Set one small value (anything JSON can carry)."""
+        self._put("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+
+    def fact(self, name: str, default: Any = None) -> Any:
+        """A small value as it was put."""
+        rows = self._rows("SELECT value FROM facts WHERE name = ?", (name,))
+        return json.loads(rows[0][0]) if rows else default
+
+    def put_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Set every state tensor."""
+        for name, array in state.items():
+            self._put("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, _pack(array)))
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Every state tensor as it was put; empty on a new outbox."""
+        return {name: np.load(io.BytesIO(blob), allow_pickle=False) for name, blob in self._rows("SELECT * FROM state")}
+
+    def put_received(self, name: str, message: bytes | None) -> None:
+        """Keep a message from the hub until it is worked off; None forgets it."""
+        if message is None:
+            self._put("DELETE FROM received WHERE name = ?", (name,))
+        else:
+            self._put("INSERT OR REPLACE INTO received VALUES (?, ?)", (name, message))
+
+    def received(self, name: str) -> bytes | None:
+        """A kept message from the hub."""
+        rows = self._rows("SELECT message FROM received WHERE name = ?", (name,))
+        return bytes(rows[0][0]) if rows else None
+
+    def put_unsent(self, unsent: Unsent) -> None:
+        """Keep a message for the hub until it is acknowledged."""
+        self._put("INSERT OR REPLACE INTO unsent VALUES (?, ?, ?)", (unsent.number, unsent.message, unsent.urgent))
+
+    def drop_unsent(self, numbers: list[int]) -> None:
+        """Forget messages the hub has acknowledged."""
+        for number in numbers:
+            self._put("DELETE FROM unsent WHERE number = ?", (number,))
+
+    def clear_unsent(self) -> None:
+        """Forget every message for the hub."""
+        self._put("DELETE FROM unsent")
+
+    def unsent(self) -> list[Unsent]:
+        """What the hub has not acknowledged, oldest first."""
+        rows = self._rows("SELECT number, message, urgent FROM unsent ORDER BY number")
+        return [Unsent(number, bytes(message), bool(urgent)) for number, message, urgent in rows]
+
+    def forget_bundle(self) -> None:
+        """Forget what belongs to the bundle so far; who this device is and the numbers of its messages stay."""
+        for table in ("state", "received", "unsent"):
+            self._put(f"DELETE FROM {table}")  # noqa: S608  the names are the three above
+        self._put("DELETE FROM facts WHERE name NOT IN ('outbox', 'stream', 'ledger')")
+
+    def commit(self) -> None:
+        """Make what was put since the last commit durable, all of it or nothing.
+
+        Raises:
+            OutboxError: the disk is full or gone. What was put stays pending, so a later commit may succeed.
+        """
+        if not self._pending:
+            return
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            for statement, values in self._pending:
+                self._database.execute(statement, values)
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            # On a full disk sqlite may or may not have rolled back by itself.
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise OutboxError(f"{self._path} cannot be written: {error}") from error
+        self._pending.clear()
+
+    def close(self) -> None:
+        """Forget what was not committed and let another process in."""
+        self._database.close()
+        self._lock.close()
+
+    def _put(self, statement: str, values: tuple[Any, ...] = ()) -> None:
+        self._pending.append((statement, values))
+
+    def _rows(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        try:
+            with closing(self._database.execute(statement, values)) as cursor:
+                return cursor.fetchall()
+        except sqlite3.Error as error:
+            raise OutboxError(f"{self._path} cannot be read: {error}") from error
+
+
+def _lock(path: Path) -> TextIO:
+    lock = path.open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        lock.close()
+        raise OutboxError(f"the state directory {path.parent} is in use by process {holder}") from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _pack(array: npt.NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,227 @@
+"""Runs the bundle's graphs: the only file that knows onnxruntime.
+
+Every tensor of a graph says in its name where it comes from and where it goes:
+
+    batch.*    from the sensor           up.*      to the hub
+    down.*     from the hub              metric.*  to the report
+    setting.*  from the order            state.*   stays here, `state.NAME.next` becomes `state.NAME`
+    random.*   noise drawn here
+
+so a new algorithm is a new bundle, and this file never learns its name.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# Linux wheels since 1.29 report to their vendor unless this is set before the import; afterwards is too late.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from edge.bundle import Bundle
+from edge.wire.manifest import Slice
+
+Array = npt.NDArray[Any]
+NEXT = ".next"
+
+
+class SegmentError(ValueError):
+    """A value the graphs cannot take or gave; the message names the tensor, what it is and what was wanted."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run of a graph handed out besides the new state."""
+
+    up: Mapping[str, Array] = field(default_factory=dict)
+    """Tensors for the hub by name without the prefix: `smashed` with shape (batch, *smashed)."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Segment:
+    """The lower segment on the device: its graphs, and its state, which stays in place between steps."""
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        self.manifest = bundle.manifest
+        self._bundle = bundle
+        self._threads = threads
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._state = {name: np.array(value, order="C") for name, value in bundle.state.items()}
+        self._values = {name: _shared(array) for name, array in self._state.items()}
+        # Only graphs without the in-place proof need a second buffer; it takes turns with the first.
+        self._spare: dict[str, tuple[Array, Any]] = {}
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of graph this bundle has."""
+        return tuple(self.manifest.graphs)
+
+    def run(
+        self,
+        kind: str,
+        inputs: Mapping[str, Array],
+        settings: Mapping[str, float],
+        rng: np.random.Generator,
+        *,
+        up: bool = True,
+    ) -> Result:
+        """Run one graph on one batch and move the state on.
+
+        Args:
+            kind: `local`, `forward`, `backward` or `evaluate`.
+            inputs: by full name: `batch.x` (batch, *input), `batch.y` (batch,), `down.gradient` (batch, *smashed).
+            settings: hyperparameters by name without prefix; what is not given has the manifest's default.
+            rng: draws the noise of `random.*` inputs; same generator state, same noise.
+            up: false leaves the tensors for the hub where they are: a step that sends nothing copies nothing.
+
+        Raises:
+            SegmentError: the bundle has no such graph, an input is missing, or a loss or activation is not finite.
+        """
+        session = self._session(kind)
+        graph = self.manifest.graphs[kind]
+        binding = session.io_binding()
+        rows = len(inputs["batch.x"])
+        for name in graph.inputs:
+            self._bind_input(binding, name, inputs, settings, graph.random, rows, rng)
+        outputs = [name for name in graph.outputs if up or not name.startswith("up.")]
+        for name in outputs:
+            self._bind_output(binding, name, in_place=graph.in_place)
+        session.run_with_iobinding(binding)
+        self._swap([name for name in outputs if name.endswith(NEXT)], in_place=graph.in_place)
+        return _result(dict(zip(outputs, binding.get_outputs(), strict=True)))
+
+    def snapshot(self) -> dict[str, Array]:
+        """A copy of every state tensor, for the outbox."""
+        return {name: array.copy() for name, array in self._state.items()}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Overwrite the whole state with a snapshot.
+
+        Raises:
+            SegmentError: a tensor is missing or has another shape or dtype than the bundle's.
+        """
+        for name, array in self._state.items():
+            found = state.get(name)
+            if found is None or found.shape != array.shape or found.dtype != array.dtype:
+                seen = "missing" if found is None else f"{found.dtype} {found.shape}"
+                raise SegmentError(f"stored state {name!r} is {seen}; the bundle wants {array.dtype} {array.shape}")
+        for name, array in self._state.items():
+            array[...] = state[name]
+
+    def lower(self) -> dict[str, Array]:
+        """Parameters and buffers of the lower segment by name; the local objective's head stays here."""
+        return {piece.name: self._view(piece).copy() for piece in self.manifest.part("lower")}
+
+    def load_lower(self, tensors: Mapping[str, Array]) -> None:
+        """Replace parameters and buffers of the lower segment; optimizer moments stay as they are.
+
+        Raises:
+            SegmentError: a name the lower segment does not have, or another shape; nothing is changed then.
+        """
+        pieces = {piece.name: piece for piece in self.manifest.part("lower")}
+        for name, array in tensors.items():
+            if name not in pieces:
+                raise SegmentError(f"the hub sent {name!r}, which the lower segment does not have")
+            if array.shape != pieces[name].shape:
+                raise SegmentError(f"the hub sent {name!r} with shape {array.shape}; it is {pieces[name].shape}")
+        for name, array in tensors.items():
+            self._view(pieces[name])[...] = array
+
+    def _view(self, piece: Slice) -> Array:
+        flat = self._state[piece.state].reshape(-1)
+        size = int(np.prod(piece.shape, dtype=np.int64))
+        return flat[piece.offset : piece.offset + size].reshape(piece.shape)
+
+    def _session(self, kind: str) -> Any:
+        if kind not in self._bundle.graphs:
+            raise SegmentError(f"the bundle has no {kind!r} graph; it has {', '.join(self.kinds)}")
+        if kind not in self._sessions:
+            self._sessions[kind] = onnxruntime.InferenceSession(
+                self._bundle.graphs[kind], session_options(self._threads), providers=["CPUExecutionProvider"]
+            )
+        return self._sessions[kind]
+
+    def _bind_input(
+        self,
+        binding: Any,
+        name: str,
+        inputs: Mapping[str, Array],
+        settings: Mapping[str, float],
+        random: Mapping[str, tuple[int, ...]],
+        rows: int,
+        rng: np.random.Generator,
+    ) -> None:
+        route, _, rest = name.partition(".")
+        if route == "state":
+            binding.bind_ortvalue_input(name, self._values[rest])
+        elif route == "setting":
+            value = settings.get(rest, self.manifest.settings[rest].default)
+            binding.bind_cpu_input(name, np.array(value, np.float32))
+        elif route == "random":
+            binding.bind_cpu_input(name, rng.random((rows, *random[name]), np.float32))
+        elif name in inputs:
+            binding.bind_cpu_input(name, np.ascontiguousarray(inputs[name]))
+        else:
+            raise SegmentError(f"the graph wants {name!r}, and this step has only {', '.join(inputs)}")
+
+    def _bind_output(self, binding: Any, name: str, *, in_place: bool) -> None:
+        if not name.endswith(NEXT):
+            binding.bind_output(name, "cpu")
+            return
+        state = _state_name(name)
+        if in_place:
+            binding.bind_ortvalue_output(name, self._values[state])
+            return
+        if state not in self._spare:
+            spare = np.empty_like(self._state[state])
+            self._spare[state] = (spare, _shared(spare))
+        binding.bind_ortvalue_output(name, self._spare[state][1])
+
+    def _swap(self, outputs: list[str], *, in_place: bool) -> None:
+        if in_place:
+            return
+        for state in map(_state_name, outputs):
+            old = (self._state[state], self._values[state])
+            self._state[state], self._values[state] = self._spare[state]
+            self._spare[state] = old
+
+
+def session_options(threads: int) -> Any:
+    """Options measured to suit a board: least memory, no spinning, threads as told."""
+    options = onnxruntime.SessionOptions()
+    options.enable_mem_pattern = False
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
+def _shared(array: Array) -> Any:
+    """An onnxruntime value over the array's own memory: what a graph writes there is seen through the array."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _state_name(output: str) -> str:
+    return output.removeprefix("state.").removesuffix(NEXT)
+
+
+def _result(outputs: Mapping[str, Any]) -> Result:
+    up = {name.removeprefix("up."): value.numpy() for name, value in outputs.items() if name.startswith("up.")}
+    metrics = {
+        name.removeprefix("metric."): float(value.numpy())
+        for name, value in outputs.items()
+        if name.startswith("metric.")
+    }
+    for name, number in metrics.items():
+        if not np.isfinite(number):
+            raise SegmentError(f"metric {name!r} is {number}: training has diverged; a lower lr may help")
+    for name, array in up.items():
+        if not np.isfinite(array).all():
+            raise SegmentError(f"{name!r} has values that are not finite: training has diverged")
+    return Result(up, metrics)

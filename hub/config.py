@@ -1,0 +1,189 @@
+"""What a hub is told: one TOML file, which the environment may override (`CUTLAYER_HUB_RUN_ROUNDS=5`)."""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from edge.wire import toml_fields
+from edge.wire.toml_fields import ConfigError, Example, Pattern, Range
+from hub.strategies import STRATEGIES
+
+PREFIX = "CUTLAYER_HUB"
+HEADING = """Configuration of a cutlayer hub.
+Relative paths start at the folder of this file. Any key can be overridden by the
+environment: CUTLAYER_HUB_RUN_ROUNDS stands for rounds of [run]."""
+
+CODEC = Pattern(
+    r"float32|float16|quantised(:\d*\.?\d+)?", "float32, float16 or quantised:K (a step of K standard deviations)"
+)
+
+
+@dataclass(frozen=True)
+class BrokerConfig:
+    """The MQTT broker that devices and hub meet at."""
+
+    url: Annotated[
+        str,
+        Pattern(r"embedded|mosquitto|mqtts?://\S+", "embedded, mosquitto or a URL like mqtt://host:1883"),
+    ] = "embedded"
+    """embedded and mosquitto start a broker of our own on this machine's loopback; a URL uses one that is there."""
+
+    port: Annotated[int, Range(0, 65535)] = 0
+    """Port of a broker of our own; 0 takes a free one."""
+
+    username: str | None = None
+    """The name to log in with, where the broker asks for one."""
+
+    password_file: Path | None = None
+    """A file whose first line is the password."""
+
+    ca: Path | None = None
+    """PEM file of the authority that signed the broker's certificate."""
+
+    certificate: Path | None = None
+    """PEM file of the hub's own certificate, for brokers that want one."""
+
+    key: Path | None = None
+    """PEM file of the key that belongs to the certificate."""
+
+
+@dataclass(frozen=True)
+class FleetConfig:
+    """Which devices take part."""
+
+    name: Annotated[str, Pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "a name")] = "fleet"
+    """First level of the topics; devices and hub must name the same."""
+
+    devices: Annotated[int, Range(1, 4096)] = 10
+    """How many devices to wait for."""
+
+    minimum_devices: Annotated[int, Range(1, 4096)] = 1
+    """With fewer, the run waits."""
+
+    gather_seconds: Annotated[float, Range(0, 1e6)] = 60.0
+    """Longest wait for the devices at the start; then the run begins with those who came, if they are enough."""
+
+
+@dataclass(frozen=True)
+class BundleConfig:
+    """What is trained: made by cutlayer-export build."""
+
+    path: Annotated[Path, Example("hub.bundle")]
+    """The hub's half; the devices have the other."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How the run goes."""
+
+    folder: Annotated[Path, Example("runs/first")]
+    """Where metrics, checkpoint and report are kept."""
+
+    strategy: str = "adasplit"
+    """Who sends what and when; the options of the strategy stand in [strategy]."""
+
+    rounds: Annotated[int, Range(1, 1_000_000)] = 20
+    """A round is one local epoch of the device with the most batches."""
+
+    batch: Annotated[int, Range(1, 65536)] = 32
+    """Samples a batch."""
+
+    seed: Annotated[int, Range(0, 2**31 - 1)] = 0
+    """What chance starts from: selection, masks, order of batches."""
+
+    threads: Annotated[int, Range(1, 256)] = 1
+    """Threads of the upper segment."""
+
+    codec: Annotated[str, CODEC] = "float32"
+    """How smashed data and gradients travel in training."""
+
+    evaluate_every: Annotated[int, Range(0, 1_000_000)] = 1
+    """Rounds between evaluations, from the first round on in which the hub learns; 0: after the last round only."""
+
+    evaluation_codec: Annotated[str, CODEC] = "float32"
+    """How smashed data travel in evaluation; those bytes are counted apart."""
+
+    turn_seconds: Annotated[float, Range(0.1, 1e6)] = 60.0
+    """Deadline of one turn of orders; who is late is left out of it."""
+
+    grace_seconds: Annotated[float, Range(0, 1e6)] = 10.0
+    """How long a turn waits for a device that has gone offline."""
+
+    device: Literal["cpu"] = "cpu"
+    """Where the upper segment computes."""
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """The budgets of the C3-Score; without them the maxima of the table are used."""
+
+    megabytes: Annotated[float | None, Range(1e-9, 1e12), Example(100.0)] = None
+    """Megabytes (10^6) a device may send in the run."""
+
+    gflops: Annotated[float | None, Range(1e-9, 1e15), Example(100.0)] = None
+    """Billions of multiply-adds a device may spend in the run."""
+
+
+@dataclass(frozen=True)
+class HubConfig:
+    """All sections of a hub's configuration."""
+
+    broker: BrokerConfig
+    fleet: FleetConfig
+    bundle: BundleConfig
+    run: RunConfig
+    budget: BudgetConfig
+    strategy: Any
+    """Options of the strategy, a frozen dataclass of its own."""
+
+
+def load(path: Path, environ: Mapping[str, str]) -> HubConfig:
+    """Read a hub's configuration.
+
+    Raises:
+        ConfigError: naming every problem of the file, one a line; an unknown strategy lists the known ones.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    read = toml_fields.read(
+        schema(_strategy_name(text, str(path), environ)),
+        text,
+        str(path),
+        folder=path.parent,
+        environ=environ,
+        prefix=PREFIX,
+    )
+    return HubConfig(**{field.name: getattr(read, field.name) for field in dataclasses.fields(HubConfig)})
+
+
+def schema(strategy: str) -> type:
+    """The sections of a configuration for this strategy."""
+    if strategy not in STRATEGIES:
+        raise ConfigError(f"there is no strategy {strategy!r}; known are {', '.join(sorted(STRATEGIES))}")
+    sections: list[tuple[str, Any]] = [
+        ("broker", BrokerConfig),
+        ("fleet", FleetConfig),
+        ("bundle", BundleConfig),
+        ("run", RunConfig),
+        ("budget", BudgetConfig),
+        ("strategy", STRATEGIES[strategy].options),
+    ]
+    return dataclasses.make_dataclass("Sections", sections, frozen=True)
+
+
+def describe(strategy: str = "adasplit") -> str:
+    """An annotated example of the file for a strategy, made from the dataclasses."""
+    return toml_fields.describe(schema(strategy), HEADING)
+
+
+def _strategy_name(text: str, name: str, environ: Mapping[str, str]) -> str:
+    try:
+        given = tomllib.loads(text).get("run", {}).get("strategy", RunConfig.strategy)
+    except (tomllib.TOMLDecodeError, AttributeError) as error:
+        raise ConfigError(f"{name} is not valid TOML: {error}") from None
+    return str(environ.get(f"{PREFIX}_RUN_STRATEGY", given))

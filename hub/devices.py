@@ -1,0 +1,232 @@
+"""The hub's correspondence with its devices: who is there, what arrives once, what is refused and counted."""
+
+import json
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge.link import Connected, Disconnected, Event, Link, LinkError
+from edge.link import Message as Published
+from edge.wire import messages, topics
+from edge.wire.delivery import Delivery, Ledger
+from edge.wire.frames import WireError
+from edge.wire.messages import Hello, Refusal, Report, Welcome
+
+log = logging.getLogger("cutlayer.hub")
+
+MAXIMUM_DEVICES = 4096
+"""More names than this in one fleet are taken for an attack on the hub's memory."""
+
+
+@dataclass
+class Device:
+    """One device as the hub knows it."""
+
+    name: str
+    delivery: Delivery
+    hello: Hello | None = None
+    """What the device said of itself; None until it has."""
+    online: bool = False
+    instance: int | None = None
+    """The process whose hello was accepted."""
+    totals: Mapping[str, Any] = field(default_factory=dict)
+    """The device's latest report."""
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A device has said hello and was accepted: for the first time, or again after a restart of either side."""
+
+    device: str
+
+
+@dataclass(frozen=True)
+class Left:
+    """A device's status or last will says it is gone."""
+
+    device: str
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A message from a device, once; `Devices.done` after its effect."""
+
+    device: str
+    number: int
+    message: messages.Message
+
+
+Happening = Joined | Left | Arrived
+
+
+class Devices:
+    """Every device of the fleet behind one link. No thread: `poll` does what is due."""
+
+    def __init__(
+        self, link: Link, fleet: str, bundle: str, *, generation: int, ledgers: Mapping[str, Any] | None = None
+    ) -> None:
+        self.known: dict[str, Device] = {}
+        self.instance = secrets.randbits(32)
+        self.strangers: Counter[str] = Counter()
+        """What was refused before it could be put down to a device."""
+        self._link = link
+        self._fleet = fleet
+        self._bundle = bundle
+        self._generation = generation
+        self._ledgers = dict(ledgers or {})
+
+    def announce(self) -> None:
+        """Publish the hub's retained status; devices say hello when they see a new instance."""
+        status = json.dumps({"online": True, "instance": self.instance})
+        self._link.publish(topics.hub_status(self._fleet), status.encode(), qos=1, retain=True)
+
+    def online(self) -> list[str]:
+        """Names of the devices that are there and have been accepted."""
+        return sorted(device.name for device in self.known.values() if device.online and device.hello)
+
+    def send(self, name: str, message: messages.Message, *, urgent: bool = False) -> None:
+        """Queue a message for a device; it leaves with the next `poll`."""
+        self.known[name].delivery.send(messages.pack(message), urgent=urgent)
+
+    def done(self, arrived: Arrived) -> None:
+        """The effect of a message is in the hub's state: acknowledge it."""
+        self.known[arrived.device].delivery.confirm(arrived.number)
+
+    def ledgers(self) -> dict[str, Any]:
+        """What has been received from whom, for the checkpoint."""
+        return {**self._ledgers, **{name: device.delivery.received.to_json() for name, device in self.known.items()}}
+
+    def poll(self, timeout: float, now: float) -> list[Happening]:
+        """Take in what the link has and let go what is due.
+
+        Args:
+            timeout: seconds to wait when nothing is there.
+            now: monotonic seconds, for resends.
+        """
+        happenings = [happening for event in self._link.poll(timeout) for happening in self._take(event, now)]
+        self.publish(now)
+        return happenings
+
+    def publish(self, now: float) -> None:
+        """Let acknowledgements, resends and new frames go."""
+        if not self._link.connected:
+            return
+        for device in self.known.values():
+            for frame in device.delivery.poll(now):
+                try:
+                    self._link.publish(topics.down(self._fleet, device.name), frame)
+                except LinkError as error:
+                    log.debug("a frame did not leave: %s", error)  # delivery resends it
+                    return
+
+    def idle(self) -> bool:
+        """Whether every device that is there has acknowledged everything."""
+        return all(device.delivery.idle for device in self.known.values() if device.online)
+
+    def _take(self, event: Event, now: float) -> Iterator[Happening]:
+        if isinstance(event, Published):
+            yield from self._published(event, now)
+        elif isinstance(event, Connected):
+            self.announce()
+            for device in self.known.values():
+                device.delivery.reconnected(now)
+        elif isinstance(event, Disconnected):
+            log.warning("the hub is offline: %s", event.reason)
+
+    def _published(self, event: Published, now: float) -> Iterator[Happening]:
+        try:
+            name, leaf = topics.parse(self._fleet, event.topic)
+            device = self._device(name)
+        except WireError as error:
+            self.strangers[str(error)[:80]] += 1
+            return
+        if leaf == "status":
+            yield from self._status(device, event.payload)
+        elif leaf == "up":
+            yield from self._frame(device, event.payload, now)
+
+    def _device(self, name: str) -> Device:
+        if name not in self.known:
+            if len(self.known) >= MAXIMUM_DEVICES:
+                raise WireError(f"more than {MAXIMUM_DEVICES} devices in fleet {self._fleet}")
+            ledger = self._ledgers.get(name)
+            self.known[name] = Device(
+                name,
+                Delivery(
+                    epoch=self._generation,
+                    instance=self.instance,
+                    received=Ledger.from_json(ledger) if ledger else None,
+                ),
+            )
+        return self.known[name]
+
+    def _status(self, device: Device, payload: bytes) -> Iterator[Happening]:
+        try:
+            status = json.loads(payload)
+            online, instance = bool(status["online"]), int(status["instance"])
+        except (ValueError, KeyError, TypeError):
+            device.refused["status that is no status"] += 1
+            return
+        if device.instance is not None and instance != device.instance:
+            return  # another process under this name; its hello decides
+        if device.online and not online:
+            device.online = False
+            yield Left(device.name)
+
+    def _frame(self, device: Device, frame: bytes, now: float) -> Iterator[Happening]:
+        try:
+            delivered = device.delivery.receive(frame, now)
+        except WireError as error:
+            device.refused[str(error)[:80]] += 1
+            log.warning("refused from %s: %s", device.name, error)
+            return
+        for item in delivered:
+            try:
+                message = messages.unpack(item.payload)
+            except WireError as error:
+                device.refused[str(error)[:80]] += 1
+                log.warning("refused from %s: %s", device.name, error)
+                device.delivery.confirm(item.number)  # resending would not mend it
+                continue
+            arrived = Arrived(device.name, item.number, message)
+            if isinstance(message, Hello):
+                yield from self._hello(device, message)
+                self.done(arrived)
+            else:
+                yield arrived
+
+    def _hello(self, device: Device, hello: Hello) -> Iterator[Happening]:
+        reason = self._objection(device, hello)
+        if reason:
+            log.warning("refused %s: %s", device.name, reason)
+            device.refused[reason[:80]] += 1
+            device.delivery.send(messages.pack(Refusal(reason, fatal=True, instance=hello.instance)), urgent=True)
+            return
+        device.hello, device.instance, device.online = hello, hello.instance, True
+        device.delivery.send(messages.pack(Welcome(self._generation, "welcome")), urgent=True)
+        yield Joined(device.name)
+
+    def _objection(self, device: Device, hello: Hello) -> str | None:
+        if hello.name != device.name:
+            return f"the hello on the topic of {device.name!r} says it is {hello.name!r}"
+        if hello.bundle != self._bundle:
+            return (
+                f"device {device.name!r} has bundle {hello.bundle[:8]}, this run uses {self._bundle[:8]}: "
+                "install the bundle of this run"
+            )
+        known = device.hello
+        if known and device.online and known.instance != hello.instance:
+            same_board = known.facts.get("outbox") == hello.facts.get("outbox")
+            if not same_board:
+                return f"another device named {device.name!r} is online; give this one a name of its own"
+        return None
+
+
+def keep_report(device: Device, report: Report) -> None:
+    """Remember a device's totals; a report of a failure has none and changes nothing."""
+    if "sent" in report.metrics:
+        device.totals = report.metrics

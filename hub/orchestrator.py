@@ -1,0 +1,393 @@
+"""Who does what next, when a round ends, and what happens to the late.
+
+    round ─┬─ turn: orders out ─▶ activations in, learned in a fixed order ─▶ reports in ─┐
+           │         ▲                                                                   │
+           │         └──────────── the strategy settles and gives the next turn ◀────────┘
+           └─ evaluation ─▶ metrics ─▶ checkpoint
+
+The strategy decides; this file carries out. A turn ends when every device that was told something has reported, or
+at the deadline without the late; a device that is gone is waited for no longer than a grace period, and one that
+comes back is told the current order again.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy.typing as npt
+import torch
+
+from edge.wire import messages
+from edge.wire.messages import Activation, Gradient, Report, State
+from hub.devices import Arrived, Devices, Joined, Left, keep_report
+from hub.strategies.base import Fleet, Member, Order, Strategy
+
+log = logging.getLogger("cutlayer.hub")
+
+POLL_SECONDS = 0.2
+
+
+class FleetError(RuntimeError):
+    """The run cannot go on with the devices that are there; the message says how many and how many are wanted."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a run is held to."""
+
+    rounds: int
+    batch: int
+    """Samples a batch."""
+    seed: int
+    devices: int
+    """Devices to wait for at the start."""
+    minimum_devices: int
+    """With fewer, the run waits."""
+    gather_seconds: float
+    """Longest wait for the devices at the start; then the run begins with those who came, if they are enough."""
+    turn_seconds: float
+    """Deadline of a turn."""
+    grace_seconds: float
+    """How long a turn waits for a device that has gone."""
+    evaluate_every: int
+    """Rounds between evaluations; 0 evaluates after the last round only."""
+    codec: str
+    """Codec of smashed data and gradients in training."""
+    evaluation_codec: str
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What an activation of this run looks like."""
+
+    bundle: str
+    """Id of the devices' bundle."""
+    smashed: tuple[int, ...]
+    """Shape of one sample's smashed data."""
+    classes: int
+
+
+@dataclass
+class Turn:
+    """One turn being carried out."""
+
+    round: int
+    orders: Mapping[str, messages.Order]
+    deadline: float
+    expected: list[tuple[int, str]] = field(default_factory=list)
+    """Step and device of every activation to come, in the order in which the hub learns from them."""
+    activations: dict[tuple[int, str], Arrived] = field(default_factory=dict)
+    reports: dict[str, Report] = field(default_factory=dict)
+    states: dict[str, Mapping[str, npt.NDArray[Any]]] = field(default_factory=dict)
+    gone: dict[str, float] = field(default_factory=dict)
+    """Since when a device of this turn has been away."""
+    given_up: dict[str, str] = field(default_factory=dict)
+    """Devices not waited for any more, and why."""
+
+    def open(self) -> list[str]:
+        """Devices that still owe a report, a state or an activation."""
+        owing = {name for step, name in self.expected if (step, name) not in self.activations}
+        return [
+            name
+            for name, order in self.orders.items()
+            if name not in self.given_up
+            and (name not in self.reports or (order.give_state and name not in self.states) or name in owing)
+        ]
+
+    def head(self) -> Arrived | None:
+        """The next activation to learn from, if it is here; those that will not come are skipped."""
+        while self.expected:
+            step, name = self.expected[0]
+            arrived = self.activations.get((step, name))
+            if arrived is not None or name not in self.given_up:
+                return arrived
+            self.expected.pop(0)
+        return None
+
+    def give_up(self, name: str, reason: str) -> None:
+        """Wait for this device no longer; what it has sent already counts."""
+        self.given_up[name] = reason
+
+
+@dataclass
+class Learned:
+    """What the hub learned in one round."""
+
+    losses: list[float] = field(default_factory=list)
+    selected: dict[str, int] = field(default_factory=dict)
+    late: set[str] = field(default_factory=set)
+    samples: int = 0
+
+
+class Orchestrator:
+    """Carries a strategy out on a fleet."""
+
+    def __init__(
+        self,
+        devices: Devices,
+        strategy: Strategy,
+        terms: Terms,
+        shapes: Shapes,
+        next_order: Callable[[], int],
+        *,
+        now: Callable[[], float] = time.monotonic,
+        say: Callable[[str, str], None] = lambda _name, _state: None,
+    ) -> None:
+        self._devices = devices
+        self._strategy = strategy
+        self._terms = terms
+        self._shapes = shapes
+        self._bundle = bytes.fromhex(shapes.bundle[:8])
+        self._next_order = next_order
+        self._now = now
+        self._say = say
+
+    # The fleet --------------------------------------------------------------------------------------------------
+
+    def gather(self) -> Fleet:
+        """Wait for the devices and take those who came as the fleet.
+
+        Raises:
+            FleetError: too few came in time.
+        """
+        terms, until = self._terms, self._now() + self._terms.gather_seconds
+        while len(self._devices.online()) < terms.devices and self._now() < until:
+            self._pump()
+        present = self._devices.online()
+        if len(present) < terms.minimum_devices:
+            raise FleetError(
+                f"{len(present)} of {terms.devices} devices came within {terms.gather_seconds:g} s; "
+                f"at least {terms.minimum_devices} are needed"
+            )
+        return self.fleet([self.facts(name) for name in present])
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """What the checkpoint keeps of a device."""
+        hello = self._devices.known[name].hello
+        assert hello is not None  # noqa: S101  only accepted devices are asked for
+        return {"name": name, "samples": hello.samples, "test_samples": hello.test_samples}
+
+    def fleet(self, facts: list[dict[str, Any]]) -> Fleet:
+        """The fleet as a strategy sees it; devices without training samples are only evaluated."""
+        batch = self._terms.batch
+        return Fleet(
+            tuple(
+                Member(device["name"], device["samples"], -(-device["samples"] // batch))
+                for device in sorted(facts, key=lambda device: device["name"])
+                if device["samples"]
+            )
+        )
+
+    def present(self, fleet: Fleet) -> list[str]:
+        """The devices of the fleet that are there; waits while they are too few."""
+        warned = False
+        while True:
+            names = [name for name in self._devices.online() if name in fleet.names]
+            if len(names) >= min(self._terms.minimum_devices, len(fleet.members)):
+                return names
+            if not warned:
+                log.warning("%d devices are there, %d are needed: waiting", len(names), self._terms.minimum_devices)
+                warned = True
+            self._pump()
+
+    # A round ----------------------------------------------------------------------------------------------------
+
+    def train(self, state: Any, fleet: Fleet, round_number: int) -> tuple[Any, Learned]:
+        """One round of the strategy: turn after turn until it says the round is over."""
+        learned = Learned()
+        number = 0
+        while True:
+            state, orders = self._strategy.turn(state, round_number, number, self.present(fleet))
+            if orders is None:
+                return self._strategy.end_round(state, round_number), learned
+            turn = self._open(orders, fleet, round_number)
+            state = self._carry_out(state, turn, learned)
+            state = self._strategy.settle(
+                state,
+                round_number,
+                number,
+                {name: report.metrics for name, report in turn.reports.items()},
+                turn.states,
+            )
+            learned.late.update(turn.given_up)
+            number += 1
+
+    def evaluate(self, state: Any, round_number: int) -> dict[str, float]:
+        """Accuracy of each device that is there on its own test samples, through the hub's predictions for it."""
+        orders = {}
+        for name in self._devices.online():
+            hello = self._devices.known[name].hello
+            if hello and hello.test_samples:
+                steps = -(-hello.test_samples // self._terms.batch)
+                orders[name] = self._order(
+                    Order(kind="evaluate", first_step=0, steps=steps, send=tuple(range(steps))), round_number
+                )
+        turn = self._begin(orders, round_number)
+        right = dict.fromkeys(orders, 0)
+        total = dict.fromkeys(orders, 0)
+        while turn.open():
+            for arrived in self._receive(turn):
+                message = cast("Activation", arrived.message)
+                predicted = self._strategy.predict(state, arrived.device, torch.from_numpy(message.smashed)).argmax(1)
+                right[arrived.device] += int((predicted.numpy() == message.labels).sum())
+                total[arrived.device] += len(message.labels)
+                self._devices.done(arrived)
+        return {name: right[name] / total[name] for name in orders if total[name] and name not in turn.given_up}
+
+    def farewell(self, reason: str, seconds: float = 5.0) -> None:
+        """Tell every device that the run is over, and give the words time to arrive."""
+        for name in self._devices.online():
+            self._devices.send(name, messages.Goodbye(reason), urgent=True)
+        until = self._now() + seconds
+        while not self._devices.idle() and self._now() < until:
+            self._pump()
+
+    # A turn -----------------------------------------------------------------------------------------------------
+
+    def _open(self, orders: Mapping[str, Order], fleet: Fleet, round_number: int) -> Turn:
+        turn = self._begin({name: self._order(order, round_number) for name, order in orders.items()}, round_number)
+        turn.expected = sorted(
+            ((step, name) for name, order in orders.items() for step in order.send),
+            key=lambda item: (item[0], fleet.index(item[1])),
+        )
+        return turn
+
+    def _order(self, order: Order, round_number: int) -> messages.Order:
+        evaluating = order.kind == "evaluate"
+        return messages.Order(
+            bundle=self._bundle,
+            order=self._next_order(),
+            round=round_number,
+            kind=order.kind,
+            first_step=order.first_step,
+            steps=order.steps,
+            send=order.send,
+            settings=dict(order.settings),
+            codec=self._terms.evaluation_codec if evaluating else self._terms.codec,
+            batch=self._terms.batch,
+            seed=self._terms.seed,
+            state=dict(order.state or {}),
+            give_state=order.give_state,
+        )
+
+    def _begin(self, orders: Mapping[str, messages.Order], round_number: int) -> Turn:
+        turn = Turn(round_number, orders, self._now() + self._terms.turn_seconds)
+        for name, order in orders.items():
+            self._devices.send(name, order, urgent=True)
+            self._say(name, order.kind)
+        return turn
+
+    def _carry_out(self, state: Any, turn: Turn, learned: Learned) -> Any:
+        while turn.open() or turn.head():
+            for arrived in self._receive(turn):
+                message = cast("Activation", arrived.message)
+                turn.activations[message.step, arrived.device] = arrived
+            head = turn.head()
+            if head:
+                state = self._learn(state, turn, head, learned)
+        return state
+
+    def _learn(self, state: Any, turn: Turn, arrived: Arrived, learned: Learned) -> Any:
+        message, name = cast("Activation", arrived.message), arrived.device
+        turn.expected.pop(0)
+        state, lesson = self._strategy.learn(
+            state,
+            name,
+            message.round,
+            message.step,
+            torch.from_numpy(message.smashed),
+            torch.from_numpy(message.labels),
+        )
+        learned.losses.append(lesson.loss)
+        learned.selected[name] = learned.selected.get(name, 0) + 1
+        learned.samples += len(message.labels)
+        if lesson.gradient is not None:
+            gradient = lesson.gradient.numpy()
+            self._devices.send(
+                name,
+                Gradient(
+                    self._bundle, message.order, message.round, message.step, gradient, lesson.loss, self._terms.codec
+                ),
+            )
+        self._devices.done(arrived)
+        return state
+
+    def _receive(self, turn: Turn) -> Iterator[Arrived]:
+        """The activations of this turn that have come since; everything else is seen to here."""
+        for happening in self._devices.poll(0.0 if turn.head() else POLL_SECONDS, self._now()):
+            if isinstance(happening, Joined):
+                turn.gone.pop(happening.device, None)
+                if happening.device in turn.open():
+                    self._devices.send(happening.device, turn.orders[happening.device], urgent=True)
+            elif isinstance(happening, Left):
+                turn.gone[happening.device] = self._now()
+                self._say(happening.device, "offline")
+            elif self._belongs(turn, happening):
+                yield happening
+        self._give_up(turn)
+
+    def _belongs(self, turn: Turn, arrived: Arrived) -> bool:
+        """Whether this is an activation to learn from; reports and states are put down, strangers counted."""
+        message, name = arrived.message, arrived.device
+        device = self._devices.known[name]
+        order = turn.orders.get(name)
+        if isinstance(message, Report):
+            keep_report(device, message)
+        if not isinstance(message, (Activation, Report, State)):
+            device.refused[f"{type(message).__name__} is not for a hub"] += 1
+        elif order is None or message.order != order.order or name in turn.given_up:
+            device.refused[f"late {type(message).__name__.lower()}"] += 1
+        elif isinstance(message, Activation):
+            fault = self._fault(message)
+            if fault is None:
+                return True
+            device.refused[fault] += 1
+            log.warning("refused from %s: %s", name, fault)
+            turn.give_up(name, fault)
+        elif isinstance(message, State):
+            turn.states[name] = message.state
+        else:
+            self._put_down(turn, name, message)
+        self._devices.done(arrived)
+        return False
+
+    def _put_down(self, turn: Turn, name: str, report: Report) -> None:
+        reason = report.metrics.get("failed") or report.metrics.get("refused_order")
+        if reason:
+            log.warning("%s gives up: %s", name, reason)
+            turn.give_up(name, str(reason))
+        else:
+            turn.reports[name] = report
+            self._say(name, "done")
+
+    def _fault(self, message: Activation) -> str | None:
+        """Why an activation cannot be learned from, or None."""
+        wanted = (len(message.labels), *self._shapes.smashed)
+        if message.bundle != self._bundle:
+            return f"activation of bundle {message.bundle.hex()}, this run uses {self._bundle.hex()}"
+        if message.smashed.shape != wanted:
+            return f"activation of shape {message.smashed.shape}, wanted {wanted}"
+        if len(message.labels) and not 0 <= message.labels.min() <= message.labels.max() < self._shapes.classes:
+            return f"label outside 0 to {self._shapes.classes - 1}"
+        return None
+
+    def _give_up(self, turn: Turn) -> None:
+        """Stop waiting for those who are gone too long, and for everybody at the deadline."""
+        now = self._now()
+        for name in turn.open():
+            if now >= turn.deadline:
+                turn.give_up(name, f"no report within {self._terms.turn_seconds:g} s")
+                self._say(name, "late")
+            elif now - turn.gone.get(name, now) > self._terms.grace_seconds:
+                turn.give_up(name, f"offline for more than {self._terms.grace_seconds:g} s")
+
+    def _pump(self) -> None:
+        """Let the network go on while no turn is open."""
+        for happening in self._devices.poll(POLL_SECONDS, self._now()):
+            if isinstance(happening, Arrived):
+                self._devices.known[happening.device].refused["late " + type(happening.message).__name__.lower()] += 1
+                self._devices.done(happening)
+            else:
+                self._say(happening.device, "here" if isinstance(happening, Joined) else "offline")

@@ -1,0 +1,159 @@
+"""What the hub keeps on its disk: its identity, the checkpoint of the last round, the metrics of every round.
+
+Every write is whole or not at all: written beside, flushed to the disk, renamed over.
+"""
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+ORDERS_RESERVED = 10_000
+"""Order numbers taken from the disk at a time, so that a restarted hub never uses one twice."""
+
+
+class StoreError(OSError):
+    """The run's folder cannot be used; the message names the file and says why."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything a hub needs to go on after a round."""
+
+    rounds_done: int
+    strategy: Mapping[str, Any]
+    """What the strategy's `save` gave."""
+    fleet: list[dict[str, Any]]
+    """Name, samples and test samples of each device, in the order of the fleet."""
+    ledgers: Mapping[str, Any]
+    """What had been received from each device."""
+    tally: Mapping[str, Any]
+    """The run's own totals: best accuracy, bytes of the hub, seconds."""
+    metrics_bytes: int
+    """Length of metrics.jsonl when the checkpoint was written; what is behind it is done again."""
+
+
+class Store:
+    """One run's folder."""
+
+    def __init__(self, root: Path, generation: int) -> None:
+        self.root = root
+        self.generation = generation
+        """How often a hub has started on this folder; later frames and orders outrank earlier ones."""
+        self._order = 0
+        self._orders_until = 0
+
+    @classmethod
+    def open(cls, root: Path) -> Self:
+        """Open or create the folder and count this start.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"the run's folder {root} cannot be used: {error.strerror}") from error
+        store = cls(root, 0)
+        identity = store._identity()
+        store.generation = identity["generation"] + 1
+        store._order = store._orders_until = identity["orders"]
+        store._write_identity()
+        return store
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line: what the report is made from."""
+        return self.root / "metrics.jsonl"
+
+    def next_order(self) -> int:
+        """An order number no device has seen."""
+        if self._order >= self._orders_until:
+            self._orders_until = self._order + ORDERS_RESERVED
+            self._write_identity()
+        self._order += 1
+        return self._order
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Append one record to the metrics.
+
+        Raises:
+            StoreError: the disk is full or gone.
+        """
+        line = json.dumps(record, allow_nan=False) + "\n"
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise StoreError(f"{self.metrics} cannot be written: {error.strerror}") from error
+
+    def save(self, checkpoint: Mapping[str, Any]) -> None:
+        """Replace the checkpoint.
+
+        Raises:
+            StoreError: the disk is full or gone; the checkpoint before stays.
+        """
+        buffer = io.BytesIO()
+        torch.save({**checkpoint, "metrics_bytes": self._metrics_bytes()}, buffer)
+        self._replace("checkpoint.pt", buffer.getvalue())
+
+    def load(self) -> Checkpoint | None:
+        """The last checkpoint, or None; metrics written after it are cut off, since those rounds are done again.
+
+        Raises:
+            StoreError: the checkpoint cannot be read.
+        """
+        path = self.root / "checkpoint.pt"
+        if not path.exists():
+            return None
+        try:
+            checkpoint = Checkpoint(**torch.load(path, weights_only=True))
+            if self._metrics_bytes() > checkpoint.metrics_bytes:
+                os.truncate(self.metrics, checkpoint.metrics_bytes)
+        except (OSError, RuntimeError, TypeError, ValueError, EOFError) as error:
+            raise StoreError(f"the checkpoint {path} cannot be read: {error}") from error
+        return checkpoint
+
+    def _metrics_bytes(self) -> int:
+        return self.metrics.stat().st_size if self.metrics.exists() else 0
+
+    def _identity(self) -> dict[str, int]:
+        path = self.root / "identity.json"
+        if not path.exists():
+            return {"generation": 0, "orders": 0}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return {name: int(found[name]) for name in ("generation", "orders")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path} is damaged: {error}") from error
+
+    def _write_identity(self) -> None:
+        identity = {"generation": self.generation, "orders": self._orders_until}
+        self._replace("identity.json", json.dumps(identity).encode())
+
+    def _replace(self, name: str, data: bytes) -> None:
+        path = self.root / name
+        beside = path.with_suffix(path.suffix + ".new")
+        try:
+            with beside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+            _sync_folder(self.root)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename in this folder durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,92 @@
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from edge import bundle
+from edge.bundle import BundleError
+from tests.tiny import write_bundle
+
+
+@pytest.fixture
+def path(tmp_path):
+    write_bundle(tmp_path / "device.bundle")
+    return tmp_path / "device.bundle"
+
+
+def rewrite(path, change):
+    """Write the archive again with `change` applied to its members."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def test_loads_what_was_written(tmp_path):
+    written = write_bundle(tmp_path / "device.bundle", weights=(3.0, 4.0))
+    loaded = bundle.load(tmp_path / "device.bundle")
+    assert loaded.id == written
+    assert set(loaded.graphs) == {"local", "forward", "backward", "evaluate"}
+    np.testing.assert_array_equal(loaded.state["weights"], np.array([3, 4], np.float32))
+    assert loaded.manifest.settings["lr"].default == 0.01
+    assert loaded.manifest.part("lower")[0].name == "scale.weight"
+
+
+def test_a_changed_graph_is_not_loaded(path):
+    def flip(members):
+        data = bytearray(members["graphs/local.onnx"])
+        data[-1] ^= 1
+        members["graphs/local.onnx"] = bytes(data)
+
+    rewrite(path, flip)
+    with pytest.raises(BundleError, match=r"graphs/local.onnx has SHA-256"):
+        bundle.load(path)
+
+
+def test_a_missing_member_is_named(path):
+    rewrite(path, lambda members: members.pop("graphs/forward.onnx"))
+    with pytest.raises(BundleError, match=r"graphs/forward.onnx is missing"):
+        bundle.load(path)
+
+
+def test_a_member_larger_than_stated_is_not_unpacked(path):
+    rewrite(path, lambda members: members.update({"state/weights.npy": b"0" * 1_000_000}))
+    with pytest.raises(BundleError, match=r"state/weights.npy has 1000000 bytes; the limit is"):
+        bundle.load(path)
+
+
+@pytest.mark.parametrize("size", [0, 10, 200, 1500])
+def test_a_cut_file_is_a_plain_sentence(path, size):
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(BundleError, match="is not a bundle this release can read"):
+        bundle.load(path)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(BundleError, match="there is no bundle at"):
+        bundle.load(tmp_path / "device.bundle")
+
+
+def test_a_newer_format_is_refused(path):
+    def newer(members):
+        members["manifest.json"] = json.dumps({**json.loads(members["manifest.json"]), "format": 2}).encode()
+
+    rewrite(path, newer)
+    with pytest.raises(BundleError, match=r"format 2; this release reads format 1"):
+        bundle.load(path)
+
+
+def test_state_of_another_shape_than_stated_is_refused(tmp_path):
+    write_bundle(tmp_path / "b", state={"weights": {"shape": [3], "dtype": "float32"}})
+    with pytest.raises(BundleError, match=r"state/weights.npy has shape \(2,\).*manifest says \(3,\)"):
+        bundle.load(tmp_path / "b")
+
+
+def test_a_slice_outside_its_state_is_refused(tmp_path):
+    slices = [{"name": "scale.weight", "state": "weights", "offset": 1, "shape": [2], "part": "lower"}]
+    write_bundle(tmp_path / "b", slices=slices)
+    with pytest.raises(BundleError, match="slice 'scale.weight' does not lie inside state 'weights'"):
+        bundle.load(tmp_path / "b")
