@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge.energy import Energy
 from edge.link import Link
 from edge.meters import Meter
 from edge.outbox import Outbox
@@ -28,7 +29,8 @@ _START = {
     "paper_flops": 0.0,
     "cpu_seconds": 0.0,
     "peak_rss_bytes": 0,
-    "joules": None,
+    "joules": 0.0,
+    "energy_gap": None,
     "restarts": -1,
 }
 
@@ -75,14 +77,22 @@ class Accounts:
         self._meter.begin(_WINDOW)
         self._total["cpu_seconds"] += measured.cpu_seconds
         self._total["peak_rss_bytes"] = max(self._total["peak_rss_bytes"], measured.peak_rss_bytes)
-        energy = measured.energy
-        if energy.joules is not None:
-            self._total["joules"] = (self._total["joules"] or 0.0) + energy.joules
-        record = {name: value for name, value in self._total.items() if name != "joules"}
+        energy = self._add_energy(measured.energy)
+        record = {name: value for name, value in self._total.items() if name not in ("joules", "energy_gap")}
         record["source"] = self._link.counters().source
         record["seconds"] = measured.seconds
-        record["energy"] = {**energy.to_record(), "joules": self._total["joules"]}
+        record["energy"] = energy
         return record
+
+    def _add_energy(self, window: Energy) -> dict[str, Any]:
+        """The energy so far; a total with a window missing would be too low, so it is missing too, and says why."""
+        record = window.to_record()
+        if window.joules is None:
+            self._total["energy_gap"] = window.reason
+        else:
+            self._total["joules"] += window.joules
+        gap = self._total["energy_gap"]
+        return {**record, "joules": None, "reason": gap} if gap else {**record, "joules": self._total["joules"]}
 
     def put(self, outbox: Outbox) -> None:
         """Keep the totals with the step that changed them."""

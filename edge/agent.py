@@ -26,7 +26,7 @@ from edge.mailbox import Arrived, Mailbox
 from edge.outbox import Outbox, OutboxError
 from edge.refusal import RefusalError
 from edge.segment import Result, Segment, SegmentError
-from edge.sensors import Batch, Source
+from edge.sensors import Batch, SensorError, Source
 from edge.wire import messages
 from edge.wire.messages import Activation, Goodbye, Gradient, Hello, Order, Refusal, Report, State, Welcome
 
@@ -219,7 +219,7 @@ class Agent:
         started = time.perf_counter()
         try:
             _STEPS[work.order.kind](self, work)
-        except SegmentError as error:
+        except (SegmentError, SensorError) as error:
             self._fail(work, str(error))
             return
         work.seconds.append(time.perf_counter() - started)

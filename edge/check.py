@@ -71,17 +71,17 @@ def _bundle(config: DeviceConfig) -> Iterator[str]:
 
 
 def _data(config: DeviceConfig) -> Iterator[str]:
-    from edge import bundle, sensors  # noqa: PLC0415
+    from edge import bundle, device  # noqa: PLC0415
 
-    source = sensors.open_source(config.data.source, bundle.load(config.bundle.path).manifest)
+    source = device.open_source(config, bundle.load(config.bundle.path))
     yield f"{source.samples} samples to train on, {source.test_samples} to test"
 
 
 def _steps(config: DeviceConfig) -> Iterator[str]:
-    from edge import bundle, segment, sensors  # noqa: PLC0415
+    from edge import bundle, device, segment  # noqa: PLC0415
 
     loaded = bundle.load(config.bundle.path)
-    source = sensors.open_source(config.data.source, loaded.manifest)
+    source = device.open_source(config, loaded)
     lower = segment.Segment(loaded, threads=config.run.threads)
     batch = source.batch(0, 0, min(32, source.samples), 0)
     inputs = {"batch.x": batch.x, "batch.y": batch.y}

@@ -34,7 +34,7 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
         BundleError, SensorError, OutboxError, LinkError, RefusalError: what the user can mend, in a sentence.
     """
     loaded = bundle.load(config.bundle.path)
-    source = sensors.open_source(config.data.source, loaded.manifest)
+    source = open_source(config, loaded)
     instance = secrets.randbits(32)
     with ExitStack() as down:
         outbox = Outbox.open(config.device.state_directory)
@@ -42,7 +42,7 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
         _prepare(outbox, loaded)
         link = _link(config, instance)
         down.callback(link.close)
-        meter = Meter(sample_seconds=config.run.sample_seconds)
+        meter = down.enter_context(Meter(sample_seconds=config.run.sample_seconds))
         segment = Segment(loaded, threads=config.run.threads)
         mailbox = Mailbox(
             config.device.name,
@@ -67,6 +67,12 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
         link.open(timeout=config.broker.connect_seconds)
         log.info("%s: bundle %s, %d samples", config.device.name, loaded.id[:8], source.samples)
         agent.run(stopped)
+
+
+def open_source(config: DeviceConfig, loaded: bundle.Bundle) -> sensors.Source:
+    """The device's source of batches, checked against what the bundle wants."""
+    manifest = loaded.manifest
+    return sensors.open_source(config, manifest.input.shape, manifest.input.dtype, manifest.classes)
 
 
 def _prepare(outbox: Outbox, loaded: bundle.Bundle) -> None:

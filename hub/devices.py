@@ -2,7 +2,6 @@
 
 import json
 import logging
-import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -67,10 +66,17 @@ class Devices:
     """Every device of the fleet behind one link. No thread: `poll` does what is due."""
 
     def __init__(
-        self, link: Link, fleet: str, bundle: str, *, generation: int, ledgers: Mapping[str, Any] | None = None
+        self,
+        link: Link,
+        fleet: str,
+        bundle: str,
+        *,
+        generation: int,
+        instance: int,
+        ledgers: Mapping[str, Any] | None = None,
     ) -> None:
         self.known: dict[str, Device] = {}
-        self.instance = secrets.randbits(32)
+        self.instance = instance
         self.strangers: Counter[str] = Counter()
         """What was refused before it could be put down to a device."""
         self._link = link

@@ -146,8 +146,8 @@ class Orchestrator:
 
     # The fleet --------------------------------------------------------------------------------------------------
 
-    def gather(self) -> Fleet:
-        """Wait for the devices and take those who came as the fleet.
+    def gather(self) -> None:
+        """Wait for the devices; go on without those who do not come, if the others are enough.
 
         Raises:
             FleetError: too few came in time.
@@ -161,13 +161,15 @@ class Orchestrator:
                 f"{len(present)} of {terms.devices} devices came within {terms.gather_seconds:g} s; "
                 f"at least {terms.minimum_devices} are needed"
             )
-        return self.fleet([self.facts(name) for name in present])
 
-    def facts(self, name: str) -> dict[str, Any]:
-        """What the checkpoint keeps of a device."""
-        hello = self._devices.known[name].hello
-        assert hello is not None  # noqa: S101  only accepted devices are asked for
-        return {"name": name, "samples": hello.samples, "test_samples": hello.test_samples}
+    def facts(self) -> list[dict[str, Any]]:
+        """What the checkpoint keeps of the devices that are there, sorted by name."""
+        hellos = [self._devices.known[name].hello for name in self._devices.online()]
+        return [
+            {"name": hello.name, "samples": hello.samples, "test_samples": hello.test_samples}
+            for hello in hellos
+            if hello is not None
+        ]
 
     def fleet(self, facts: list[dict[str, Any]]) -> Fleet:
         """The fleet as a strategy sees it; devices without training samples are only evaluated."""
@@ -175,7 +177,7 @@ class Orchestrator:
         return Fleet(
             tuple(
                 Member(device["name"], device["samples"], -(-device["samples"] // batch))
-                for device in sorted(facts, key=lambda device: device["name"])
+                for device in facts
                 if device["samples"]
             )
         )

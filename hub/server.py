@@ -1,0 +1,323 @@
+"""A run from its configuration to its last round: broker, link, fleet, rounds, metrics, checkpoints.
+
+`serve` is the whole of it, for `cutlayer-hub serve` and for the demo alike; a run that was interrupted goes on from
+the checkpoint of its last round.
+"""
+
+import json
+import logging
+import os
+import platform
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from edge.link import MqttLink
+from edge.wire import topics
+from export.bundle import HubBundle, load_hub_bundle
+from hub.broker import start_broker
+from hub.config import HubConfig
+from hub.devices import Devices
+from hub.orchestrator import Learned, Orchestrator, Shapes, Terms
+from hub.progress import Progress
+from hub.segment import upper_segment
+from hub.store import Store
+from hub.strategies import STRATEGIES
+from hub.strategies.base import Fleet, Strategy
+
+log = logging.getLogger("cutlayer.hub")
+
+
+class RunError(RuntimeError):
+    """A run that cannot begin or go on as asked; the message says why and what would help."""
+
+
+@dataclass
+class Tally:
+    """What the run has come to so far."""
+
+    accuracy_last: float | None = None
+    accuracy_max: float | None = None
+    seconds: float = 0.0
+    hub_samples: int = 0
+    """Samples the upper segment has learned from, replays not counted."""
+
+    def evaluated(self, accuracy: float) -> None:
+        """Note the fleet's mean accuracy of a round."""
+        self.accuracy_last = accuracy
+        self.accuracy_max = max(accuracy, self.accuracy_max or 0.0)
+
+
+@dataclass
+class Run:
+    """A run in progress."""
+
+    strategy: Strategy
+    orchestrator: Orchestrator
+    devices: Devices
+    store: Store
+    fleet: Fleet
+    facts: list[dict[str, Any]]
+    state: Any
+    rounds_done: int = 0
+    tally: Tally = field(default_factory=Tally)
+
+
+@contextmanager
+def broker(config: HubConfig) -> Iterator[str]:
+    """The URL of the broker of a run; one of our own lives as long as the context."""
+    if config.broker.url not in ("embedded", "mosquitto"):
+        yield config.broker.url
+        return
+    folder = config.run.folder / "broker"
+    with start_broker(config.broker.url, folder, port=config.broker.port or None) as started:
+        yield started.url
+
+
+def serve(
+    config: HubConfig,
+    url: str,
+    progress: Progress,
+    *,
+    resume: bool = False,
+    started: Callable[[], None] = lambda: None,
+    run_facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Carry a run out to its last round and leave its metrics in the run's folder.
+
+    Args:
+        config: everything the run is told.
+        url: of the broker.
+        progress: where to show what happens.
+        resume: go on from the folder's checkpoint; without, the folder must not hold a run.
+        started: called once the hub listens, so that devices may be started.
+        run_facts: more facts for the first record of the metrics.
+
+    Raises:
+        RunError, FleetError, StoreError, LinkError, ExportError: in a sentence for the user.
+    """
+    torch.set_num_threads(config.run.threads)
+    bundle = load_hub_bundle(config.bundle.path)
+    store = Store.open(config.run.folder)
+    checkpoint = store.load() if resume else None
+    _fresh_or_resumed(store, resume=resume, found=checkpoint is not None)
+    strategy = _strategy(config, bundle)
+    with ExitStack() as down:
+        devices, link = _devices(config, url, bundle, store, checkpoint.ledgers if checkpoint else None)
+        down.callback(link.close)
+        link.open(timeout=10.0)
+        started()
+        orchestrator = Orchestrator(
+            devices,
+            strategy,
+            _terms(config),
+            Shapes(bundle.bundle, bundle.smashed, bundle.classes),
+            store.next_order,
+            say=progress.device,
+        )
+        progress.stage(f"waiting for {config.fleet.devices} devices")
+        upper = upper_segment(bundle)
+        if checkpoint is None:
+            orchestrator.gather()
+            facts = orchestrator.facts()
+            fleet = orchestrator.fleet(facts)
+            state = strategy.init(fleet, upper, rounds=config.run.rounds, seed=config.run.seed)
+            run = Run(strategy, orchestrator, devices, store, fleet, facts, state)
+            store.record(_run_record(config, bundle, facts, run_facts or {}))
+        else:
+            fleet = orchestrator.fleet(checkpoint.fleet)
+            state = strategy.load(fleet, upper, checkpoint.strategy)
+            run = Run(strategy, orchestrator, devices, store, fleet, checkpoint.fleet, state)
+            run.rounds_done, run.tally = checkpoint.rounds_done, Tally(**checkpoint.tally)
+            orchestrator.gather()
+        _rounds(run, config, progress)
+        orchestrator.farewell(f"the run of {config.run.rounds} rounds is over")
+
+
+def _fresh_or_resumed(store: Store, *, resume: bool, found: bool) -> None:
+    if resume and not found:
+        raise RunError(f"{store.root} holds no checkpoint to resume from")
+    if not resume and store.metrics.exists():
+        raise RunError(f"{store.root} already holds a run: resume it with --resume or name another folder")
+
+
+def _rounds(run: Run, config: HubConfig, progress: Progress) -> None:
+    for number in range(run.rounds_done, config.run.rounds):
+        progress.stage(f"round {number + 1} of {config.run.rounds}")
+        began = time.monotonic()
+        run.state, learned = run.orchestrator.train(run.state, run.fleet, number)
+        accuracies = {}
+        if _evaluates(config, number, learned):
+            accuracies = run.orchestrator.evaluate(run.state, number)
+        seconds = time.monotonic() - began
+        run.rounds_done = number + 1
+        _keep(run, number, learned, accuracies, seconds, progress)
+
+
+def _evaluates(config: HubConfig, number: int, learned: Learned) -> bool:
+    every, last = config.run.evaluate_every, number + 1 == config.run.rounds
+    # Before the hub has learned anything its predictions are chance, and asking for them would only cost bytes.
+    return last or (learned.samples > 0 and every > 0 and (number + 1) % every == 0)
+
+
+def _keep(
+    run: Run, number: int, learned: Learned, accuracies: Mapping[str, float], seconds: float, progress: Progress
+) -> None:
+    trained = {name: value for name, value in accuracies.items() if name in run.fleet.names}
+    accuracy = sum(trained.values()) / len(trained) if trained else None
+    if accuracy is not None:
+        run.tally.evaluated(accuracy)
+    run.tally.seconds += seconds
+    run.tally.hub_samples += learned.samples
+    record = {
+        "record": "round",
+        "round": number,
+        "phase": "global" if learned.samples else "local",
+        "seconds": seconds,
+        "loss": sum(learned.losses) / len(learned.losses) if learned.losses else None,
+        "accuracy": accuracy,
+        "accuracies": dict(accuracies),
+        "selected": learned.selected,
+        "late": sorted(learned.late),
+        "present": len(run.devices.online()),
+    }
+    run.store.record(record)
+    for name, device in sorted(run.devices.known.items()):
+        if device.totals:
+            run.store.record(_device_record(number, name, device.totals))
+    run.store.save(
+        {
+            "rounds_done": run.rounds_done,
+            "strategy": run.strategy.save(run.state),
+            "fleet": run.facts,
+            "ledgers": run.devices.ledgers(),
+            "tally": asdict(run.tally),
+        }
+    )
+    sent = [device.totals.get("sent", 0) for device in run.devices.known.values()]
+    progress.round({**record, "sent_bytes": sum(sent) / max(1, len(sent))})
+
+
+def _device_record(number: int, name: str, totals: Mapping[str, Any]) -> dict[str, Any]:
+    """A device's last report in the words of the metrics; counters run from the start of the run."""
+    return {
+        "record": "device",
+        "round": number,
+        "device": name,
+        "loss": totals.get("loss"),
+        "steps": totals.get("steps"),
+        "step_seconds": totals.get("step_seconds"),
+        "socket_sent": totals["sent"],
+        "socket_received": totals["received"],
+        "socket_retransmitted": totals["retransmitted"],
+        "socket_source": totals["source"],
+        "evaluation_sent": totals["evaluation_sent"],
+        "evaluation_received": totals["evaluation_received"],
+        "paper_bytes": totals["paper_bytes"],
+        "elements": totals["elements"],
+        "flops": totals["flops"],
+        "paper_flops": totals["paper_flops"],
+        "peak_rss_bytes": totals["peak_rss_bytes"],
+        "cpu_seconds": totals["cpu_seconds"],
+        "energy": totals["energy"],
+        "restarts": totals["restarts"],
+        "refused": totals["refused"],
+    }
+
+
+def _strategy(config: HubConfig, bundle: HubBundle) -> Strategy:
+    strategy = STRATEGIES[config.run.strategy](config.strategy)
+    if strategy.objective != bundle.objective:
+        raise RunError(
+            f"{config.run.strategy} needs a bundle built with --objective {strategy.objective}; "
+            f"{config.bundle.path} was built with {bundle.objective}"
+        )
+    return strategy
+
+
+def _terms(config: HubConfig) -> Terms:
+    run, fleet = config.run, config.fleet
+    return Terms(
+        rounds=run.rounds,
+        batch=run.batch,
+        seed=run.seed,
+        devices=fleet.devices,
+        minimum_devices=fleet.minimum_devices,
+        gather_seconds=fleet.gather_seconds,
+        turn_seconds=run.turn_seconds,
+        grace_seconds=run.grace_seconds,
+        evaluate_every=run.evaluate_every,
+        codec=run.codec,
+        evaluation_codec=run.evaluation_codec,
+    )
+
+
+def _devices(
+    config: HubConfig, url: str, bundle: HubBundle, store: Store, ledgers: Mapping[str, Any] | None
+) -> tuple[Devices, MqttLink]:
+    fleet, instance = config.fleet.name, secrets.randbits(32)
+    offline = json.dumps({"online": False, "instance": instance}).encode()
+    password = config.broker.password_file
+    link = MqttLink(
+        url,
+        client_id=f"hub-{fleet}-{instance:08x}",
+        will=(topics.hub_status(fleet), offline),
+        subscriptions=topics.of_all_devices(fleet),
+        username=config.broker.username,
+        password=password.read_text("utf-8").splitlines()[0] if password else None,
+        ca=config.broker.ca,
+        certificate=config.broker.certificate,
+        key=config.broker.key,
+    )
+    devices = Devices(link, fleet, bundle.bundle, generation=store.generation, instance=instance, ledgers=ledgers)
+    return devices, link
+
+
+def _run_record(
+    config: HubConfig, bundle: HubBundle, facts: list[dict[str, Any]], more: Mapping[str, Any]
+) -> dict[str, Any]:
+    budget = asdict(config.budget)
+    return {
+        "record": "run",
+        "strategy": config.run.strategy,
+        "options": asdict(config.strategy),
+        "rounds": config.run.rounds,
+        "batch": config.run.batch,
+        "seed": config.run.seed,
+        "codec": config.run.codec,
+        "devices": [device["name"] for device in facts],
+        "bundle": bundle.bundle,
+        "model": bundle.model,
+        "cut": bundle.cut,
+        "budgets": budget if any(budget.values()) else None,
+        "machine": machine_facts(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **more,
+    }
+
+
+def machine_facts() -> dict[str, Any]:
+    """What a reader must know of the machine to place a figure."""
+    versions = {name: metadata.version(name) for name in ("torch", "onnxruntime", "numpy", "paho-mqtt", "cutlayer")}
+    return {
+        "machine": platform.machine(),
+        "system": platform.platform(terse=True),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123  a device file, not a path of ours
+            return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    except OSError:
+        return "unknown"

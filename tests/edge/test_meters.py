@@ -1,0 +1,237 @@
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from edge.energy import Files
+from edge.meters import SEEN, SINCE_BEGIN, SINCE_START, Measurement, Meter, temperature
+
+POWER = "sys/class/hwmon/hwmon0/power1_input"
+MIB = 2**20
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def put(root: Path, files: dict[str, object]) -> None:
+    for path, content in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(f"{content}\n")
+
+
+def sensor(root: Path, microwatts: int = 2_000_000) -> None:
+    put(root, {"sys/class/hwmon/hwmon0/name": "ina219", POWER: microwatts, "sys/class/hwmon/hwmon0/label": "5V"})
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def meter(tmp_path, clock):
+    sensor(tmp_path)
+    return Meter(tmp_path, clock)
+
+
+def test_a_window_has_the_seconds_of_the_clock_and_the_joules_of_the_sensor(meter, clock):
+    meter.begin("round")
+    clock.time += 5
+    cost = meter.end("round")
+    assert (cost.window, cost.seconds) == ("round", 5)
+    assert cost.energy.joules == pytest.approx(10)
+    assert (cost.energy.kind, cost.energy.source) == ("sensor", "hwmon 5V")
+
+
+def test_cpu_seconds_are_those_of_this_process(clock, tmp_path):
+    meter = Meter(tmp_path, clock)
+    meter.begin("busy")
+    before = os.times()
+    while sum(os.times()[:2]) - sum(before[:2]) < 0.05:
+        sum(range(10000))
+    assert meter.end("busy").cpu_seconds >= 0.03  # the kernel's ticks are 10 ms
+
+
+def test_nested_and_overlapping_windows_each_get_the_whole(tmp_path, meter, clock):
+    meter.begin("a")
+    clock.time += 1  # 2 W
+    meter.begin("b")
+    clock.time += 1
+    sensor(tmp_path, 4_000_000)  # rises from 2 W to 4 W during this second
+    a = meter.end("a")
+    clock.time += 1  # 4 W
+    b = meter.end("b")
+    assert (a.seconds, b.seconds) == (2, 2)
+    assert a.energy.joules == pytest.approx(2 + 3)
+    assert b.energy.joules == pytest.approx(3 + 4)
+
+
+def test_what_happens_between_windows_belongs_to_none(tmp_path, meter, clock):
+    for _ in range(2):
+        meter.begin("a")
+        clock.time += 1
+        assert meter.end("a").energy.joules == pytest.approx(2)
+        clock.time += 1000
+
+
+def test_a_long_pause_between_windows_does_not_void_the_next(tmp_path, clock):
+    zone = "sys/class/powercap/intel-rapl:0"
+    put(tmp_path, {f"{zone}/name": "package-0", f"{zone}/energy_uj": 0, f"{zone}/max_energy_range_uj": 65_532_610_987})
+    meter = Meter(tmp_path, clock)
+    for start in (0, 7_000_000):
+        put(tmp_path, {f"{zone}/energy_uj": start})
+        meter.begin("a")
+        clock.time += 1
+        put(tmp_path, {f"{zone}/energy_uj": start + 5_000_000})
+        assert meter.end("a").energy.joules == pytest.approx(5)
+        clock.time += 3600
+
+
+def test_sampling_in_the_loop_sees_what_the_ends_do_not(tmp_path, meter, clock):
+    meter.begin("a")
+    for microwatts in (2, 10, 10, 2):
+        clock.time += 1
+        sensor(tmp_path, microwatts * 1_000_000)
+        meter.sample()
+        meter.sample()  # not due again: no second reading
+    cost = meter.end("a")
+    assert cost.energy.joules == pytest.approx(2 + 6 + 10 + 6)
+    assert cost.energy.resolution == "6 readings in 4 s"
+
+
+def test_the_thread_samples_while_the_loop_is_at_work(tmp_path):
+    sensor(tmp_path)
+    readings, enough = [], threading.Event()
+
+    def read(path: Path) -> str:
+        readings.append(path)
+        if len(readings) > 40:
+            enough.set()
+        return path.read_text()
+
+    with Meter(tmp_path, read=read, sample_seconds=0.001) as meter:
+        meter.begin("a")
+        assert enough.wait(30)
+        cost = meter.end("a")
+    assert cost.energy.joules == pytest.approx(2 * cost.seconds, rel=0.005)
+    assert "meter" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_without_a_sensor_there_is_no_thread_and_a_reason(tmp_path, clock):
+    with Meter(tmp_path, clock) as meter:
+        assert "meter" not in {thread.name for thread in threading.enumerate()}
+        meter.begin("a")
+        energy = meter.end("a").energy
+    assert (energy.joules, energy.kind) == (None, None)
+    assert str(energy.reason).startswith("no meter: no RAPL under /sys/class/powercap, no power sensor under ")
+
+
+def test_names_are_kept_apart(meter):
+    meter.begin("a")
+    with pytest.raises(ValueError, match="window 'a' is open already"):
+        meter.begin("a")
+    with pytest.raises(ValueError, match="window 'b' is not open; open: a"):
+        meter.end("b")
+    meter.end("a")
+    with pytest.raises(ValueError, match="window 'a' is not open; open: none"):
+        meter.end("a")
+
+
+# Memory ---------------------------------------------------------------------------------------------------------
+
+
+def status(root: Path, mib: int) -> None:
+    put(root, {"proc/self/status": f"Name:\tpython\nVmHWM:\t{mib * 1024:8} kB\nVmRSS:\t   1 kB"})
+
+
+def test_the_peak_is_reset_for_each_window_and_kept_for_those_around_it(tmp_path, clock):
+    big = 1024 * 1024  # more than any real process here, so that the resident size does not interfere
+    put(tmp_path, {"proc/self/clear_refs": ""})
+    status(tmp_path, big + 50)
+    meter = Meter(tmp_path, clock)
+    status(tmp_path, big)  # the kernel's own reset, when 5 is written
+    meter.begin("outer")
+    assert (tmp_path / "proc/self/clear_refs").read_text().startswith("5")
+    status(tmp_path, big + 90)
+    meter.begin("inner")
+    status(tmp_path, big + 20)
+    inner, outer = meter.end("inner"), meter.end("outer")
+    assert outer.peak_rss_bytes == (big + 90) * MIB
+    assert inner.peak_rss_source == outer.peak_rss_source == SINCE_BEGIN
+
+
+def test_where_the_reset_is_not_permitted_the_source_says_so(tmp_path, clock):
+    status(tmp_path, 2**20)
+    meter = Meter(tmp_path, clock)
+    meter.begin("a")
+    cost = meter.end("a")
+    assert (cost.peak_rss_bytes, cost.peak_rss_source) == (2**20 * MIB, SINCE_START)
+    assert not (tmp_path / "proc/self/clear_refs").exists()
+
+
+def test_without_vmhwm_the_largest_size_seen_is_given_as_that(meter):
+    meter.begin("a")
+    cost = meter.end("a")
+    assert cost.peak_rss_source == SEEN
+    assert cost.peak_rss_bytes >= cost.rss_bytes > MIB
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this kernel does not let VmHWM be reset")
+def test_on_this_machine_a_big_allocation_is_seen_by_its_window_only():
+    meter = Meter()
+    meter.begin("before")
+    meter.end("before")
+    meter.begin("big")
+    block = bytearray(os.urandom(1)) * (64 * MIB)
+    size = len(block)
+    del block
+    big = meter.end("big")
+    meter.begin("after")
+    after = meter.end("after")
+    assert big.peak_rss_bytes - after.peak_rss_bytes > 0.9 * size
+    assert 0 < int(after.uss_bytes or 0) <= after.rss_bytes
+
+
+# Temperature, reports -------------------------------------------------------------------------------------------
+
+
+def thermal(root: Path, *zones: tuple[str, object]) -> None:
+    for n, (kind, value) in enumerate(zones):
+        put(root, {f"sys/class/thermal/thermal_zone{n}/type": kind, f"sys/class/thermal/thermal_zone{n}/temp": value})
+
+
+def test_the_temperature_is_the_processors(tmp_path):
+    thermal(tmp_path, ("wifi", 70000), ("cpu-thermal", 48312))
+    seen = temperature(Files(tmp_path))
+    assert seen.celsius == pytest.approx(48.312)
+    assert seen.source == "/sys/class/thermal/thermal_zone1/temp (cpu-thermal)"
+
+
+def test_without_a_processor_zone_the_temperature_is_missing_with_a_reason(tmp_path):
+    assert temperature(Files(tmp_path)).reason == "no processor zone under /sys/class/thermal"
+    thermal(tmp_path, ("battery", 30000))
+    seen = temperature(Files(tmp_path))
+    assert (seen.celsius, seen.reason) == (None, "no processor zone under /sys/class/thermal: only battery")
+    thermal(tmp_path, ("cpu-thermal", "?"))
+    assert temperature(Files(tmp_path)).reason == "/sys/class/thermal/thermal_zone0/temp holds '?', not a whole number"
+
+
+def test_a_report_is_plain_json_with_every_figure_and_its_source(tmp_path, meter, clock):
+    thermal(tmp_path, ("x86_pkg_temp", 51000))
+    meter.begin("a")
+    clock.time += 2
+    cost = meter.end("a")
+    record = json.loads(json.dumps(cost.to_record()))
+    assert isinstance(cost, Measurement)
+    assert record["temperature_celsius"] == cost.temperature_celsius == 51
+    assert record["energy"] == {
+        "joules": 4.0, "kind": "sensor", "source": "hwmon 5V", "reason": None, "resolution": "2 readings in 2 s",
+    }  # fmt: skip
+    assert {"seconds", "cpu_seconds", "peak_rss_bytes", "peak_rss_source", "rss_bytes", "uss_bytes"} < record.keys()
