@@ -141,7 +141,7 @@ class Mailbox:
         """Bring the outbox in line with what delivery has learned from acknowledgements."""
         if self._delivery.renumbered:
             self._outbox.clear_unsent()
-            for number, data, urgent in self._delivery.take_renumbered():
-                self._outbox.put_unsent(Unsent(number, data, urgent))
+            for item in self._delivery.take_renumbered():
+                self._outbox.put_unsent(Unsent(item.number, item.payload, item.urgent))
             self._outbox.put_fact("stream", {"epoch": self._delivery.epoch, "next": self._delivery.next_number})
         self._outbox.drop_unsent(self._delivery.acknowledged())

@@ -113,7 +113,8 @@ class Devices:
             timeout: seconds to wait when nothing is there.
             now: monotonic seconds, for resends.
         """
-        happenings = [happening for event in self._link.poll(timeout) for happening in self._take(event, now)]
+        events = self._link.poll(self._patience(timeout, now))
+        happenings = [happening for event in events for happening in self._take(event, now)]
         self.publish(now)
         return happenings
 
@@ -132,6 +133,11 @@ class Devices:
     def idle(self) -> bool:
         """Whether every device that is there has acknowledged everything."""
         return all(device.delivery.idle for device in self.known.values() if device.online)
+
+    def _patience(self, longest: float, now: float) -> float:
+        """How long to wait for the link before delivery has something to say."""
+        timers = [timer for device in self.known.values() if (timer := device.delivery.timer()) is not None]
+        return max(0.0, min(longest, min(timers, default=now + longest) - now))
 
     def _take(self, event: Event, now: float) -> Iterator[Happening]:
         if isinstance(event, Published):

@@ -232,7 +232,7 @@ class Orchestrator:
         while turn.open():
             for arrived in self._receive(turn):
                 message = cast("Activation", arrived.message)
-                predicted = self._strategy.predict(state, arrived.device, torch.from_numpy(message.smashed)).argmax(1)
+                predicted = self._strategy.predict(state, arrived.device, torch.tensor(message.smashed)).argmax(1)
                 right[arrived.device] += int((predicted.numpy() == message.labels).sum())
                 total[arrived.device] += len(message.labels)
                 self._devices.done(arrived)
@@ -299,8 +299,8 @@ class Orchestrator:
             name,
             message.round,
             message.step,
-            torch.from_numpy(message.smashed),
-            torch.from_numpy(message.labels),
+            torch.tensor(message.smashed),
+            torch.tensor(message.labels, dtype=torch.int64),
         )
         learned.losses.append(lesson.loss)
         learned.selected[name] = learned.selected.get(name, 0) + 1

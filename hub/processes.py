@@ -11,9 +11,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 
 
-def start(
-    command: Sequence[str], log: Path, *, environ: Mapping[str, str] | None = None
-) -> "subprocess.Popen[bytes]":
+def start(command: Sequence[str], log: Path, *, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
     """Start a child in a session of its own, its output in `log`.
 
     A session of its own keeps the terminal's Ctrl-C away from it, so that we decide who ends when; the kernel ends it

@@ -17,16 +17,17 @@ from importlib import metadata
 from typing import Any
 
 import torch
+from torch import nn
 
 from edge.link import MqttLink
 from edge.wire import topics
-from export.bundle import HubBundle, load_hub_bundle
+from export.bundle import HubBundle, example_input, load_hub_bundle
+from export.cut import load_factory, split
 from hub.broker import start_broker
 from hub.config import HubConfig
 from hub.devices import Devices
 from hub.orchestrator import Learned, Orchestrator, Shapes, Terms
 from hub.progress import Progress
-from hub.segment import upper_segment
 from hub.store import Store
 from hub.strategies import STRATEGIES
 from hub.strategies.base import Fleet, Strategy
@@ -107,7 +108,7 @@ def serve(
     store = Store.open(config.run.folder)
     checkpoint = store.load() if resume else None
     _fresh_or_resumed(store, resume=resume, found=checkpoint is not None)
-    strategy = _strategy(config, bundle)
+    strategy = _strategy(config)
     with ExitStack() as down:
         devices, link = _devices(config, url, bundle, store, checkpoint.ledgers if checkpoint else None)
         down.callback(link.close)
@@ -117,12 +118,12 @@ def serve(
             devices,
             strategy,
             _terms(config),
-            Shapes(bundle.bundle, bundle.smashed, bundle.classes),
+            Shapes(bundle.bundle, bundle.smashed.shape, bundle.classes),
             store.next_order,
             say=progress.device,
         )
         progress.stage(f"waiting for {config.fleet.devices} devices")
-        upper = upper_segment(bundle)
+        upper = _upper(bundle)
         if checkpoint is None:
             orchestrator.gather()
             facts = orchestrator.facts()
@@ -177,7 +178,7 @@ def _keep(
     run.tally.hub_samples += learned.samples
     record = {
         "record": "round",
-        "round": number,
+        "round": number + 1,
         "phase": "global" if learned.samples else "local",
         "seconds": seconds,
         "loss": sum(learned.losses) / len(learned.losses) if learned.losses else None,
@@ -190,7 +191,7 @@ def _keep(
     run.store.record(record)
     for name, device in sorted(run.devices.known.items()):
         if device.totals:
-            run.store.record(_device_record(number, name, device.totals))
+            run.store.record(_device_record(number + 1, name, device.totals))
     run.store.save(
         {
             "rounds_done": run.rounds_done,
@@ -231,14 +232,19 @@ def _device_record(number: int, name: str, totals: Mapping[str, Any]) -> dict[st
     }
 
 
-def _strategy(config: HubConfig, bundle: HubBundle) -> Strategy:
-    strategy = STRATEGIES[config.run.strategy](config.strategy)
-    if strategy.objective != bundle.objective:
-        raise RunError(
-            f"{config.run.strategy} needs a bundle built with --objective {strategy.objective}; "
-            f"{config.bundle.path} was built with {bundle.objective}"
-        )
-    return strategy
+def _strategy(config: HubConfig) -> Strategy:
+    try:
+        return STRATEGIES[config.run.strategy](config.strategy)
+    except ValueError as error:
+        raise RunError(f"[strategy] of {config.run.strategy}: {error}") from error
+
+
+def _upper(bundle: HubBundle) -> nn.Module:
+    """The upper segment with the weights it was built with."""
+    model = load_factory(bundle.model, **bundle.arguments)
+    upper = split(model, bundle.cut, example_input(model, bundle.input.shape, bundle.input.dtype)).upper
+    upper.load_state_dict({name: torch.tensor(array) for name, array in bundle.upper.items()})
+    return upper
 
 
 def _terms(config: HubConfig) -> Terms:
@@ -268,7 +274,7 @@ def _devices(
         url,
         client_id=f"hub-{fleet}-{instance:08x}",
         will=(topics.hub_status(fleet), offline),
-        subscriptions=topics.of_all_devices(fleet),
+        subscriptions=topics.subscriptions_of_hub(fleet),
         username=config.broker.username,
         password=password.read_text("utf-8").splitlines()[0] if password else None,
         ca=config.broker.ca,
@@ -282,7 +288,7 @@ def _devices(
 def _run_record(
     config: HubConfig, bundle: HubBundle, facts: list[dict[str, Any]], more: Mapping[str, Any]
 ) -> dict[str, Any]:
-    budget = asdict(config.budget)
+    budget = {"bytes": _times(config.budget.megabytes, 1e6), "flops": _times(config.budget.gflops, 1e9)}
     return {
         "record": "run",
         "strategy": config.run.strategy,
@@ -300,6 +306,10 @@ def _run_record(
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **more,
     }
+
+
+def _times(value: float | None, unit: float) -> float | None:
+    return None if value is None else value * unit
 
 
 def machine_facts() -> dict[str, Any]:

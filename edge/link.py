@@ -1,0 +1,378 @@
+"""The pipe to the broker: publish, receive, last will, reconnect. It may lose, repeat and reorder; delivery repairs.
+
+The network thread only puts events into a queue; `poll` takes them out. `memory_link.py` has the same without a
+network.
+"""
+
+import logging
+import random
+import ssl
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edge import tcp_info
+from edge.tcp_info import SocketBytes
+
+__all__ = ["Connected", "Disconnected", "Event", "Link", "LinkError", "Message", "MqttLink", "SocketBytes"]
+
+log = logging.getLogger("cutlayer.link")
+
+TAKEN_OVER = "session taken over: another client has connected with this client id"
+CLOSE_SECONDS = 2.0
+PROTOCOL_PACKET_BYTES = 268_435_460
+"""What MQTT itself allows."""
+
+_PUBLISH_OVERHEAD = 16
+_SESSION_TAKEN_OVER = 142
+_TLS = "mqtts"
+_PORTS = {"mqtt": 1883, _TLS: 8883}
+
+
+class LinkError(OSError):
+    """The broker cannot be reached, or did not take something; the message names the endpoint."""
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The link is up and subscribed."""
+
+
+@dataclass(frozen=True)
+class Disconnected:
+    """The link is down; it comes back by itself."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """Something was published on a topic of ours."""
+
+    topic: str
+    payload: bytes = field(repr=False)
+
+
+Event = Connected | Disconnected | Message
+
+
+class Link(Protocol):
+    """One client's connection to a broker."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether publishing is possible now."""
+
+    @property
+    def maximum_packet_bytes(self) -> int:
+        """The longest packet the broker takes."""
+
+    def open(self, timeout: float = 10.0) -> None:
+        """Connect for the first time; afterwards the link reconnects by itself, for ever.
+
+        Raises:
+            LinkError: within `timeout` seconds there was no broker, or it refused.
+        """
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
+        """Hand a payload to the pipe, which may lose it.
+
+        Raises:
+            LinkError: there is no connection, or the payload is longer than the broker takes.
+        """
+
+    def poll(self, timeout: float) -> list[Event]:
+        """All events since the last call; waits up to `timeout` seconds for the first."""
+
+    def counters(self) -> SocketBytes:
+        """Bytes so far, over all connections."""
+
+    def close(self) -> None:
+        """Publish the last will, disconnect cleanly, return within two seconds or so."""
+
+
+class Inbox:
+    """Events between the network thread and the loop; bounded in bytes of payload, frames beyond that are dropped."""
+
+    def __init__(self, limit: int) -> None:
+        self.dropped = 0
+        self._limit = limit
+        self._events: deque[Event] = deque()
+        self._bytes = 0
+        self._condition = threading.Condition()
+
+    def put(self, event: Event) -> None:
+        """Add an event; a message that does not fit is dropped and counted."""
+        size = len(event.payload) if isinstance(event, Message) else 0
+        with self._condition:
+            if size and self._bytes + size > self._limit:
+                self.dropped += 1
+                return
+            self._bytes += size
+            self._events.append(event)
+            self._condition.notify()
+
+    def take(self, timeout: float) -> list[Event]:
+        """All events, waiting for the first."""
+        with self._condition:
+            if not self._events and timeout > 0:
+                self._condition.wait(timeout)
+            events = list(self._events)
+            self._events.clear()
+            self._bytes = 0
+            return events
+
+
+class MqttLink:
+    """MQTT 5 over TCP or TLS.
+
+    Args:
+        url: `mqtt://host:port` or `mqtts://host:port`; the port may be left out.
+        client_id: unlike that of any other client of the broker.
+        will: topic and payload, retained: published by the broker when we vanish, by `close` otherwise.
+        subscriptions: topic filters.
+        keepalive: seconds; a dead link is noticed after about twice as long.
+        username, password: for brokers that ask for one.
+        ca, certificate, key: PEM files for TLS; without `ca` the system's authorities are used.
+        congestion: name of the kernel's congestion control for this connection, used where the kernel has it.
+        queue_bytes: most bytes of messages that wait for `poll`; beyond it they are dropped, as a broker would.
+        reconnect_seconds: longest time between two attempts to reconnect.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        client_id: str,
+        *,
+        will: tuple[str, bytes] | None = None,
+        subscriptions: Sequence[str] = (),
+        keepalive: int = 30,
+        username: str | None = None,
+        password: str | None = None,
+        ca: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        congestion: str | None = None,
+        queue_bytes: int = 64 << 20,
+        reconnect_seconds: float = 30.0,
+    ) -> None:
+        self.url = url
+        self._host, self._port, self._scheme = _endpoint(url)
+        self._will = will
+        self._subscriptions = tuple(subscriptions)
+        self._keepalive = keepalive
+        self._congestion = congestion
+        self._reconnect_seconds = reconnect_seconds
+        self._inbox = Inbox(queue_bytes)
+        self._bytes = tcp_info.Counters()
+        self._ready = threading.Event()
+        self._settled = threading.Event()
+        self._refused = ""
+        self._failures = 0
+        self._maximum_packet_bytes = PROTOCOL_PACKET_BYTES
+        self._client = self._make_client(client_id)
+        if username is not None:
+            self._client.username_pw_set(username, password)
+        if self._scheme == _TLS:
+            self._use_tls(ca, certificate, key)
+
+    @property
+    def connected(self) -> bool:
+        """Whether publishing is possible now."""
+        return self._ready.is_set()
+
+    @property
+    def maximum_packet_bytes(self) -> int:
+        """The longest packet the broker takes, as it said on connecting."""
+        return self._maximum_packet_bytes
+
+    @property
+    def dropped(self) -> int:
+        """Messages that arrived and found the queue full."""
+        return self._inbox.dropped
+
+    def open(self, timeout: float = 10.0) -> None:
+        """Connect for the first time; afterwards the link reconnects by itself, for ever.
+
+        Raises:
+            LinkError: within `timeout` seconds there was no broker, or it refused.
+        """
+        self._client.connect_timeout = timeout
+        try:
+            self._client.connect(self._host, self._port, self._keepalive, clean_start=True)
+        except (OSError, ValueError) as error:
+            raise LinkError(f"no broker answers at {self.url}: {_reason(error)}") from error
+        self._client.loop_start()
+        if not self._settled.wait(timeout) or not self._ready.is_set():
+            self._stop_loop()
+            raise LinkError(f"the broker at {self.url} {self._refused or f'does not answer within {timeout:g} s'}")
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
+        """Hand a payload to the pipe, which may lose it.
+
+        Raises:
+            LinkError: there is no connection, or the payload is longer than the broker takes.
+        """
+        size = len(payload) + len(topic.encode()) + _PUBLISH_OVERHEAD
+        if size > self._maximum_packet_bytes:
+            raise LinkError(
+                f"{len(payload)} bytes on {topic}: the broker at {self.url} takes {self._maximum_packet_bytes} a packet"
+            )
+        if not self.connected:
+            raise LinkError(f"not connected to {self.url}")
+        info = self._client.publish(topic, payload, qos, retain)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise LinkError(f"publishing to {self.url} failed: {mqtt.error_string(info.rc)}")
+        self._bytes.published(len(payload))
+
+    def poll(self, timeout: float) -> list[Event]:
+        """All events since the last call; waits up to `timeout` seconds for the first."""
+        return self._inbox.take(timeout)
+
+    def counters(self) -> SocketBytes:
+        """Bytes so far, over all connections."""
+        return self._bytes.read()
+
+    def close(self) -> None:
+        """Publish the last will, disconnect cleanly, return within two seconds or so."""
+        if self.connected and self._will is not None:
+            topic, payload = self._will
+            info = self._client.publish(topic, payload, 1, retain=True)
+            if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                info.wait_for_publish(CLOSE_SECONDS / 2)
+        self._client.disconnect()
+        self._stop_loop()
+
+    def _make_client(self, client_id: str) -> mqtt.Client:
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_socket_open = self._on_socket_open
+        client.on_socket_close = self._on_socket_close
+        if self._will is not None:
+            client.will_set(*self._will, qos=1, retain=True)
+        self._back_off(client)
+        return client
+
+    def _use_tls(self, ca: Path | None, certificate: Path | None, key: Path | None) -> None:
+        try:
+            ca_text, certificate_text, key_text = (
+                None if path is None else str(path) for path in (ca, certificate, key)
+            )
+            self._client.tls_set(ca_text, certificate_text, key_text)
+        except (OSError, ValueError) as error:
+            names = ", ".join(str(path) for path in (ca, certificate, key) if path)
+            raise LinkError(f"TLS for {self.url} cannot be set up with {names}: {_reason(error)}") from error
+
+    def _stop_loop(self) -> None:
+        # paho's loop_stop waits without limit for a thread that may be waiting for a broker.
+        stopper = threading.Thread(target=self._client.loop_stop, daemon=True)
+        stopper.start()
+        stopper.join(CLOSE_SECONDS / 2)
+        self._ready.clear()
+
+    def _back_off(self, client: mqtt.Client) -> None:
+        """Full jitter: any time up to a ceiling that doubles, so that a fleet does not come back as one."""
+        ceiling = min(self._reconnect_seconds, 2.0 ** min(self._failures, 16))
+        delay: Any = random.uniform(0.0, ceiling)  # typed as whole seconds, but takes any
+        client.reconnect_delay_set(delay, delay)
+
+    # Callbacks: in the network thread. They only take note: an exception here would end that thread silently -------
+
+    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: ReasonCode, given: Any) -> None:
+        if reason.is_failure:
+            self._refuse(f"refuses: {reason}")
+            return
+        self._maximum_packet_bytes = getattr(given, "MaximumPacketSize", PROTOCOL_PACKET_BYTES)
+        if self._subscriptions:
+            client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in self._subscriptions])
+        else:
+            self._up()
+
+    def _on_subscribe(
+        self, _client: mqtt.Client, _data: Any, _mid: int, reasons: list[ReasonCode], _given: Any
+    ) -> None:
+        refused = [str(reason) for reason in reasons if reason.is_failure]
+        if refused:
+            self._refuse(f"refuses a subscription to {', '.join(self._subscriptions)}: {refused[0]}")
+        else:
+            self._up()
+
+    def _up(self) -> None:
+        self._failures = 0
+        self._back_off(self._client)
+        self._ready.set()
+        self._settled.set()
+        self._inbox.put(Connected())
+
+    def _refuse(self, reason: str) -> None:
+        self._refused = reason
+        self._settled.set()
+        self._failed(reason)
+
+    def _on_connect_fail(self, client: mqtt.Client, _data: Any) -> None:
+        self._failed(f"does not answer: {_reason(sys.exc_info()[1])}")
+        self._back_off(client)
+
+    def _failed(self, reason: str) -> None:
+        self._failures += 1
+        log.log(logging.WARNING if self._failures == 1 else logging.DEBUG, "the broker at %s %s", self.url, reason)
+
+    def _on_disconnect(self, client: mqtt.Client, _data: Any, flags: Any, reason: ReasonCode, _given: Any) -> None:
+        was_up = self._ready.is_set()
+        self._ready.clear()
+        self._back_off(client)
+        if not was_up:
+            return
+        text = str(reason) if flags.is_disconnect_packet_from_server or reason.value == 0 else "connection lost"
+        self._inbox.put(Disconnected(TAKEN_OVER if reason.value == _SESSION_TAKEN_OVER else text))
+
+    def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return
+        self._bytes.arrived(len(message.payload))
+        self._inbox.put(Message(topic, bytes(message.payload)))
+
+    def _on_socket_open(self, _client: mqtt.Client, _data: Any, connection: Any) -> None:
+        self._bytes.opened(connection)
+        if self._congestion and not tcp_info.set_congestion(connection, self._congestion):
+            log.debug("the kernel has no congestion control %r", self._congestion)
+
+    def _on_socket_close(self, _client: mqtt.Client, _data: Any, _connection: Any) -> None:
+        self._bytes.closed()
+
+
+def _endpoint(url: str) -> tuple[str, int, str]:
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise LinkError(f"{url!r} is no broker's address: {error}") from error
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise LinkError(f"{url!r} is no broker's address: write mqtt://host:port or mqtts://host:port")
+    return parts.hostname, port or _PORTS[parts.scheme], parts.scheme
+
+
+def _reason(error: BaseException | None) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message})"
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error)

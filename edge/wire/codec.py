@@ -1,0 +1,355 @@
+"""Codecs: an array becomes bytes, smaller at the price of exactness, and an array again.
+
+A codec is named in text, with its parameter after a colon: `float32`, `float16`, `quantised:0.5`. On the wire a tensor
+carries the codec's number, its shape and a payload, so that whoever reads it needs no other knowledge.
+
+To add a codec, write a class with `number`, `encode` and `decode`, and add it to `CODECS`.
+"""
+
+import bz2
+import math
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.wire.frames import DEFAULT_LIMITS, WireError
+
+Array = npt.NDArray[Any]
+
+RANK_LIMIT = 8
+DIMENSION_LIMIT = 0xFFFFFFFF
+
+
+class Codec(Protocol):
+    """One way to code an array."""
+
+    number: ClassVar[int]
+
+    def encode(self, array: Array) -> bytes:
+        """The payload.
+
+        Raises:
+            WireError: the array holds what this codec cannot carry.
+        """
+
+    @staticmethod
+    def decode(payload: bytes, count: int) -> Array:
+        """`count` elements, flat.
+
+        Raises:
+            WireError: the payload is not theirs.
+        """
+
+
+@dataclass(frozen=True)
+class Integers:
+    """Whole numbers, exactly, in the narrowest type that holds them. Decodes to int64."""
+
+    number: ClassVar[int] = 0
+
+    def encode(self, array: Array) -> bytes:
+        """A byte for the type, then the numbers."""
+        if array.dtype.kind not in "iub":
+            raise WireError(f"the integers codec was given {array.dtype}", "dtype")
+        low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+        for code, kind in enumerate(_INTEGERS):
+            if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+                return bytes([code]) + array.astype(kind).tobytes()
+        raise WireError(f"integers up to {high} do not fit 64 bits with a sign", "range")
+
+    @staticmethod
+    def decode(payload: bytes, count: int) -> Array:
+        """int64."""
+        if not payload or payload[0] >= len(_INTEGERS):
+            raise WireError(f"unknown type of integers in {payload[:1]!r}", "dtype")
+        kind = np.dtype(_INTEGERS[payload[0]])
+        _expect(len(payload) - 1, count * kind.itemsize)
+        return np.frombuffer(payload, kind, count, 1).astype(np.int64)
+
+
+_INTEGERS = ("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<i8")
+
+
+@dataclass(frozen=True)
+class Float32:
+    """The values as they are."""
+
+    number: ClassVar[int] = 1
+
+    def encode(self, array: Array) -> bytes:
+        """Little-endian float32."""
+        return _finite(array).astype("<f4").tobytes()
+
+    @staticmethod
+    def decode(payload: bytes, count: int) -> Array:
+        """float32."""
+        return _floats(payload, count, "<f4")
+
+
+@dataclass(frozen=True)
+class Float16:
+    """Half the bytes, three digits. Only for values up to 65504."""
+
+    number: ClassVar[int] = 2
+
+    def encode(self, array: Array) -> bytes:
+        """Little-endian float16."""
+        values = _finite(array)
+        largest = float(np.abs(values).max()) if values.size else 0.0
+        if largest >= _FLOAT16_LIMIT:
+            raise WireError(f"float16 holds values up to 65504, not {largest:g}: use float32", "range")
+        return values.astype("<f2").tobytes()
+
+    @staticmethod
+    def decode(payload: bytes, count: int) -> Array:
+        """float32."""
+        return _floats(payload, count, "<f2")
+
+
+_FLOAT16_LIMIT = 65520.0
+"""From here on float16 rounds to infinity."""
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """Multiples of a step, entropy coded. The step is `deviations` times the tensor's standard deviation.
+
+    Zero stays zero; the error is at most half a step. The step is wider where the largest value would need more than
+    16 bits.
+    """
+
+    number: ClassVar[int] = 3
+
+    deviations: float = 0.5
+
+    def encode(self, array: Array) -> bytes:
+        """Step (float32), bytes a symbol, coder, coded symbols."""
+        values = _finite(array)
+        step = self._step(values)
+        symbols = np.rint(values.ravel() / step)
+        wide = bool(values.size) and float(np.abs(symbols).max()) > np.iinfo(np.int8).max
+        raw = symbols.astype("<i2" if wide else "i1").tobytes()
+        coded = [coder(raw) for coder in _CODERS]
+        best = min(range(len(coded)), key=lambda code: len(coded[code]))
+        return _QUANTISED.pack(step, 1 + wide, best) + coded[best]
+
+    @staticmethod
+    def decode(payload: bytes, count: int) -> Array:
+        """float32."""
+        if len(payload) < _QUANTISED.size:
+            raise WireError(f"quantised payload of {len(payload)} bytes is cut off", "too short")
+        step, width, coder = _QUANTISED.unpack_from(payload)
+        if not math.isfinite(step) or step <= 0:
+            raise WireError(f"quantiser step {step} is not a positive number", "step")
+        if width not in (1, 2) or coder >= len(_DECODERS):
+            raise WireError(f"quantised payload with width {width} and coder {coder}", "codec")
+        raw = _DECODERS[coder](payload[_QUANTISED.size :], count * width)
+        _expect(len(raw), count * width)
+        symbols = np.frombuffer(raw, "<i2" if width == 2 else "i1")
+        with np.errstate(over="ignore"):
+            values = symbols.astype(np.float32) * np.float32(step)
+        return _decoded(values)
+
+    def _step(self, values: Array) -> np.float32:
+        largest = float(np.abs(values).max()) if values.size else 0.0
+        deviation = float(values.std(dtype=np.float64)) if values.size else 0.0
+        wanted = self.deviations * (deviation or largest)
+        # One symbol less than int16 has, for the rounding of the step to float32.
+        step = min(max(wanted, largest / 32766, 2.0**-126), _FLOAT32_LIMIT)
+        if largest + step >= _FLOAT32_LIMIT:
+            raise WireError(f"values up to {largest:g} are too large for a step of {step:g}", "range")
+        return np.float32(step)
+
+
+_QUANTISED = struct.Struct("<fBB")
+_FLOAT32_LIMIT = float(np.finfo(np.float32).max)
+
+
+def _deflate(strategy: int) -> Callable[[bytes], bytes]:
+    def code(raw: bytes) -> bytes:
+        coder = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
+        return coder.compress(raw) + coder.flush()
+
+    return code
+
+
+def _inflate(coded: bytes, length: int) -> bytes:
+    decoder = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        raw = decoder.decompress(coded, length + 1)
+    except zlib.error as error:
+        raise WireError(f"damaged deflate stream: {error}", "coder") from error
+    if not decoder.eof or decoder.unused_data:
+        raise WireError(f"deflate stream does not end after {length} bytes", "coder")
+    return raw
+
+
+def _bunzip(coded: bytes, length: int) -> bytes:
+    decoder = bz2.BZ2Decompressor()
+    try:
+        raw = decoder.decompress(coded, length + 1)
+    except (OSError, ValueError) as error:
+        raise WireError(f"damaged bz2 stream: {error}", "coder") from error
+    if not decoder.eof or decoder.unused_data:
+        raise WireError(f"bz2 stream does not end after {length} bytes", "coder")
+    return raw
+
+
+# Runs suit sparse tensors, Huffman codes alone suit noise, bz2 suits what repeats: the shortest of the three is taken.
+_CODERS: tuple[Callable[[bytes], bytes], ...] = (_deflate(zlib.Z_RLE), _deflate(zlib.Z_HUFFMAN_ONLY), bz2.compress)
+_DECODERS = (_inflate, _inflate, _bunzip)
+
+CODECS: dict[str, type[Codec]] = {
+    "integers": Integers,
+    "float32": Float32,
+    "float16": Float16,
+    "quantised": Quantised,
+}
+_BY_NUMBER = {codec.number: codec for codec in CODECS.values()}
+_PARAMETER_RANGE = (1e-3, 64.0)
+
+
+def parse_codec(text: str) -> Codec:
+    """The codec that a text like `quantised:0.5` names.
+
+    Raises:
+        WireError: there is none of that name, or its parameter is missing, superfluous or out of range.
+    """
+    name, colon, parameter = text.partition(":")
+    if name not in CODECS:
+        raise WireError(f"unknown codec {text!r:.40}; there are {', '.join(sorted(CODECS))}", "codec")
+    if name != "quantised":
+        if colon:
+            raise WireError(f"codec {name} takes no parameter, but {text!r:.40} has one", "codec")
+        return CODECS[name]()
+    low, high = _PARAMETER_RANGE
+    try:
+        deviations = float(parameter)
+    except ValueError:
+        deviations = math.nan
+    if not low <= deviations <= high:
+        raise WireError(f"codec {text!r:.40}: write quantised:STEP with a step of {low} to {high} deviations", "codec")
+    return Quantised(deviations)
+
+
+def encode(array: Array, codec: str | Codec) -> bytes:
+    """A tensor for the wire: codec, rank, dimensions, payload length, payload. Integers always stay exact.
+
+    Args:
+        array: of any shape up to rank 8.
+        codec: for the floats.
+
+    Raises:
+        WireError: it holds NaN or infinity, or what the codec cannot carry.
+    """
+    values = np.asarray(array)
+    coder = parse_codec(codec) if isinstance(codec, str) else codec
+    if values.dtype.kind in "iub":
+        coder = Integers()
+    if values.ndim > RANK_LIMIT:
+        raise WireError(f"tensor of rank {values.ndim}, the limit is {RANK_LIMIT}", "shape")
+    payload = coder.encode(values)
+    head = bytes([coder.number, values.ndim]) + b"".join(map(pack_varint, (*values.shape, len(payload))))
+    return head + payload
+
+
+def decode(data: bytes, offset: int = 0, *, limit: int = DEFAULT_LIMITS.message_bytes) -> tuple[Array, int]:
+    """The tensor that starts at `offset`, and the offset behind it.
+
+    Args:
+        data: whole message.
+        offset: where `encode`'s bytes start.
+        limit: most bytes of the decoded array.
+
+    Raises:
+        WireError: whatever is wrong with it, before anything of its size is allocated.
+    """
+    if offset + 2 > len(data):
+        raise WireError("tensor is cut off", "too short")
+    number, rank = data[offset], data[offset + 1]
+    if number not in _BY_NUMBER:
+        raise WireError(f"unknown codec number {number}", "codec")
+    if rank > RANK_LIMIT:
+        raise WireError(f"tensor of rank {rank}, the limit is {RANK_LIMIT}", "shape")
+    offset += 2
+    shape = []
+    for _ in range(rank):
+        dimension, offset = unpack_varint(data, offset)
+        shape.append(dimension)
+    length, offset = unpack_varint(data, offset)
+    if length > len(data) - offset:
+        raise WireError(f"tensor payload of {length} bytes, {len(data) - offset} are there", "too short")
+    codec = _BY_NUMBER[number]
+    _check_shape(shape, 8 if codec is Integers else 4, limit)
+    values = codec.decode(data[offset : offset + length], math.prod(shape))
+    return values.reshape(shape), offset + length
+
+
+def pack_varint(value: int) -> bytes:
+    """A whole number in seven bits a byte, lowest first; the top bit says that more follow (LEB128)."""
+    if not 0 <= value <= DIMENSION_LIMIT:
+        raise WireError(f"{value} is not 0 to {DIMENSION_LIMIT}", "range")
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+def unpack_varint(data: bytes, offset: int) -> tuple[int, int]:
+    """The number at `offset` and the offset behind it.
+
+    Raises:
+        WireError: it is cut off, or longer than five bytes.
+    """
+    value = 0
+    for place in range(5):
+        if offset + place >= len(data):
+            raise WireError("number is cut off", "too short")
+        byte = data[offset + place]
+        value |= (byte & 0x7F) << (7 * place)
+        if byte < 0x80:
+            if value > DIMENSION_LIMIT:
+                break
+            return value, offset + place + 1
+    raise WireError(f"number is above {DIMENSION_LIMIT}", "range")
+
+
+def _check_shape(shape: list[int], itemsize: int, limit: int) -> None:
+    # An empty tensor must not hide a dimension that no memory holds.
+    size = itemsize * math.prod(max(dimension, 1) for dimension in shape)
+    if size > limit:
+        raise WireError(f"tensor of shape {tuple(shape)} takes {size} bytes, the limit is {limit}", "too long")
+
+
+def _finite(array: Array) -> Array:
+    if array.dtype.kind != "f":
+        raise WireError(f"a codec for floats was given {array.dtype}", "dtype")
+    if not np.isfinite(array).all():
+        raise WireError(f"array of shape {array.shape} holds NaN or infinity", "not finite")
+    largest = np.abs(array).max(initial=0)
+    if array.itemsize > 4 and largest > _FLOAT32_LIMIT:
+        raise WireError(f"float32 does not hold {largest:g}", "range")
+    return array
+
+
+def _floats(payload: bytes, count: int, kind: str) -> Array:
+    _expect(len(payload), count * np.dtype(kind).itemsize)
+    return _decoded(np.frombuffer(payload, kind).astype(np.float32))
+
+
+def _decoded(values: Array) -> Array:
+    if not np.isfinite(values).all():
+        raise WireError(f"tensor of {values.size} values holds NaN or infinity", "not finite")
+    return values
+
+
+def _expect(length: int, expected: int) -> None:
+    if length != expected:
+        raise WireError(f"tensor payload of {length} bytes, its shape needs {expected}", "shape")

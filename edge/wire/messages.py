@@ -1,0 +1,397 @@
+"""Messages: what the frames carry once their chunks are joined. One dataclass a thing; `README.md` has the bytes.
+
+Control messages are a kind byte and compact JSON. What carries tensors is binary, because there bytes count. Every
+message is checked in the same way when it is packed and when it is unpacked.
+"""
+
+import math
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge.wire import fields
+from edge.wire.codec import Array, decode, encode, parse_codec
+from edge.wire.fields import Check
+from edge.wire.frames import DEFAULT_LIMITS, U32, Limits, WireError
+
+KINDS_OF_STEP = ("local", "exchange", "forward", "evaluate")
+PURPOSES = ("train", "evaluate")
+STEPS_LIMIT = 1_000_000
+BATCH_LIMIT = 65_536
+TENSORS_LIMIT = 4096
+
+_TAG_BYTES = 4
+_u32 = fields.integer(0, U32)
+_count = fields.integer(0, fields.INTEGER_LIMIT)
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Device to hub: this is me, and this is where I stand."""
+
+    name: str
+    instance: int
+    """Random for each process."""
+    bundle: str
+    """Its id, 64 hexadecimal digits."""
+    samples: int
+    test_samples: int
+    classes: tuple[int, ...] | None = None
+    """Labels present in the data; None where that is not known."""
+    position: Mapping[str, int] | None = None
+    """The order being carried out and its next step; None without one."""
+    facts: Mapping[str, str | float] = field(default_factory=dict)
+    """What there is to know of the board."""
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """Hub to device: you take part."""
+
+    generation: int
+    """How often this hub has started."""
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Hub to device: no, and why."""
+
+    reason: str
+    fatal: bool
+    """Whether trying again is in vain."""
+    instance: int
+    """The process that is meant: two devices may have come under one name."""
+
+
+@dataclass(frozen=True)
+class Goodbye:
+    """Either way: this was all."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Device to hub: an order is done, or cannot be."""
+
+    order: int
+    round: int
+    metrics: Mapping[str, Any]
+    """Numbers, texts, None, and tables of them."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Hub to device: so many steps of that kind."""
+
+    bundle: bytes
+    """First four bytes of the bundle's id: shapes depend on it."""
+    order: int
+    round: int
+    kind: str
+    first_step: int
+    steps: int
+    send: tuple[int, ...]
+    """Steps that upload, ascending."""
+    settings: Mapping[str, float]
+    codec: str
+    batch: int
+    seed: int
+    state: Mapping[str, Array] = field(default_factory=dict)
+    """Tensors of the lower segment to load first, always coded exactly; perhaps none."""
+    give_state: bool = False
+    """Whether the lower segment's tensors are wanted at the end."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """Device to hub: smashed data of one batch and its labels."""
+
+    bundle: bytes
+    order: int
+    round: int
+    step: int
+    purpose: str
+    smashed: Array
+    """float32 `(batch, *smashed)`."""
+    labels: Array
+    """int64 `(batch,)` or `(batch, …)`."""
+    codec: str = "float32"
+    """For packing; unpacked messages do not say."""
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Hub to device: the loss by the smashed data of one batch."""
+
+    bundle: bytes
+    order: int
+    round: int
+    step: int
+    gradient: Array
+    """float32 `(batch, *smashed)`."""
+    loss: float
+    codec: str = "float32"
+    """For packing; unpacked messages do not say."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Device to hub: tensors of the lower segment."""
+
+    bundle: bytes
+    order: int
+    state: Mapping[str, Array]
+    codec: str = "float32"
+    """For packing; unpacked messages do not say."""
+
+
+Message = Hello | Welcome | Refusal | Order | Activation | Gradient | State | Report | Goodbye
+
+
+def pack(message: Message) -> bytes:
+    """The message's bytes.
+
+    Raises:
+        WireError: a value is outside what the format allows; the other side would refuse it.
+    """
+    number, writer, _ = _KINDS[type(message)]
+    return bytes([number]) + writer(message)
+
+
+def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
+    """The message in these bytes.
+
+    Raises:
+        WireError: whatever is wrong with them; nothing else.
+    """
+    if len(data) > limits.message_bytes:
+        raise WireError(f"message of {len(data)} bytes, the limit is {limits.message_bytes}", "too long")
+    if not data:
+        raise WireError("message is empty", "too short")
+    if data[0] not in _READERS:
+        raise WireError(f"unknown kind of message {data[0]}", "kind")
+    reader = Reader(data, limits.message_bytes)
+    message: Message = _READERS[data[0]](reader)
+    reader.end()
+    return message
+
+
+class Reader:
+    """Walks through a message's bytes; every step is checked."""
+
+    def __init__(self, data: bytes, decoded_limit: int) -> None:
+        self._data = data
+        self._offset = 1
+        self._left = decoded_limit
+
+    def take(self, length: int) -> bytes:
+        """The next so many bytes."""
+        taken = self._data[self._offset : self._offset + length]
+        if len(taken) < length:
+            raise WireError(f"message of {len(self._data)} bytes is cut off", "too short")
+        self._offset += length
+        return taken
+
+    def rest(self) -> bytes:
+        """All that remains."""
+        return self.take(len(self._data) - self._offset)
+
+    def numbers(self, layout: struct.Struct) -> tuple[Any, ...]:
+        """Numbers of a fixed layout."""
+        return layout.unpack(self.take(layout.size))
+
+    def tensor(self) -> Array:
+        """A tensor; all of a message share one limit of decoded bytes."""
+        array, self._offset = decode(self._data, self._offset, limit=self._left)
+        self._left -= array.nbytes
+        return array
+
+    def tensors(self) -> dict[str, Array]:
+        """Named tensors."""
+        (count,) = self.numbers(_U16)
+        tensors: dict[str, Array] = {}
+        for _ in range(count):
+            try:
+                name = self.take(self.take(1)[0]).decode()
+            except UnicodeDecodeError as error:
+                raise WireError("a tensor's name is not UTF-8", "fields") from error
+            if name in tensors:
+                raise WireError(f"tensor {name!r} comes twice", "fields")
+            tensors[name] = self.tensor()
+        return tensors
+
+    def end(self) -> None:
+        """Raise `WireError` unless everything has been read."""
+        if self._offset != len(self._data):
+            raise WireError(f"{len(self._data) - self._offset} bytes too many behind the message", "length")
+
+
+_U16 = struct.Struct("<H")
+_U32 = struct.Struct("<I")
+_STEP = struct.Struct(f"<{_TAG_BYTES}sIII")
+_LOSS = struct.Struct("<f")
+_STATE = struct.Struct(f"<{_TAG_BYTES}sI")
+
+_STEP_FIELDS: dict[str, Check] = {"order": _u32, "round": _u32, "step": _u32}
+
+_FIELDS: dict[type, dict[str, Check]] = {
+    Hello: {
+        "name": fields.text(64),
+        "instance": _u32,
+        "bundle": fields.hexadecimal(64),
+        "samples": _count,
+        "test_samples": _count,
+        "classes": fields.optional(fields.ascending(_count, fields.ENTRIES_LIMIT)),
+        "position": fields.optional(fields.exactly(order=_u32, step=_u32)),
+        "facts": fields.table(fields.scalar),
+    },
+    Welcome: {"generation": _u32, "text": fields.text(fields.TEXT_LIMIT)},
+    Refusal: {"reason": fields.text(fields.TEXT_LIMIT), "fatal": fields.flag, "instance": _u32},
+    Goodbye: {"reason": fields.text(fields.TEXT_LIMIT)},
+    Report: {"order": _u32, "round": _u32, "metrics": fields.root},
+    Order: {
+        "order": _u32,
+        "round": _u32,
+        "kind": fields.one_of(*KINDS_OF_STEP),
+        "first_step": _u32,
+        "steps": fields.integer(0, STEPS_LIMIT),
+        "send": fields.ascending(_u32, STEPS_LIMIT),
+        "settings": fields.table(fields.number),
+        "codec": fields.text(64),
+        "batch": fields.integer(1, BATCH_LIMIT),
+        "seed": _u32,
+        "give_state": fields.flag,
+    },
+}
+
+
+def _control_writer(message: Any) -> bytes:
+    kind = type(message)
+    return fields.dump(fields.checked(vars(message), _FIELDS[kind], kind.__name__.lower()))
+
+
+def _control_reader(kind: type[Any]) -> Callable[[Reader], Any]:
+    return lambda reader: kind(**fields.checked(fields.load(reader.rest()), _FIELDS[kind], kind.__name__.lower()))
+
+
+def _write_order(order: Order) -> bytes:
+    _check_order(order)
+    head = _control_writer(order)
+    return _tag(order.bundle) + _U32.pack(len(head)) + head + _tensors(order.state, "float32")
+
+
+def _read_order(reader: Reader) -> Order:
+    tag = reader.take(_TAG_BYTES)
+    (length,) = reader.numbers(_U32)
+    head = fields.checked(fields.load(reader.take(length)), _FIELDS[Order], "order")
+    order = Order(bundle=tag, state=reader.tensors(), **head)
+    _check_order(order)
+    return order
+
+
+def _check_order(order: Order) -> None:
+    parse_codec(order.codec)
+    if order.send and not order.first_step <= order.send[0] <= order.send[-1] < order.first_step + order.steps:
+        raise WireError(
+            f"order {order.order} sends steps {order.send[0]} to {order.send[-1]}, "
+            f"but has {order.steps} from {order.first_step}",
+            "fields",
+        )
+
+
+def _write_activation(message: Activation) -> bytes:
+    if message.purpose not in PURPOSES:
+        raise WireError(f"purpose {message.purpose!r} is none of {', '.join(PURPOSES)}", "fields")
+    _check_activation(message)
+    purpose = bytes([PURPOSES.index(message.purpose)])
+    return _step(message) + purpose + encode(message.smashed, message.codec) + encode(message.labels, "integers")
+
+
+def _read_activation(reader: Reader) -> Activation:
+    tag, order, round_, step = reader.numbers(_STEP)
+    purpose = reader.take(1)[0]
+    if purpose >= len(PURPOSES):
+        raise WireError(f"unknown purpose {purpose}", "fields")
+    message = Activation(tag, order, round_, step, PURPOSES[purpose], reader.tensor(), reader.tensor())
+    _check_activation(message)
+    return message
+
+
+def _check_activation(message: Activation) -> None:
+    smashed, labels = message.smashed, message.labels
+    if smashed.dtype.kind != "f" or labels.dtype.kind not in "iub":
+        raise WireError(f"smashed data of {smashed.dtype} with labels of {labels.dtype}", "dtype")
+    if not smashed.ndim or not labels.ndim or len(smashed) != len(labels):
+        raise WireError(f"smashed data of shape {smashed.shape} with labels of shape {labels.shape}", "shape")
+
+
+def _write_gradient(message: Gradient) -> bytes:
+    if not math.isfinite(message.loss) or abs(message.loss) > 3.4e38:
+        raise WireError(f"loss {message.loss} is not a finite float32", "not finite")
+    _check_floats("gradient", message.gradient)
+    return _step(message) + _LOSS.pack(message.loss) + encode(message.gradient, message.codec)
+
+
+def _read_gradient(reader: Reader) -> Gradient:
+    tag, order, round_, step = reader.numbers(_STEP)
+    (loss,) = reader.numbers(_LOSS)
+    if not math.isfinite(loss):
+        raise WireError(f"loss {loss} is not finite", "not finite")
+    gradient = reader.tensor()
+    _check_floats("gradient", gradient)
+    return Gradient(tag, order, round_, step, gradient, loss)
+
+
+def _check_floats(name: str, array: Array) -> None:
+    if array.dtype.kind != "f":
+        raise WireError(f"{name} of {array.dtype} is not of floats", "dtype")
+
+
+def _write_state(message: State) -> bytes:
+    order = _u32("state.order", message.order)
+    return _STATE.pack(_tag(message.bundle), order) + _tensors(message.state, message.codec)
+
+
+def _read_state(reader: Reader) -> State:
+    tag, order = reader.numbers(_STATE)
+    return State(tag, order, reader.tensors())
+
+
+def _step(message: Activation | Gradient) -> bytes:
+    fields.checked(vars(message), _STEP_FIELDS, type(message).__name__.lower())
+    return _STEP.pack(_tag(message.bundle), message.order, message.round, message.step)
+
+
+def _tag(bundle: bytes) -> bytes:
+    if len(bundle) != _TAG_BYTES:
+        raise WireError(f"a bundle is named by {_TAG_BYTES} bytes, not {len(bundle)}", "fields")
+    return bundle
+
+
+def _tensors(tensors: Mapping[str, Array], codec: str) -> bytes:
+    if len(tensors) > TENSORS_LIMIT:
+        raise WireError(f"{len(tensors)} tensors, the limit is {TENSORS_LIMIT}", "too long")
+    parts = [_U16.pack(len(tensors))]
+    for name in sorted(tensors):
+        label = fields.key("tensor", name).encode()
+        if len(label) > 255:
+            raise WireError(f"tensor name {name!r:.40} is longer than 255 bytes", "fields")
+        parts += [bytes([len(label)]), label, encode(tensors[name], codec)]
+    return b"".join(parts)
+
+
+_KINDS: dict[type, tuple[int, Callable[[Any], bytes], Callable[[Reader], Any]]] = {
+    Hello: (1, _control_writer, _control_reader(Hello)),
+    Welcome: (2, _control_writer, _control_reader(Welcome)),
+    Refusal: (3, _control_writer, _control_reader(Refusal)),
+    Order: (4, _write_order, _read_order),
+    Activation: (5, _write_activation, _read_activation),
+    Gradient: (6, _write_gradient, _read_gradient),
+    State: (7, _write_state, _read_state),
+    Report: (8, _control_writer, _control_reader(Report)),
+    Goodbye: (9, _control_writer, _control_reader(Goodbye)),
+}
+_READERS: dict[int, Callable[[Reader], Any]] = {number: reader for number, _, reader in _KINDS.values()}

@@ -1,0 +1,77 @@
+"""The topic tree: frames up and down, and who is there.
+
+* `cutlayer/FLEET/hub/status`: retained; is the hub there, and which process is it
+* `cutlayer/FLEET/DEVICE/status`: retained; the same of a device, whose last will says offline
+* `cutlayer/FLEET/DEVICE/up`: frames from the device
+* `cutlayer/FLEET/DEVICE/down`: frames to the device
+"""
+
+import re
+
+from edge.wire.frames import WireError
+
+ROOT = "cutlayer"
+HUB = "hub"
+LEAVES = ("up", "down", "status")
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def check_name(name: str, what: str = "device") -> str:
+    """The name itself, when it can be a level of a topic.
+
+    Raises:
+        WireError: it has other characters than letters, digits, `_`, `.`, `-`, is too long, or is the hub's.
+    """
+    if not _NAME.fullmatch(name):
+        raise WireError(f"{what} name {name!r:.80} is not 1 to 64 letters, digits, '_', '.' or '-'", "name")
+    if name == HUB and what == "device":
+        raise WireError(f"a device cannot be named {HUB!r}", "name")
+    return name
+
+
+def up(fleet: str, device: str) -> str:
+    """Where a device's frames go."""
+    return _topic(fleet, device, "up")
+
+
+def down(fleet: str, device: str) -> str:
+    """Where frames to a device go."""
+    return _topic(fleet, device, "down")
+
+
+def status(fleet: str, device: str) -> str:
+    """Where a device's retained `{"online": bool, "instance": n}` lies."""
+    return _topic(fleet, device, "status")
+
+
+def hub_status(fleet: str) -> str:
+    """Where the hub's retained `{"online": bool, "instance": n}` lies."""
+    return f"{ROOT}/{check_name(fleet, 'fleet')}/{HUB}/status"
+
+
+def subscriptions_of_hub(fleet: str) -> tuple[str, ...]:
+    """What a hub listens to."""
+    return tuple(f"{ROOT}/{check_name(fleet, 'fleet')}/+/{leaf}" for leaf in ("up", "status"))
+
+
+def subscriptions_of_device(fleet: str, device: str) -> tuple[str, ...]:
+    """What a device listens to."""
+    return down(fleet, device), hub_status(fleet)
+
+
+def parse(fleet: str, topic: str) -> tuple[str, str]:
+    """The device and the leaf (`up`, `down` or `status`) of a topic.
+
+    Raises:
+        WireError: it is no device's topic in this fleet.
+    """
+    root, _, rest = topic.partition("/")
+    parts = rest.split("/")
+    if root != ROOT or len(parts) != 3 or parts[0] != fleet or parts[2] not in LEAVES:
+        raise WireError(f"{topic!r:.200} is no topic of fleet {fleet!r}", "topic")
+    return check_name(parts[1]), parts[2]
+
+
+def _topic(fleet: str, device: str, leaf: str) -> str:
+    return f"{ROOT}/{check_name(fleet, 'fleet')}/{check_name(device)}/{leaf}"

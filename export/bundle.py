@@ -1,0 +1,252 @@
+"""A model as two files: `device.bundle` (graphs, initial state, manifest) and `hub.bundle` (the upper segment's state)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from edge.wire.manifest import File, Graph, Manifest, Slice, TensorSpec
+from export import archive
+from export.builder import OPSET
+from export.cost import cost_below
+from export.cut import Split, load_factory, split
+from export.errors import ExportError
+from export.graphs import Graph as OnnxGraph
+from export.graphs import make_graph
+from export.in_place import unsafe_states
+from export.objectives import OBJECTIVES, channels_last
+from export.optimizers import OPTIMIZERS
+from export.step import Learner, StepMaker
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """What to build.
+
+    Attributes:
+        model: Factory, as ``package.module:factory``.
+        cut: Layer behind which to cut; the model's ``default_cut`` if None.
+        objective: A row of `OBJECTIVES`.
+        optimizer: A row of `OPTIMIZERS`.
+        arguments: Keyword arguments of the factory.
+        input_shape: Shape of one sample; the model's ``input_shape`` if None.
+        dtype: float32, or int64 for token ids; the model's ``input_dtype`` or float32 if None.
+        classes: Number of classes; the length of the model's last dimension if None.
+        seed: Seed of the initial weights.
+        name: Name of the bundle; made of model and cut if None.
+    """
+
+    model: str
+    cut: str | None = None
+    objective: str = "contrastive"
+    optimizer: str = "adam"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    input_shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    classes: int | None = None
+    seed: int = 0
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model, cut and ready to trace."""
+
+    spec: BuildSpec
+    model: nn.Module
+    halves: Split
+    steps: StepMaker
+    classes: int
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `build` has written."""
+
+    device: Path
+    hub: Path
+    manifest: Manifest
+
+    @property
+    def id(self) -> str:
+        """The bundle's id."""
+        return self.manifest.id
+
+
+@dataclass(frozen=True)
+class HubBundle:
+    """The hub's half of a bundle: how to remake the model, and the initial state of its upper segment."""
+
+    bundle: str
+    name: str
+    model: str
+    arguments: Mapping[str, Any]
+    cut: str
+    classes: int
+    input: TensorSpec
+    smashed: TensorSpec
+    seed: int
+    upper: Mapping[str, np.ndarray]
+
+
+def example_input(model: nn.Module, shape: tuple[int, ...] | None, dtype: str | None, batch: int = 2) -> Tensor:
+    """Return a batch of zeros such as ``model`` takes.
+
+    Raises:
+        ExportError: Neither the caller nor the model says the shape.
+    """
+    shape = shape or getattr(model, "input_shape", None)
+    if shape is None:
+        raise ExportError("the shape of one input sample is unknown: give it, such as --input 3,32,32, or set input_shape on the model")
+    kind = dtype or getattr(model, "input_dtype", "float32")
+    if kind not in ("float32", "int64"):
+        raise ExportError(f"inputs of type '{kind}' are not supported; use float32, or int64 for token ids")
+    return torch.zeros(batch, *shape, dtype=getattr(torch, kind))
+
+
+def prepare(spec: BuildSpec) -> Prepared:
+    """Make the model from its seed, cut it and add the objective's head.
+
+    Raises:
+        ExportError: See `load_factory` and `split`; also an unknown objective or optimizer.
+    """
+    for kind, name, known in (("objective", spec.objective, OBJECTIVES), ("optimizer", spec.optimizer, OPTIMIZERS)):
+        if name not in known:
+            raise ExportError(f"there is no {kind} '{name}'; known are {', '.join(known)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        model = load_factory(spec.model, **spec.arguments)
+        x = example_input(model, spec.input_shape, spec.dtype)
+        cut = spec.cut or getattr(model, "default_cut", None)
+        if cut is None:
+            raise ExportError("no cut was given and the model has no default_cut: name a layer, such as --cut layer1")
+        halves = split(model, cut, x)
+        objective = OBJECTIVES[spec.objective]
+        head = objective.head(halves.smashed_shape, channels_last=channels_last(halves.lower))
+    steps = StepMaker(Learner(halves.lower, head, objective), OPTIMIZERS[spec.optimizer], x, halves.smashed_shape)
+    return Prepared(spec, model, halves, steps, spec.classes or _classes(model, x))
+
+
+def build(spec: BuildSpec, out: Path, *, checked: bool = True) -> Built:
+    """Write `device.bundle` and `hub.bundle` into the folder ``out``, after the graphs have passed their check.
+
+    Raises:
+        ExportError: The model cannot be cut or exported, or a graph fails its check; nothing is written then.
+    """
+    prepared = prepare(spec)
+    graphs = {kind: make_graph(prepared.steps, kind) for kind in prepared.steps.learner.objective.kinds}
+    summary = _check(prepared, graphs) if checked else {}
+    members = {f"graphs/{kind}.onnx": graph.model.SerializeToString(deterministic=True) for kind, graph in graphs.items()}
+    members |= {f"state/{name}.npy": archive.array_bytes(value.numpy()) for name, value in prepared.steps.initial_state().items()}
+    manifest = _manifest(prepared, graphs, members, summary)
+    out.mkdir(parents=True, exist_ok=True)
+    archive.write(out / "device.bundle", {**members, "manifest.json": manifest.serialize()})
+    archive.write(out / "hub.bundle", _hub_members(prepared, manifest))
+    return Built(out / "device.bundle", out / "hub.bundle", manifest)
+
+
+def load_hub_bundle(path: Path) -> HubBundle:
+    """Read and verify a hub.bundle.
+
+    Raises:
+        ExportError: It is missing, damaged, or of another format.
+    """
+    members = archive.read(path)
+    try:
+        fields = json.loads(members["hub.json"])
+        if fields["format"] != FORMAT:
+            raise ExportError(f"the bundle {path} has format {fields['format']}; this release reads format {FORMAT}")
+        for name, digest in fields["files"].items():
+            if archive.sha256(members[name]) != digest:
+                raise ExportError(f"the bundle {path} is damaged: '{name}' does not have its hash")
+        upper = {name.removeprefix("upper/").removesuffix(".npy"): archive.array(members[name]) for name in fields["files"]}
+        kept = ("bundle", "name", "model", "arguments", "cut", "classes", "seed")
+        specs = {key: TensorSpec(tuple(fields[key]["shape"]), fields[key]["dtype"]) for key in ("input", "smashed")}
+        return HubBundle(**{key: fields[key] for key in kept}, **specs, upper=upper)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ExportError(f"the bundle {path} is damaged: {error}") from error
+
+
+def _check(prepared: Prepared, graphs: Mapping[str, OnnxGraph]) -> dict[str, Any]:
+    from export.check import check_graphs  # noqa: PLC0415  onnxruntime is only needed to check
+
+    report = check_graphs(prepared.steps, graphs)
+    if not report.passed:
+        raise ExportError(f"the graphs differ from PyTorch, so no bundle is written: {'; '.join(report.failures)}")
+    return report.summary()
+
+
+def _classes(model: nn.Module, x: Tensor) -> int:
+    training = model.training
+    with torch.no_grad():
+        output = model.eval()(x)
+    model.train(training)
+    if not isinstance(output, Tensor) or output.dim() < 2:
+        raise ExportError("the number of classes cannot be read from the model's output; give it with --classes")
+    return int(output.shape[-1])
+
+
+def _manifest(prepared: Prepared, graphs: Mapping[str, OnnxGraph], members: Mapping[str, bytes], summary: dict[str, Any]) -> Manifest:
+    spec, steps = prepared.spec, prepared.steps
+    state = steps.initial_state()
+    cost = cost_below(prepared.halves.lower, steps.x, head=steps.learner.head, smashed=prepared.halves.smashed_shape)
+    return Manifest(
+        name=_name(prepared),
+        model=spec.model,
+        cut=prepared.halves.cut,
+        objective=spec.objective,
+        optimizer=spec.optimizer,
+        input=TensorSpec(tuple(steps.x.shape[1:]), str(steps.x.dtype).removeprefix("torch.")),
+        classes=prepared.classes,
+        smashed=TensorSpec(prepared.halves.smashed_shape, "float32"),
+        settings=dict(steps.settings),
+        state={name: TensorSpec(tuple(value.shape), "float32") for name, value in state.items()},
+        slices=tuple(Slice(piece.name.removeprefix("lower."), piece.state, piece.offset, piece.shape, piece.part) for piece in steps.slices),
+        graphs={
+            kind: Graph(
+                f"graphs/{kind}.onnx",
+                tuple(graph.inputs),
+                tuple(graph.outputs),
+                in_place=not unsafe_states(graph.model),
+                random={name: noise.shape for name, noise in graph.noise.items()},
+            )
+            for kind, graph in graphs.items()
+        },
+        files={name: File(len(data), archive.sha256(data)) for name, data in members.items()},
+        flops={"forward": float(cost.forward), "training": float(cost.training)},
+        check=summary,
+        versions={"torch": torch.__version__, "onnx": onnx.__version__, "opset": OPSET},
+    )
+
+
+def _name(prepared: Prepared) -> str:
+    return prepared.spec.name or f"{prepared.spec.model.rpartition(':')[2]}-{prepared.halves.cut}-{prepared.spec.objective}"
+
+
+def _hub_members(prepared: Prepared, manifest: Manifest) -> dict[str, bytes]:
+    upper = prepared.halves.upper.state_dict()
+    members = {f"upper/{name}.npy": archive.array_bytes(value.numpy()) for name, value in upper.items()}
+    fields = {
+        "format": FORMAT,
+        "bundle": manifest.id,
+        "name": manifest.name,
+        "model": manifest.model,
+        "arguments": dict(prepared.spec.arguments),
+        "cut": manifest.cut,
+        "classes": manifest.classes,
+        "input": {"shape": manifest.input.shape, "dtype": manifest.input.dtype},
+        "smashed": {"shape": manifest.smashed.shape, "dtype": manifest.smashed.dtype},
+        "seed": prepared.spec.seed,
+        "files": {name: archive.sha256(data) for name, data in members.items()},
+    }
+    return {**members, "hub.json": json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()}

@@ -1,0 +1,90 @@
+"""What a cut costs: multiply-adds, parameters, bytes of activations. The table one chooses a cut from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from export.cut import legal_cuts, segment_below, trace_layers
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of a lower segment, per sample.
+
+    Attributes:
+        forward: Multiply-adds of a forward pass (matrix products and convolutions; elementwise work is not counted).
+        training: Multiply-adds of a local training step, estimated as three forward passes of segment and head,
+            less the gradient with respect to the input, which nobody needs.
+        parameters: Number of parameters.
+        smashed_shape: Shape of the smashed data without batch.
+        smashed_bytes: Bytes of the smashed data in float32.
+        activation_bytes: Bytes of all layers' outputs, which a training step keeps for its backward pass.
+    """
+
+    forward: int
+    training: int
+    parameters: int
+    smashed_shape: tuple[int, ...]
+    smashed_bytes: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One point at which a model may be cut, and what lies below it."""
+
+    name: str
+    cost: Cost
+
+
+def cuts(model: nn.Module, example: Tensor) -> list[Cut]:
+    """Return every legal cut of ``model`` from the input upwards, with its cost; ``example`` is a batch (batch, *input).
+
+    Raises:
+        ExportError: The model cannot be traced.
+    """
+    traced = trace_layers(model)
+    return [Cut(name, cost_below(segment_below(traced, name), example)) for name in legal_cuts(traced)]
+
+
+def cost_below(lower: nn.Module, example: Tensor, *, head: nn.Module | None = None, smashed: tuple[int, ...] = ()) -> Cost:
+    """Return the cost of a lower segment; the head counts for training only."""
+    sizes: list[int] = []
+    output, forward, first = _run(lower, example[:1], sizes)
+    above = _run(head, torch.zeros(1, *smashed), [])[1] if head is not None else 0
+    return Cost(
+        forward=forward,
+        training=3 * (forward + above) - first,
+        parameters=sum(parameter.numel() for parameter in lower.parameters()),
+        smashed_shape=tuple(output.shape[1:]),
+        smashed_bytes=4 * output[0].numel(),
+        activation_bytes=sum(sizes),
+    )
+
+
+def _run(module: nn.Module, x: Tensor, sizes: list[int]) -> tuple[Tensor, int, int]:
+    """Return output, multiply-adds, and the multiply-adds of the first layer that has any."""
+    firsts: list[int] = []
+    counter = FlopCounterMode(display=False)
+
+    def after(_: nn.Module, __: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            sizes.append(output.numel() * output.element_size())
+        if not firsts and counter.get_total_flops():
+            firsts.append(counter.get_total_flops() // 2)
+
+    leaves = [part for part in module.modules() if not any(True for _ in part.children())]
+    hooks = [leaf.register_forward_hook(after) for leaf in leaves]
+    training = module.training
+    try:
+        with torch.no_grad(), counter:
+            output = module.eval()(x)
+    finally:
+        module.train(training)
+        for hook in hooks:
+            hook.remove()
+    return output, counter.get_total_flops() // 2, firsts[0] if firsts else 0

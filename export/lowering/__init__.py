@@ -1,0 +1,14 @@
+"""From aten operators to nodes: one function an operator, grouped by kind, joined in one table."""
+
+from typing import Any
+
+from export.lowering import convolution, elementwise, norm, pooling, reduce, shape
+
+LOWERINGS: dict[Any, Any] = {
+    **elementwise.LOWERINGS,
+    **shape.LOWERINGS,
+    **reduce.LOWERINGS,
+    **convolution.LOWERINGS,
+    **pooling.LOWERINGS,
+    **norm.LOWERINGS,
+}

@@ -1,0 +1,55 @@
+"""Runs graphs with onnxruntime as a device would: the only file of the exporter that imports it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+# Must be in the environment before the import: the wheels report home otherwise.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime  # noqa: E402  see above
+
+Arrays = dict[str, np.ndarray]
+
+
+class Runner:
+    """One graph in one session, with a board's options."""
+
+    def __init__(self, model: onnx.ModelProto, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.enable_mem_pattern = False
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self.inputs = [value.name for value in self.session.get_inputs()]
+        self.outputs = [value.name for value in self.session.get_outputs()]
+
+    def run(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
+        """Return all outputs; ``arrays`` may hold more than the inputs."""
+        results = self.session.run(None, {name: arrays[name] for name in self.inputs})
+        return dict(zip(self.outputs, results, strict=True))
+
+    def run_in_place(self, arrays: Mapping[str, np.ndarray], steps: int) -> Arrays:
+        """Run several steps with one buffer for each state, old and new, and return the states after them."""
+        # Kept alive until the end: a bound value on the CPU may borrow the memory of its array.
+        values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(arrays[name].copy()) for name in self.inputs}
+        states = {name: value for name, value in values.items() if name.startswith("state.")}
+        binding = self.session.io_binding()
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self.outputs:
+            old = name.removesuffix(".next")
+            if old in states:
+                binding.bind_ortvalue_output(name, states[old])
+            else:
+                binding.bind_output(name)
+        for _ in range(steps):
+            self.session.run_with_iobinding(binding)
+        return {name: value.numpy() for name, value in states.items()}

@@ -1,0 +1,209 @@
+"""A broker of our own: a child process on this machine's loopback, bounded in memory, that ends with us.
+
+`embedded` is rumqttd out of the wheel `iotcore`, `mosquitto` the program of that name. Neither is trusted with
+anything: what they lose, delivery sends again.
+"""
+
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from hub import processes
+
+if TYPE_CHECKING:
+    import subprocess
+
+LOOPBACK = "127.0.0.1"
+PACKET_BYTES = 2 << 20
+START_SECONDS = 15.0
+
+_RUMQTTD = """\
+id = 0
+
+[router]
+id = 0
+max_connections = 1024
+max_outgoing_packet_count = 200
+# The log of a topic is held in memory: so many segments of so many bytes, then the oldest is forgotten.
+max_segment_size = {segment_bytes}
+max_segment_count = {segments}
+
+[v5.1]
+name = "cutlayer"
+listen = "{address}:{port}"
+next_connection_delay_ms = 1
+
+[v5.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = {packet_bytes}
+max_inflight_count = 200
+"""
+
+_MOSQUITTO = """\
+listener {port} {address}
+allow_anonymous true
+persistence false
+max_packet_size {packet_bytes}
+# Frames under way to one client; what is beyond is dropped and sent again by delivery.
+max_queued_messages 0
+max_queued_bytes {queue_bytes}
+max_inflight_messages 0
+set_tcp_nodelay true
+log_dest stderr
+log_type error
+log_type warning
+"""
+
+# As root, mosquitto changes its user, and with that the kernel forgets that it shall end when we do.
+_MOSQUITTO_AS_ROOT = "user root\n"
+
+SEGMENT_BYTES = 1 << 20
+SEGMENTS = 4
+QUEUE_BYTES = 64 << 20
+
+
+class BrokerError(OSError):
+    """The broker does not start; the message says why."""
+
+
+@dataclass
+class Broker:
+    """A running broker."""
+
+    name: str
+    url: str
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def pid(self) -> int:
+        """Of the child process."""
+        return self.process.pid
+
+    def stop(self) -> None:
+        """End it and wait until it is gone."""
+        processes.stop([self.process])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start_broker(kind: str, directory: Path, *, port: int | None = None) -> Broker:
+    """Start a broker and wait until it accepts connections.
+
+    Args:
+        kind: `embedded` or `mosquitto`.
+        directory: for its configuration and its log.
+        port: on the loopback; None takes a free one.
+
+    Raises:
+        BrokerError: there is no such broker on this machine, the port is in use, or it did not come up.
+    """
+    if kind not in _KINDS:
+        raise BrokerError(f"unknown broker {kind!r}: choose {' or '.join(_KINDS)}")
+    directory.mkdir(parents=True, exist_ok=True)
+    chosen = port or _free_port()
+    if not _is_free(chosen):
+        raise BrokerError(f"port {chosen} is in use: stop the program that has it, or choose another port")
+    log = directory / f"{kind}.log"
+    log.write_bytes(b"")
+    process = processes.start(_KINDS[kind](directory, chosen), log)
+    broker = Broker(kind, f"mqtt://{LOOPBACK}:{chosen}", process)
+    try:
+        _wait(broker, chosen, log)
+    except BaseException:
+        broker.stop()
+        raise
+    return broker
+
+
+def find_mosquitto() -> str | None:
+    """The path of the program, or None. Debian keeps it where ordinary users do not look."""
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+
+def _embedded(directory: Path, port: int) -> list[str]:
+    if util.find_spec("iotcore") is None:
+        raise BrokerError("the embedded broker is the package iotcore, which is not installed: install cutlayer[hub]")
+    path = directory / "rumqttd.toml"
+    path.write_text(
+        _RUMQTTD.format(
+            address=LOOPBACK,
+            port=port,
+            packet_bytes=PACKET_BYTES,
+            segment_bytes=SEGMENT_BYTES,
+            segments=SEGMENTS,
+        )
+    )
+    return [sys.executable, "-I", "-c", _SERVE, str(path)]
+
+
+# Isolated (-I), so that no folder named iotcore beside us is taken for the package.
+# rumqttd reports every packet as an error of its own: only its death is worth the disk.
+_SERVE = """\
+import logging, sys, iotcore
+logging.basicConfig(level=logging.WARNING)
+logging.getLogger("rumqttd").setLevel(logging.CRITICAL)
+iotcore.IotCoreBroker(config_path=sys.argv[1]).run_forever()
+"""
+
+
+def _mosquitto(directory: Path, port: int) -> list[str]:
+    program = find_mosquitto()
+    if program is None:
+        raise BrokerError("mosquitto is not installed: install the package mosquitto, or choose the embedded broker")
+    path = directory / "mosquitto.conf"
+    settings = _MOSQUITTO.format(address=LOOPBACK, port=port, packet_bytes=PACKET_BYTES, queue_bytes=QUEUE_BYTES)
+    path.write_text(settings + (_MOSQUITTO_AS_ROOT if os.geteuid() == 0 else ""))
+    return [program, "-c", str(path)]
+
+
+_KINDS: dict[str, Callable[[Path, int], list[str]]] = {"embedded": _embedded, "mosquitto": _mosquitto}
+
+
+def _wait(broker: Broker, port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if broker.process.poll() is not None:
+            tail = log.read_text("utf-8", "replace").strip()[-500:]
+            raise BrokerError(f"the {broker.name} broker ended with code {broker.process.returncode}: {tail}")
+        if _accepts(port):
+            return
+        time.sleep(0.02)
+    raise BrokerError(f"the {broker.name} broker does not accept connections at {broker.url} after {START_SECONDS:g} s")
+
+
+def _accepts(port: int) -> bool:
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])

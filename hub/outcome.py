@@ -1,0 +1,105 @@
+"""What a run came to: its table, with the reference rows that let a newcomer judge it.
+
+Two rows stand below every demo: each device alone without a network, trained here and now with the same model, data
+and rounds; and the last recorded split-learning run on the same task, marked as recorded.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from export.bundle import load_hub_bundle
+from export.cut import load_factory
+from hub.datasets import Federation
+from hub.reference import Training, local_only
+from hub.summary import Row, budgets_of, summarise
+from hub.table import render, rich_table
+
+RECORDED = "sequential SL, float32"
+"""The row of recorded results that stands for split learning."""
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run's metrics."""
+    with (folder / "metrics.jsonl").open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def rows(folder: Path) -> list[Row]:
+    """The run's own row and its reference rows."""
+    records = read(folder)
+    return [summarise(records), *(Row.from_record(record) for record in records if record["record"] == "reference")]
+
+
+def show(folder: Path) -> None:
+    """Print the run's table: rich on a terminal, plain text elsewhere."""
+    found = rows(folder)
+    budgets = budgets_of(found, next(record for record in read(folder) if record["record"] == "run")["budgets"])
+    console = Console()
+    if console.is_terminal:
+        console.print(rich_table(found, console.width, budgets))
+    else:
+        print(render(found, 80, budgets))
+
+
+def record_local_only(
+    folder: Path, federation: Federation, bundle: Path, rounds: int, batch: int, seed: int
+) -> None:
+    """Train each device alone, with the run's model, data and rounds, and add the row to the run's metrics."""
+    half = load_hub_bundle(bundle)
+    data = {name: (share.x_train, share.y_train, share.x_test, share.y_test) for name, share in federation.items()}
+    training = Training(rounds=rounds, batch=batch, seed=seed)
+    curve = local_only(lambda: load_factory(half.model, **half.arguments), data, training)
+    _append(
+        folder,
+        Row(
+            method="local only",
+            accuracy_last=curve.last,
+            accuracy_max=curve.max,
+            sent_bytes=0,
+            received_bytes=0,
+            evaluation_bytes=0,
+            paper_bytes=0,
+            reference="trained in this process: each device alone with the whole model, no network",
+            missing={name: "this row ran in one process, not on devices" for name in _OF_DEVICES},
+        ),
+    )
+
+
+def record_recorded(folder: Path, results: Path) -> None:
+    """Add the last recorded split-learning run on the same task, or the reason why there is none."""
+    run = next(record for record in read(folder) if record["record"] == "run")
+    task = {name: run.get(name) for name in ("dataset", "windows")} | {"devices": len(run["devices"])}
+    found = _last_recorded(results / "adasplit.jsonl", task)
+    if found is None:
+        reason = f"no split-learning run on this task is recorded in {results.name}"
+        row = Row(method="split learning", reference=reason, missing=dict.fromkeys(_ALL, reason))
+    else:
+        row = Row.from_record({**found, "method": "split learning", "reference": f"recorded {found['date']}"})
+    _append(folder, row)
+
+
+def _last_recorded(path: Path, task: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    records: Iterable[dict[str, Any]] = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    fitting = [
+        record
+        for record in records
+        if record.get("method") == RECORDED and all(record.get(name) == value for name, value in task.items())
+    ]
+    return fitting[-1] if fitting else None
+
+
+def _append(folder: Path, row: Row) -> None:
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"record": "reference", **asdict(row)}) + "\n")
+
+
+_OF_DEVICES = ("c3", "client_flops", "total_flops", "peak_rss_bytes", "cpu_seconds", "joules", "seconds")
+_ALL = ("accuracy_last", "accuracy_max", "sent_bytes", "received_bytes", "evaluation_bytes", "paper_bytes", *_OF_DEVICES)
+

@@ -1,0 +1,450 @@
+"""The report's plots: matplotlib figures as SVG that lives inside a page and takes its colours from the page's style sheet.
+
+Every function takes a run and gives an `<svg>`, or `None` where the run has nothing to show. The same run gives the same bytes.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from hub.runlog import Record, RunLog
+from hub.summary import Row, moved, training_sent
+from hub.table import unit_of
+
+# Colours nobody would choose, each a stand-in for a variable of the page's style sheet: the page turns dark, the plots with it. The series follow Okabe and Ito, safe for the colour-blind.
+INK, MUTED, GRID, SHADE = "#010203", "#040506", "#070809", "#0a0b0c"
+SERIES = ("#100001", "#100002", "#100003", "#100004")
+VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--grid",
+    SHADE: "--shade",
+    **{colour: f"--series-{i + 1}" for i, colour in enumerate(SERIES)},
+}
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cutlayer",
+    "font.size": 9,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.linewidth": 0.8,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "ytick.major.size": 0,
+    "text.color": INK,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "legend.handlelength": 1.4,
+    "legend.borderpad": 0,
+    "legend.borderaxespad": 0.2,
+}
+WIDE, HALF = 10.0, 4.9
+"""Inches: the page's width and half of it."""
+DASHES = (0, (5, 3))
+MOST_LINES = 24
+"""With more devices, single lines are a smear: the range is drawn instead."""
+
+
+def accuracy_over_rounds(log: RunLog) -> str | None:
+    """Mean accuracy by round, each device's own thinly behind it, the recorded references as dashed lines."""
+    evaluated = [r for r in log.rounds if r.get("accuracy") is not None]
+    if not evaluated:
+        return None
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(WIDE, 3.4)
+        _shade_local(axes, log)
+        _own_accuracies(axes, evaluated, list(log.devices))
+        axes.plot(
+            [r["round"] for r in evaluated],
+            [100 * r["accuracy"] for r in evaluated],
+            color=SERIES[0],
+            lw=2.4,
+            marker="o",
+            ms=3.2,
+            label="mean of the devices",
+        )
+        for colour, row in zip(SERIES[1:], _with_accuracy(log.references), strict=False):
+            axes.axhline(
+                100 * (row.accuracy_last or 0),
+                color=colour,
+                lw=1.4,
+                ls=DASHES,
+                label=f"{row.method} (recorded earlier)",
+            )
+        axes.set(ylim=(0, 100), ylabel="accuracy, %")
+        _rounds_axis(axes, log)
+        _legend(axes)
+        return _svg(figure, "accuracy")
+
+
+def accuracy_over_bytes(log: RunLog) -> str | None:
+    """Mean accuracy against the bytes a device had sent and received for training by then; what moves no byte is a line."""
+    flow = _mean_by_round(log, _moved)
+    points = [
+        (flow[r["round"]], 100 * r["accuracy"])
+        for r in log.rounds
+        if r.get("accuracy") is not None and flow.get(r["round"])
+    ]
+    if not points:
+        return None
+    references = [(row, 100 * (row.accuracy_last or 0), moved(row)) for row in _with_accuracy(log.references)]
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "both"}):
+        figure, axes = _figure(WIDE, 3.4)
+        largest = max([x for x, _ in points] + [where for _, _, where in references if where])
+        size, unit = unit_of("bytes", [largest])
+        axes.plot(
+            [x / size for x, _ in points],
+            [y for _, y in points],
+            color=SERIES[0],
+            lw=2,
+            marker="o",
+            ms=3.2,
+            label="this run, round by round",
+        )
+        for colour, marker, (row, accuracy, where) in zip(SERIES[1:], "sD^", references, strict=False):
+            if where:
+                axes.plot(
+                    [where / size],
+                    [accuracy],
+                    color=colour,
+                    marker=marker,
+                    ms=7,
+                    ls="",
+                    label=f"{row.method} (recorded earlier)",
+                    clip_on=False,
+                    zorder=4,
+                )
+            elif where == 0:
+                axes.axhline(
+                    accuracy, color=colour, lw=1.4, ls=DASHES, label=f"{row.method} (recorded earlier, no bytes)"
+                )
+        _bytes_axis(axes, largest / size, points[-1][0] / size)
+        axes.set(ylim=(0, 100), ylabel="accuracy, %", xlabel=f"sent and received for training, {unit} a device")
+        _legend(axes)
+        return _svg(figure, "accuracy-bytes")
+
+
+def hub_loss(log: RunLog) -> str | None:
+    """The hub's mean loss by round."""
+    points = [(r["round"], r["loss"]) for r in log.rounds if r.get("loss") is not None]
+    if not points:
+        return None
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(HALF, 2.8)
+        _shade_local(axes, log)
+        axes.plot(*zip(*points, strict=True), color=SERIES[0], lw=2, marker="o", ms=3)
+        axes.set(ylabel="loss of the upper segment")
+        axes.set_ylim(bottom=0)
+        _rounds_axis(axes, log)
+        return _svg(figure, "hub-loss")
+
+
+def device_loss(log: RunLog) -> str | None:
+    """The devices' own loss by round: mean and range."""
+    by_round = _by_round(log, lambda record: record.get("loss"))
+    if not by_round:
+        return None
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(HALF, 2.8)
+        _shade_local(axes, log, name_below=True)
+        rounds = list(by_round)
+        axes.fill_between(
+            rounds,
+            [min(v) for v in by_round.values()],
+            [max(v) for v in by_round.values()],
+            color=SERIES[2],
+            alpha=0.22,
+            lw=0,
+            label="lowest to highest",
+        )
+        axes.plot(rounds, [fmean(v) for v in by_round.values()], color=SERIES[2], lw=2, label="mean of the devices")
+        axes.set(ylabel="loss on the devices")
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+        _rounds_axis(axes, log)
+        _legend(axes)
+        return _svg(figure, "device-loss")
+
+
+def selections(log: RunLog) -> str | None:
+    """Who was selected how often in which round, and who was late, as a map of devices by rounds."""
+    counts = {r["round"]: r["selected"] for r in log.rounds if r.get("selected")}
+    most = max((count for selected in counts.values() for count in selected.values()), default=0)
+    if not most:
+        return None
+    names = sorted({*log.devices, *(name for selected in counts.values() for name in selected)})
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure, axes = _figure(WIDE, _height(names, 0.9))
+        _shade_local(axes, log)
+        cells = [
+            (number, names.index(name), count / most)
+            for number, selected in counts.items()
+            for name, count in selected.items()
+            if count
+        ]
+        _draw_cells(axes, cells)
+        late = [(r["round"], names.index(name)) for r in log.rounds for name in r.get("late") or () if name in names]
+        if late:
+            axes.scatter(
+                [x for x, _ in late],
+                [y for _, y in late],
+                marker="x",
+                s=22,
+                color=SERIES[1],
+                lw=1.6,
+                zorder=4,
+                label="late",
+            )
+        _names_axis(axes, names)
+        _rounds_axis(axes, log)
+        _key_of_cells(axes, most)
+        return _svg(figure, "selections")
+
+
+def bytes_over_rounds(log: RunLog) -> str | None:
+    """What a device had sent and received by then, mean of the devices, by kind."""
+    kinds = [_mean_by_round(log, lambda record, i=i: _kinds(record)[i]) for i in range(len(KINDS))]
+    rounds = [number for number in kinds[0] if all(number in kind for kind in kinds)]
+    if not rounds:
+        return None
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(HALF, max(3.0, _height(list(log.devices), 0.9)) if len(log.devices) < 16 else 3.6)
+        size, unit = unit_of("bytes", [sum(kind[number] for kind in kinds) for number in rounds])
+        stacked = [[kind[number] / size for number in rounds] for kind in kinds]
+        axes.stackplot(rounds, stacked, colors=SERIES, labels=KINDS, alpha=0.85, lw=0)
+        axes.set(ylabel=f"{unit} a device, since the start")
+        _rounds_axis(axes, log)
+        _legend(axes, columns=2)
+        return _svg(figure, "bytes-rounds")
+
+
+def bytes_by_device(log: RunLog) -> str | None:
+    """What each device sent and received in the whole run, by kind."""
+    parts = {name: _kinds(record) for name, record in log.latest.items()}
+    known = {name: [part or 0.0 for part in kinds] for name, kinds in parts.items() if None not in kinds}
+    if not known:
+        return None
+    names = list(known)
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure, axes = _figure(HALF, max(3.0, _height(names, 0.9)))
+        size, unit = unit_of("bytes", [sum(kinds) for kinds in known.values()])
+        left = [0.0] * len(names)
+        for i, (kind, colour) in enumerate(zip(KINDS, SERIES, strict=True)):
+            widths = [known[name][i] / size for name in names]
+            axes.barh(range(len(names)), widths, left=left, height=0.66, color=colour, alpha=0.85, label=kind)
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+        _names_axis(axes, names)
+        axes.set(xlabel=f"{unit}, whole run")
+        return _svg(figure, "bytes-devices")
+
+
+def step_time(log: RunLog) -> str | None:
+    """Median time of a training step on each device, as last reported."""
+    return _dots(log, "step_seconds", 1e-3, "median step, ms", "step-time")
+
+
+def memory(log: RunLog) -> str | None:
+    """Peak resident memory of each device process."""
+    return _dots(log, "peak_rss_bytes", 2**20, "peak resident memory, MiB", "memory")
+
+
+KINDS = ("training, sent", "evaluation, sent", "sent again by TCP", "received")
+
+
+def _kinds(record: Record) -> list[float | None]:
+    """Bytes by kind; what TCP sent again is taken out of training, though some of it may have been evaluation's."""
+    sent, again = training_sent(record), record.get("socket_retransmitted")
+    first = None if sent is None else max(0.0, sent - (again or 0))
+    return [first, record.get("evaluation_sent"), again, record.get("socket_received")]
+
+
+def _moved(record: Record) -> float | None:
+    sent, received = training_sent(record), record.get("socket_received")
+    return None if sent is None or received is None else sent + received
+
+
+def _dots(log: RunLog, field: str, size: float, label: str, name: str) -> str | None:
+    values = {device: record[field] / size for device, record in log.latest.items() if record.get(field) is not None}
+    if not values:
+        return None
+    names = list(values)
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure, axes = _figure(HALF, max(1.8, _height(names, 0.7)))
+        axes.hlines(range(len(names)), 0, list(values.values()), color=GRID, lw=2)
+        axes.scatter(list(values.values()), range(len(names)), color=SERIES[0], s=34, zorder=3, clip_on=False)
+        _names_axis(axes, names)
+        axes.set(xlabel=label)
+        axes.set_xlim(left=0)
+        return _svg(figure, name)
+
+
+def _own_accuracies(axes: Axes, evaluated: Sequence[Record], names: Sequence[str]) -> None:
+    if len(names) > MOST_LINES:
+        own = [(r["round"], list(r["accuracies"].values())) for r in evaluated if r.get("accuracies")]
+        low, high = [100 * min(v) for _, v in own], [100 * max(v) for _, v in own]
+        axes.fill_between(
+            [n for n, _ in own], low, high, color=MUTED, alpha=0.18, lw=0, label="lowest to highest device"
+        )
+        return
+    for i, name in enumerate(names):
+        points = [(r["round"], 100 * r["accuracies"][name]) for r in evaluated if name in (r.get("accuracies") or {})]
+        if points:
+            axes.plot(
+                *zip(*points, strict=True), color=MUTED, lw=0.8, alpha=0.55, label="each device" if not i else None
+            )
+
+
+def _draw_cells(axes: Axes, cells: Iterable[tuple[int, int, float]]) -> None:
+    rectangles, colours = [], []
+    for number, line, share in cells:
+        rectangles.append(Rectangle((number - 0.45, line - 0.42), 0.9, 0.84))
+        colours.append((*mpl.colors.to_rgb(SERIES[0]), 0.2 + 0.8 * share))
+    axes.add_collection(PatchCollection(rectangles, facecolors=colours, edgecolors="none"))
+
+
+def _key_of_cells(axes: Axes, most: int) -> None:
+    steps = sorted({1, (1 + most) // 2, most})
+    for count in steps:
+        axes.scatter(
+            [],
+            [],
+            marker="s",
+            s=60,
+            color=(*mpl.colors.to_rgb(SERIES[0]), 0.2 + 0.8 * count / most),
+            label=f"selected {count}x",
+        )
+    _legend(axes)
+
+
+def _by_round(log: RunLog, value: Any) -> dict[int, list[float]]:
+    found: dict[int, list[float]] = {}
+    for records in log.devices.values():
+        for record in records:
+            if (figure := value(record)) is not None:
+                found.setdefault(record["round"], []).append(figure)
+    return dict(sorted(found.items()))
+
+
+def _mean_by_round(log: RunLog, value: Any) -> dict[int, float]:
+    """Mean over the devices of a counter at the end of each round; a device that was silent keeps its last figure."""
+    series = {
+        name: {r["round"]: v for r in records if (v := value(r)) is not None} for name, records in log.devices.items()
+    }
+    last: dict[str, float] = {}
+    means: dict[int, float] = {}
+    for number in sorted({n for points in series.values() for n in points}):
+        last.update({name: points[number] for name, points in series.items() if number in points})
+        means[number] = fmean(last.get(name, 0.0) for name in series)
+    return means
+
+
+def _with_accuracy(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row.accuracy_last is not None]
+
+
+def _shade_local(axes: Axes, log: RunLog, *, name_below: bool = False) -> None:
+    """A grey ground behind the rounds of the local phase, named at its top, or below where curves start at the top."""
+    height, side = (0.015, "bottom") if name_below else (0.985, "top")
+    top = axes.get_xaxis_transform()
+    for first, last in _spans([r["round"] for r in log.rounds if r.get("phase") == "local"]):
+        axes.axvspan(first - 0.5, last + 0.5, color=SHADE, lw=0, zorder=0)
+        axes.text(first - 0.3, height, "local phase", transform=top, va=side, color=MUTED, fontsize=8)
+
+
+def _spans(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last of each unbroken stretch of rounds."""
+    firsts = [n for n in numbers if n - 1 not in numbers]
+    lasts = [n for n in numbers if n + 1 not in numbers]
+    return list(zip(firsts, lasts, strict=True))
+
+
+def _rounds_axis(axes: Axes, log: RunLog) -> None:
+    last = max((r["round"] for r in log.rounds), default=1)
+    first = min((r["round"] for r in log.rounds), default=1)
+    axes.set_xlim(first - 0.5, last + 0.5)
+    axes.set_xlabel("round")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, steps=[1, 2, 5, 10]))
+
+
+def _bytes_axis(axes: Axes, largest: float, own: float) -> None:
+    """From 0, or logarithmic where the references would press this run against the left edge."""
+    if largest < 4 * own:
+        axes.set_xlim(left=0)
+        return
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _names_axis(axes: Axes, names: Sequence[str]) -> None:
+    every = 1 + (len(names) - 1) // 40
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_yticks(range(0, len(names), every), names[::every])
+
+
+def _height(names: Sequence[str], margin: float) -> float:
+    """Inches for one line a device; a large fleet is pressed together."""
+    return margin + min(8.0, 0.23 * len(names))
+
+
+def _legend(axes: Axes, columns: int = 6) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=columns, columnspacing=1.4)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_visible(False)
+    axes = figure.subplots()
+    axes.patch.set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as an `<svg>` element: ids that are unique in the page, colours of the page, no header, no metadata."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", svg)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'href="#', f'href="#{name}-', svg).replace("url(#", f"url(#{name}-")
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # it would hold for the whole page
+    svg = re.sub(r'^<svg width="[^"]*" height="[^"]*"', '<svg role="img"', svg)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return svg
+
+
+PLOTS: Mapping[str, Any] = {
+    plot.__name__: plot
+    for plot in (
+        accuracy_over_rounds,
+        accuracy_over_bytes,
+        hub_loss,
+        device_loss,
+        selections,
+        bytes_over_rounds,
+        bytes_by_device,
+        step_time,
+        memory,
+    )
+}

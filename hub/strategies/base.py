@@ -1,0 +1,228 @@
+"""What a strategy is: one file a paper that says who does what, and what the hub learns from it.
+
+    state = strategy.init(fleet, upper, rounds=20, seed=0)
+    for round in range(20):
+        for turn in count():
+            state, orders = strategy.turn(state, round, turn, present)     what each device is told
+            if orders is None: break                                       the round is over
+            state, learned = strategy.learn(state, device, round, step, …) for every activation, in a fixed order
+            state = strategy.settle(state, round, turn, reports, states)   who came, and the weights they gave
+        state = strategy.end_round(state, round)
+
+Transport, deadlines, late devices, counting and logging are the caller's. A strategy must only bear that any device
+may be missing from any turn, and that an activation which was asked for may never come.
+
+State is a value that goes in and comes out; everything chance decides is a function of the seed and of counters in it,
+so what `save` gives is a whole checkpoint. A method may change the state it was given in place (the hub's weights are
+large): after a call only the returned state is valid.
+
+Activations come step by step, and within a step in the order of the fleet. A strategy that learns from all devices of
+a step at once gathers gradients in `learn` and applies them when the first activation of another step, or `settle`, comes.
+"""
+
+# ruff: noqa: A002  a round is what the papers call it
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from edge.wire.toml_fields import Range
+
+Kind = Literal["local", "exchange", "forward", "evaluate"]
+
+Lower = Mapping[str, npt.NDArray[Any]]
+"""Weights and buffers of a lower segment by name."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A device as a strategy sees it."""
+
+    name: str
+    samples: int
+    """Training samples."""
+    batches: int
+    """Batches of one local epoch, the last of which may be short."""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Every device enrolled for training, present or not, sorted by name."""
+
+    members: tuple[Member, ...]
+
+    def __post_init__(self) -> None:
+        names = [member.name for member in self.members]
+        if not names or names != sorted(set(names)):
+            raise ValueError(f"a fleet needs at least one device, sorted by name and each once; it got {names}")
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def steps(self) -> int:
+        """Iterations of a round: one local epoch of the device with the most batches; others recycle their data."""
+        return max(member.batches for member in self.members)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names in the order of the fleet."""
+        return tuple(member.name for member in self.members)
+
+    def index(self, name: str) -> int:
+        """Place of a device in the order of the fleet.
+
+        Raises:
+            KeyError: the device is not enrolled for training.
+        """
+        return self._places[name]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.names)}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What one device is told for one turn; devices without an order idle."""
+
+    kind: Kind
+    """local: learn alone. exchange: upload, wait for the gradient, learn. forward: upload, learn nothing. evaluate: upload the test samples' smashed data."""
+    first_step: int
+    """Step of the round to begin with; a step is a batch."""
+    steps: int
+    send: tuple[int, ...] = ()
+    """Which of these steps upload smashed data and labels."""
+    settings: Mapping[str, float] = field(default_factory=dict)
+    """Hyperparameters for the device's graphs; those not named keep the bundle's defaults."""
+    state: Lower | None = None
+    """Weights of the lower segment to load first; None keeps the device's own."""
+    give_state: bool = False
+    """Whether to upload the lower segment when the steps are done."""
+
+
+Orders = Mapping[str, Order]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What came of one activation."""
+
+    loss: float
+    """Mean of the hub's loss over the batch, without regularisation."""
+    gradient: Tensor | None = None
+    """Of the hub's loss with respect to the smashed data, same shape, to be sent down; None where nothing goes down."""
+
+
+class Strategy(Protocol):
+    """A training method. `STRATEGIES[name](STRATEGIES[name].options(…))` makes one."""
+
+    options: ClassVar[type]
+    """Frozen dataclass of the method's hyperparameters: `Annotated[…, Range(…)]`, a docstring under each field, a default for each."""
+
+    def __init__(self, options: Any) -> None:
+        """Raises `ValueError` that names the option, its value and its range."""
+
+    @property
+    def objective(self) -> str:
+        """Which objective the devices' bundle must have been built with: contrastive or gradient."""
+
+    def init(self, fleet: Fleet, upper: nn.Module, *, rounds: int, seed: int) -> Any:
+        """The state before round 0. The initial weights of `upper` are copied; the module itself is used as a template."""
+
+    def turn(self, state: Any, round: int, turn: int, present: Collection[str]) -> tuple[Any, Orders | None]:
+        """What the devices in `present` are told in this turn, counted from 0 in every round; None: the round is over."""
+
+    def learn(
+        self,
+        state: Any,
+        device: str,
+        round: int,
+        step: int,
+        smashed: Tensor,
+        labels: Tensor,
+    ) -> tuple[Any, Learned]:
+        """Learn from one activation: smashed (batch, *smashed) float32, labels (batch,) int64."""
+
+    def settle(
+        self,
+        state: Any,
+        round: int,
+        turn: int,
+        reports: Mapping[str, Mapping[str, Any]],
+        states: Mapping[str, Lower],
+    ) -> Any:
+        """The turn is over; `reports` and `states` are those of the devices that came in time."""
+
+    def end_round(self, state: Any, round: int) -> Any:
+        """The round is over."""
+
+    def predict(self, state: Any, device: str, smashed: Tensor) -> Tensor:
+        """Logits (batch, classes) of a device's smashed data, in evaluation mode; the device need not belong to the fleet."""
+
+    def save(self, state: Any) -> dict[str, Any]:
+        """The state between two rounds, as tensors and plain values that `torch.load(weights_only=True)` reads."""
+
+    def load(self, fleet: Fleet, upper: nn.Module, saved: Mapping[str, Any]) -> Any:
+        """The state that was saved. `fleet` and `upper` must be those of `init`.
+
+        Raises:
+            ValueError: it was saved for another fleet or another upper segment.
+        """
+
+
+def check(options: Any) -> None:
+    """Check options against the ranges and choices in their annotations and against their own `problems()`.
+
+    Raises:
+        ValueError: naming each option that is wrong, its value and what would be right, one a line.
+    """
+    hints = get_type_hints(type(options), include_extras=True)
+    problems = [
+        f"{option.name} = {value!r}: must be {wanted}"
+        for option in fields(options)
+        if (wanted := _wanted(hints[option.name], value := getattr(options, option.name))) is not None
+    ]
+    if not problems and hasattr(options, "problems"):
+        problems += options.problems()
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def _wanted(hint: Any, value: object) -> str | None:
+    """What an option must be, or None where it is."""
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    if get_origin(hint) is Annotated and value is not None:
+        for mark in hint.__metadata__:
+            if isinstance(mark, Range) and not mark.minimum <= value <= mark.maximum:  # type: ignore[operator]
+                return f"from {mark.minimum:g} to {mark.maximum:g}"
+    return None
+
+
+def tensors(lower: Lower) -> dict[str, Tensor]:
+    """Weights that came over the wire, as tensors that a checkpoint can hold."""
+    return {name: torch.from_numpy(np.array(array)) for name, array in lower.items()}
+
+
+def arrays(lower: Mapping[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
+    """The way back of `tensors`."""
+    return {name: tensor.numpy() for name, tensor in lower.items()}
+
+
+def same_fleet(fleet: Fleet, names: Sequence[str]) -> None:
+    """Check that a checkpoint belongs to a fleet.
+
+    Raises:
+        ValueError: naming both fleets.
+    """
+    if list(names) != list(fleet.names):
+        raise ValueError(
+            f"the checkpoint was made for the devices {', '.join(names)}; these are {', '.join(fleet.names)}"
+        )

@@ -1,0 +1,153 @@
+"""Sequential split learning (Gupta and Raskar, 2018, arXiv 1810.06060): one lower segment travels from device to device.
+
+    for every device in turn:
+        load the weights its predecessor left
+        for every batch: a = M_c(x) goes up, the hub steps on CE(M_s(a), y), ∂CE/∂a comes down, the device steps
+        hand the weights on
+
+A device takes its turn for a whole local epoch (`turns = "epoch"`) or for one batch (`turns = "batch"`: less forgetting on
+heterogeneous devices, more weights on the wire). Optimizer moments stay where they are.
+
+A device that is away is skipped and gets the current weights when it is back; one that is lost in its turn leaves the
+weights as they were before it. No device's share is made longer to match the others': each does its own batches.
+"""
+
+# ruff: noqa: A002, ARG002  arguments are the contract's
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from edge.wire.toml_fields import Range
+from hub.segment import Tuning, UpperSegment
+from hub.strategies.base import Fleet, Learned, Lower, Order, Orders, arrays, check, same_fleet, tensors
+
+
+@dataclass(frozen=True)
+class SplitLearningOptions:
+    """How split learning goes from device to device."""
+
+    turns: Literal["epoch", "batch"] = "epoch"
+    """How long a device keeps the lower segment: a local epoch, or one batch."""
+
+    lr: Annotated[float, Range(0, 10)] = 1e-3
+    """Adam's learning rate on both sides."""
+
+    weight_decay: Annotated[float, Range(0, 1)] = 1e-5
+    """Added to the gradient, on both sides."""
+
+
+@dataclass
+class State:
+    """What changes in a run."""
+
+    fleet: Fleet
+    seed: int
+    upper: UpperSegment
+    lower: Lower | None = None
+    """The lower segment that travels; None while every device still has the first one."""
+    holder: str | None = None
+    """The device that trained it last and still has it."""
+    queue: list[tuple[str, range]] = field(default_factory=list)
+    """Who has a turn yet in this round, and which steps."""
+
+
+class SplitLearning:
+    """The strategy."""
+
+    options: ClassVar[type] = SplitLearningOptions
+    objective = "gradient"
+
+    def __init__(self, options: SplitLearningOptions) -> None:
+        check(options)
+        self.o = options
+
+    def init(self, fleet: Fleet, upper: nn.Module, *, rounds: int, seed: int) -> State:
+        """A fresh hub."""
+        return State(fleet, seed, UpperSegment(upper, len(fleet), Tuning(self.o.lr, self.o.weight_decay), seed))
+
+    def turn(self, state: State, round: int, turn: int, present: Collection[str]) -> tuple[State, Orders | None]:
+        """The next device that is there."""
+        if turn == 0:
+            state.queue = self._round(state.fleet)
+        while state.queue:
+            name, steps = state.queue.pop(0)
+            if name in present:
+                return state, {name: self._order(state, name, steps)}
+        return state, None
+
+    def learn(
+        self,
+        state: State,
+        device: str,
+        round: int,
+        step: int,
+        smashed: Tensor,
+        labels: Tensor,
+    ) -> tuple[State, Learned]:
+        """A hub step on CE; its gradient goes down."""
+        loss, gradient = state.upper.step(state.fleet.index(device), smashed, labels, gradient=True)
+        return state, Learned(loss, gradient)
+
+    def settle(
+        self,
+        state: State,
+        round: int,
+        turn: int,
+        reports: Mapping[str, Mapping[str, Any]],
+        states: Mapping[str, Lower],
+    ) -> State:
+        """The weights the device left are those the next one gets."""
+        for name, lower in states.items():
+            state.lower, state.holder = lower, name
+        return state
+
+    def end_round(self, state: State, round: int) -> State:
+        """Nothing: the learning rate is constant."""
+        return state
+
+    def predict(self, state: State, device: str, smashed: Tensor) -> Tensor:
+        """Logits; the same upper segment for everybody."""
+        return state.upper.predict(None, smashed)
+
+    def save(self, state: State) -> dict[str, Any]:
+        """Everything between two rounds."""
+        return {
+            "fleet": list(state.fleet.names),
+            "seed": state.seed,
+            "upper": state.upper.save(),
+            "lower": None if state.lower is None else tensors(state.lower),
+            "holder": state.holder,
+        }
+
+    def load(self, fleet: Fleet, upper: nn.Module, saved: Mapping[str, Any]) -> State:
+        """Take what `save` gave."""
+        same_fleet(fleet, saved["fleet"])
+        state = self.init(fleet, upper, rounds=0, seed=saved["seed"])
+        state.upper.load(saved["upper"])
+        state.lower = None if saved["lower"] is None else arrays(saved["lower"])
+        state.holder = saved["holder"]
+        return state
+
+    def _round(self, fleet: Fleet) -> list[tuple[str, range]]:
+        if self.o.turns == "epoch":
+            return [(member.name, range(member.batches)) for member in fleet.members]
+        return [
+            (member.name, range(step, step + 1))
+            for step in range(fleet.steps)
+            for member in fleet.members
+            if step < member.batches
+        ]
+
+    def _order(self, state: State, name: str, steps: range) -> Order:
+        return Order(
+            kind="exchange",
+            first_step=steps.start,
+            steps=len(steps),
+            send=tuple(steps),
+            settings={"lr": self.o.lr, "weight_decay": self.o.weight_decay},
+            state=None if name == state.holder else state.lower,
+            give_state=True,
+        )
