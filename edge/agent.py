@@ -323,6 +323,7 @@ class Agent:
         stored = self._outbox.state()
         if stored:
             self._segment.restore(stored)
+            self._outbox.put_state(stored)  # over weights of this order that may be waiting for the commit
         self._mailbox.send(Report(work.order.order, work.order.round, {"failed": reason}), urgent=True)
         self._drop_work()
 
