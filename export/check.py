@@ -142,7 +142,7 @@ class _Checker:
                 continue
             ours, control = self.runner.run(arrays), self.control.learn(arrays, self.graph.noise)
             rows.append(self._gradients(f"seed {seed}, batch {batch}", arrays, ours, control, truth))
-            rows += self._values(f"seed {seed}, batch {batch}", ours, control, truth)
+            rows += self._values(f"seed {seed}, batch {batch}", _cancelling(arrays, truth), ours, control, truth)
             rows += self._states(f"seed {seed}, batch {batch}", arrays, ours)
         return [*rows, *self._many_steps()]
 
@@ -174,11 +174,11 @@ class _Checker:
                     worst = (piece.name.removeprefix("lower."), *errors)
         return worst
 
-    def _values(self, where: str, ours: Arrays, control: Arrays, truth: Arrays) -> list[Row]:
+    def _values(self, where: str, loss_scale: float, ours: Arrays, control: Arrays, truth: Arrays) -> list[Row]:
         names = [name for name in truth if name in ours and name != "check.gradient"]
         rows = []
         for name in names:
-            scale = 1.0 if name.startswith("metric.") else 0.0
+            scale = loss_scale if name == "metric.loss" else 1.0 if name.startswith("metric.") else 0.0
             errors = [distance(results[name], truth[name], scale) for results in (ours, control)]
             rows.append(self._row(f"{name}, {where}", *errors, VALUE_LIMIT))
         return rows
@@ -228,7 +228,7 @@ class _Checker:
 def make_inputs(steps: StepMaker, graph: Graph, seed: int, batch: int) -> Arrays:
     """Return inputs for one graph: data, labels, noise, and a state that is not the initial one (for seeds other than 0)."""
     chance = np.random.default_rng(seed)
-    arrays = {name: np.array(value) for name, value in steps.inputs(graph.kind, batch).items() if not name.startswith("constant.")}
+    arrays = {name: value.numpy().copy() for name, value in steps.inputs(graph.kind, batch).items() if not name.startswith("constant.")}
     shape = arrays["batch.x"].shape
     if arrays["batch.x"].dtype == np.int64:
         arrays["batch.x"] = chance.integers(0, token_limit(steps), shape)
@@ -289,6 +289,13 @@ def _run_steps(step: Any, start: Arrays, batches: list[Arrays]) -> Arrays:
         results = step({**batch, **state})
         state = {name: results[f"{name}.next"].astype(np.float32) if step.__name__ == "run" else results[f"{name}.next"] for name in state}
     return state
+
+
+def _cancelling(arrays: Arrays, truth: Arrays) -> float:
+    """Return what a loss is measured against: with a gradient from above it is a sum whose terms cancel."""
+    if "down.gradient" not in arrays:
+        return 1.0
+    return max(1.0, float(np.linalg.norm(arrays["down.gradient"]) * np.linalg.norm(truth["up.smashed"])))
 
 
 def _nudged(x: np.ndarray) -> np.ndarray:

@@ -38,8 +38,9 @@ class Runner:
 
     def run_in_place(self, arrays: Mapping[str, np.ndarray], steps: int) -> Arrays:
         """Run several steps with one buffer for each state, old and new, and return the states after them."""
-        # Kept alive until the end: a bound value on the CPU may borrow the memory of its array.
-        values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(arrays[name].copy()) for name in self.inputs}
+        # A value on the CPU borrows the memory of its array and does not keep it alive.
+        held = {name: arrays[name].copy() for name in self.inputs}
+        values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in held.items()}
         states = {name: value for name, value in values.items() if name.startswith("state.")}
         binding = self.session.io_binding()
         for name, value in values.items():
@@ -52,4 +53,4 @@ class Runner:
                 binding.bind_output(name)
         for _ in range(steps):
             self.session.run_with_iobinding(binding)
-        return {name: value.numpy() for name, value in states.items()}
+        return {name: value.numpy().copy() for name, value in states.items()}

@@ -197,16 +197,13 @@ def _written_buffers(learner: Learner, x: Tensor) -> set[str]:
     """Return the buffers that a training forward pass writes; the pass is undone."""
     _refuse_cumulative(learner)
     buffers = dict(learner.lower.named_buffers())
-    before = {name: (value._version, value.clone()) for name, value in buffers.items()}  # noqa: SLF001  torch's only counter of writes
-    chance = torch.get_rng_state()
-    learner.lower.train()
-    with torch.no_grad():
-        learner.lower(x)
-    torch.set_rng_state(chance)
-    written = {name for name, value in buffers.items() if value._version != before[name][0]}  # noqa: SLF001  see above
-    with torch.no_grad():
+    before = {name: value.clone() for name, value in buffers.items()}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        # Zeros would leave a running mean of zeros as it is.
+        learner.lower.train()(torch.rand_like(x) if x.is_floating_point() else x)
+        written = {name for name, value in buffers.items() if not torch.equal(value, before[name])}
         for name, value in buffers.items():
-            value.copy_(before[name][1])
+            value.copy_(before[name])
     return {f"lower.{name}" for name in written if not _is_counter(name)}
 
 

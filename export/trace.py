@@ -90,19 +90,29 @@ def trace(
 def traceable_torch() -> Iterator[None]:
     """Have torch call the variants of its operators that can be traced: explicit attention, no fast paths, functional batch norm."""
 
-    def batch_norm(*args: Any) -> Tensor:
-        # torch.batch_norm writes running statistics without saying so in its schema; this overload says so.
-        return torch.ops.aten._native_batch_norm_legit(*args[:8])[0] if args[3] is not None else plain(*args)  # noqa: SLF001  torch names it so
+    def batch_norm(x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, *options: Any) -> Tensor:
+        # torch.batch_norm writes running statistics without saying so in its schema; these overloads say so.
+        if mean is None:
+            return legit.no_stats(x, weight, bias, *options[:3])[0]
+        return legit(x, weight, bias, mean, variance, *options[:3])[0]
 
+    def instance_norm(x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, use_input: bool, momentum: float, eps: float, fast: bool) -> Tensor:
+        # Without running statistics it is group norm with one channel a group; torch folds the batch into the channels instead.
+        if mean is None:
+            return torch.group_norm(x, x.shape[1], weight, bias, eps)
+        return plain_instance(x, weight, bias, mean, variance, use_input, momentum, eps, fast)
+
+    plain_instance = torch.instance_norm
+    legit = torch.ops.aten._native_batch_norm_legit  # noqa: SLF001  torch names it so
     plain, fast, response_norm = torch.batch_norm, torch.backends.mha.get_fastpath_enabled(), F.local_response_norm
     torch.backends.mha.set_fastpath_enabled(False)
-    torch.batch_norm = batch_norm
+    torch.batch_norm, torch.instance_norm = batch_norm, instance_norm
     F.local_response_norm = local_response_norm
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        torch.batch_norm, F.local_response_norm = plain, response_norm
+        torch.batch_norm, torch.instance_norm, F.local_response_norm = plain, plain_instance, response_norm
         torch.backends.mha.set_fastpath_enabled(fast)
 
 

@@ -57,6 +57,8 @@ def _demo(options: argparse.Namespace) -> int:
         data=options.data,
         model=options.model,
         cut=options.cut,
+        bundle=options.bundle,
+        references=not options.no_references,
         broker=options.broker,
         codec=options.codec,
         seed=options.seed,
@@ -120,6 +122,8 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, help="folder with IDX or CIFAR files")
     add("--model", help="package.module:factory of your own model")
     add("--cut", help="layer to cut after")
+    add("--bundle", type=Path, help="folder of a bundle that is already built")
+    add("--no-references", action="store_true", help="do not train each device alone for comparison")
     add("--broker", default="embedded", help="embedded, mosquitto, or the URL of one that runs")
     add("--codec", default="float32", help="float32, float16 or quantised:K (float32)")
     add("--seed", type=int, default=0)

@@ -78,6 +78,10 @@ class Wish:
     """Folder with the files of data sets that are not installed."""
     model: str | None = None
     cut: str | None = None
+    bundle: Path | None = None
+    """Folder of a bundle that is already built."""
+    references: bool = True
+    """Whether to train each device alone too, for the reference row."""
     broker: str = "embedded"
     codec: str = "float32"
     batch: int = 32
@@ -107,11 +111,13 @@ def run(wish: Wish) -> None:
     )
     everybody = {**federation, **federation.unseen}
     with progress(_rounds(wish), list(everybody)) as shown:
-        shown.stage("building the bundle")
-        bundles = _build(wish, federation)
+        if wish.bundle is None:
+            shown.stage("building the bundle")
+        bundles = wish.bundle or _build(wish, federation)
         _train(wish, federation, everybody, bundles, shown)
-        shown.stage("training each device alone, for reference")
-        record_local_only(wish.folder, federation, bundles / "hub.bundle", _rounds(wish), wish.batch, wish.seed)
+        if wish.references:
+            shown.stage("training each device alone, for reference")
+            record_local_only(wish.folder, federation, bundles / "hub.bundle", _rounds(wish), wish.batch, wish.seed)
 
 
 def _train(
@@ -120,7 +126,7 @@ def _train(
     with ExitStack() as down:
         broker = down.enter_context(start_broker(wish.broker, wish.folder / "broker")) if _own(wish.broker) else None
         url = broker.url if broker else wish.broker
-        settings = _hub_config(wish, url, len(everybody))
+        settings = _hub_config(wish, url, len(everybody), bundles.resolve())
         devices: list[Any] = []
         down.callback(lambda: processes.stop(devices))
         serve(
@@ -168,11 +174,11 @@ def _build(wish: Wish, federation: Federation) -> Path:
     return wish.folder / "bundle"
 
 
-def _hub_config(wish: Wish, url: str, devices: int) -> hub_config.HubConfig:
+def _hub_config(wish: Wish, url: str, devices: int, bundles: Path) -> hub_config.HubConfig:
     sections: dict[str, dict[str, Any]] = {
         "broker": {"url": url},
         "fleet": {"name": "demo", "devices": devices, "minimum_devices": 1, "gather_seconds": 60.0},
-        "bundle": {"path": "bundle/hub.bundle"},
+        "bundle": {"path": str(bundles / "hub.bundle")},
         "run": {
             "folder": ".",
             "strategy": wish.strategy,

@@ -141,6 +141,8 @@ class Devices:
 
     def _take(self, event: Event, now: float) -> Iterator[Happening]:
         if isinstance(event, Published):
+            if event.topic == topics.hub_status(self._fleet):
+                return  # our own words: the subscription to all devices' status covers it
             yield from self._published(event, now)
         elif isinstance(event, Connected):
             self.announce()

@@ -185,6 +185,7 @@ class Orchestrator:
     def present(self, fleet: Fleet) -> list[str]:
         """The devices of the fleet that are there; waits while they are too few."""
         warned = False
+        self._pump(0.0)
         while True:
             names = [name for name in self._devices.online() if name in fleet.names]
             if len(names) >= min(self._terms.minimum_devices, len(fleet.members)):
@@ -385,9 +386,9 @@ class Orchestrator:
             elif now - turn.gone.get(name, now) > self._terms.grace_seconds:
                 turn.give_up(name, f"offline for more than {self._terms.grace_seconds:g} s")
 
-    def _pump(self) -> None:
+    def _pump(self, seconds: float = POLL_SECONDS) -> None:
         """Let the network go on while no turn is open."""
-        for happening in self._devices.poll(POLL_SECONDS, self._now()):
+        for happening in self._devices.poll(seconds, self._now()):
             if isinstance(happening, Arrived):
                 self._devices.known[happening.device].refused["late " + type(happening.message).__name__.lower()] += 1
                 self._devices.done(happening)

@@ -3,61 +3,35 @@
 Every function takes a run and gives an `<svg>`, or `None` where the run has nothing to show. The same run gives the same bytes.
 """
 
-import io
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from hub.drawing import (
+    DASHES,
+    GRID,
+    HALF,
+    MUTED,
+    SERIES,
+    STYLE,
+    WIDE,
+    bytes_axis,
+    canvas,
+    height_for,
+    legend,
+    names_axis,
+    rounds_axis,
+    shade_local,
+    svg_of,
+)
 from hub.runlog import Record, RunLog
 from hub.summary import Row, moved, training_sent
 from hub.table import unit_of
 
-# Colours nobody would choose, each a stand-in for a variable of the page's style sheet: the page turns dark, the plots with it. The series follow Okabe and Ito, safe for the colour-blind.
-INK, MUTED, GRID, SHADE = "#010203", "#040506", "#070809", "#0a0b0c"
-SERIES = ("#100001", "#100002", "#100003", "#100004")
-VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    GRID: "--grid",
-    SHADE: "--shade",
-    **{colour: f"--series-{i + 1}" for i, colour in enumerate(SERIES)},
-}
-STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "cutlayer",
-    "font.size": 9,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "axes.linewidth": 0.8,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "ytick.major.size": 0,
-    "text.color": INK,
-    "legend.frameon": False,
-    "legend.labelcolor": INK,
-    "legend.handlelength": 1.4,
-    "legend.borderpad": 0,
-    "legend.borderaxespad": 0.2,
-}
-WIDE, HALF = 10.0, 4.9
-"""Inches: the page's width and half of it."""
-DASHES = (0, (5, 3))
 MOST_LINES = 24
 """With more devices, single lines are a smear: the range is drawn instead."""
 
@@ -68,8 +42,8 @@ def accuracy_over_rounds(log: RunLog) -> str | None:
     if not evaluated:
         return None
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(WIDE, 3.4)
-        _shade_local(axes, log)
+        figure, axes = canvas(WIDE, 3.4)
+        shade_local(axes, log)
         _own_accuracies(axes, evaluated, list(log.devices))
         axes.plot(
             [r["round"] for r in evaluated],
@@ -89,9 +63,9 @@ def accuracy_over_rounds(log: RunLog) -> str | None:
                 label=f"{row.method} (recorded earlier)",
             )
         axes.set(ylim=(0, 100), ylabel="accuracy, %")
-        _rounds_axis(axes, log)
-        _legend(axes)
-        return _svg(figure, "accuracy")
+        rounds_axis(axes, log)
+        legend(axes)
+        return svg_of(figure, "accuracy")
 
 
 def accuracy_over_bytes(log: RunLog) -> str | None:
@@ -106,7 +80,7 @@ def accuracy_over_bytes(log: RunLog) -> str | None:
         return None
     references = [(row, 100 * (row.accuracy_last or 0), moved(row)) for row in _with_accuracy(log.references)]
     with mpl.rc_context({**STYLE, "axes.grid.axis": "both"}):
-        figure, axes = _figure(WIDE, 3.4)
+        figure, axes = canvas(WIDE, 3.4)
         largest = max([x for x, _ in points] + [where for _, _, where in references if where])
         size, unit = unit_of("bytes", [largest])
         axes.plot(
@@ -135,10 +109,10 @@ def accuracy_over_bytes(log: RunLog) -> str | None:
                 axes.axhline(
                     accuracy, color=colour, lw=1.4, ls=DASHES, label=f"{row.method} (recorded earlier, no bytes)"
                 )
-        _bytes_axis(axes, largest / size, points[-1][0] / size)
+        bytes_axis(axes, largest / size, points[-1][0] / size)
         axes.set(ylim=(0, 100), ylabel="accuracy, %", xlabel=f"sent and received for training, {unit} a device")
-        _legend(axes)
-        return _svg(figure, "accuracy-bytes")
+        legend(axes)
+        return svg_of(figure, "accuracy-bytes")
 
 
 def hub_loss(log: RunLog) -> str | None:
@@ -147,13 +121,13 @@ def hub_loss(log: RunLog) -> str | None:
     if not points:
         return None
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(HALF, 2.8)
-        _shade_local(axes, log)
+        figure, axes = canvas(HALF, 2.8)
+        shade_local(axes, log)
         axes.plot(*zip(*points, strict=True), color=SERIES[0], lw=2, marker="o", ms=3)
         axes.set(ylabel="loss of the upper segment")
         axes.set_ylim(bottom=0)
-        _rounds_axis(axes, log)
-        return _svg(figure, "hub-loss")
+        rounds_axis(axes, log)
+        return svg_of(figure, "hub-loss")
 
 
 def device_loss(log: RunLog) -> str | None:
@@ -162,8 +136,8 @@ def device_loss(log: RunLog) -> str | None:
     if not by_round:
         return None
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(HALF, 2.8)
-        _shade_local(axes, log, name_below=True)
+        figure, axes = canvas(HALF, 2.8)
+        shade_local(axes, log, name_below=True)
         rounds = list(by_round)
         axes.fill_between(
             rounds,
@@ -177,9 +151,9 @@ def device_loss(log: RunLog) -> str | None:
         axes.plot(rounds, [fmean(v) for v in by_round.values()], color=SERIES[2], lw=2, label="mean of the devices")
         axes.set(ylabel="loss on the devices")
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-        _rounds_axis(axes, log)
-        _legend(axes)
-        return _svg(figure, "device-loss")
+        rounds_axis(axes, log)
+        legend(axes)
+        return svg_of(figure, "device-loss")
 
 
 def selections(log: RunLog) -> str | None:
@@ -190,8 +164,8 @@ def selections(log: RunLog) -> str | None:
         return None
     names = sorted({*log.devices, *(name for selected in counts.values() for name in selected)})
     with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = _figure(WIDE, _height(names, 0.9))
-        _shade_local(axes, log)
+        figure, axes = canvas(WIDE, height_for(names, 0.9))
+        shade_local(axes, log)
         cells = [
             (number, names.index(name), count / most)
             for number, selected in counts.items()
@@ -211,27 +185,27 @@ def selections(log: RunLog) -> str | None:
                 zorder=4,
                 label="late",
             )
-        _names_axis(axes, names)
-        _rounds_axis(axes, log)
+        names_axis(axes, names)
+        rounds_axis(axes, log)
         _key_of_cells(axes, most)
-        return _svg(figure, "selections")
+        return svg_of(figure, "selections")
 
 
 def bytes_over_rounds(log: RunLog) -> str | None:
     """What a device had sent and received by then, mean of the devices, by kind."""
-    kinds = [_mean_by_round(log, lambda record, i=i: _kinds(record)[i]) for i in range(len(KINDS))]
+    kinds = [_mean_by_round(log, _of_kind(i)) for i in range(len(KINDS))]
     rounds = [number for number in kinds[0] if all(number in kind for kind in kinds)]
     if not rounds:
         return None
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(HALF, max(3.0, _height(list(log.devices), 0.9)) if len(log.devices) < 16 else 3.6)
+        figure, axes = canvas(HALF, max(3.0, height_for(list(log.devices), 0.9)) if len(log.devices) < 16 else 3.6)
         size, unit = unit_of("bytes", [sum(kind[number] for kind in kinds) for number in rounds])
         stacked = [[kind[number] / size for number in rounds] for kind in kinds]
         axes.stackplot(rounds, stacked, colors=SERIES, labels=KINDS, alpha=0.85, lw=0)
         axes.set(ylabel=f"{unit} a device, since the start")
-        _rounds_axis(axes, log)
-        _legend(axes, columns=2)
-        return _svg(figure, "bytes-rounds")
+        rounds_axis(axes, log)
+        legend(axes, columns=2)
+        return svg_of(figure, "bytes-rounds")
 
 
 def bytes_by_device(log: RunLog) -> str | None:
@@ -242,16 +216,16 @@ def bytes_by_device(log: RunLog) -> str | None:
         return None
     names = list(known)
     with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure, axes = _figure(HALF, max(3.0, _height(names, 0.9)))
+        figure, axes = canvas(HALF, max(3.0, height_for(names, 0.9)))
         size, unit = unit_of("bytes", [sum(kinds) for kinds in known.values()])
         left = [0.0] * len(names)
         for i, (kind, colour) in enumerate(zip(KINDS, SERIES, strict=True)):
             widths = [known[name][i] / size for name in names]
             axes.barh(range(len(names)), widths, left=left, height=0.66, color=colour, alpha=0.85, label=kind)
             left = [a + b for a, b in zip(left, widths, strict=True)]
-        _names_axis(axes, names)
+        names_axis(axes, names)
         axes.set(xlabel=f"{unit}, whole run")
-        return _svg(figure, "bytes-devices")
+        return svg_of(figure, "bytes-devices")
 
 
 def step_time(log: RunLog) -> str | None:
@@ -274,6 +248,10 @@ def _kinds(record: Record) -> list[float | None]:
     return [first, record.get("evaluation_sent"), again, record.get("socket_received")]
 
 
+def _of_kind(kind: int) -> Callable[[Record], float | None]:
+    return lambda record: _kinds(record)[kind]
+
+
 def _moved(record: Record) -> float | None:
     sent, received = training_sent(record), record.get("socket_received")
     return None if sent is None or received is None else sent + received
@@ -285,13 +263,13 @@ def _dots(log: RunLog, field: str, size: float, label: str, name: str) -> str | 
         return None
     names = list(values)
     with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure, axes = _figure(HALF, max(1.8, _height(names, 0.7)))
+        figure, axes = canvas(HALF, max(1.8, height_for(names, 0.7)))
         axes.hlines(range(len(names)), 0, list(values.values()), color=GRID, lw=2)
         axes.scatter(list(values.values()), range(len(names)), color=SERIES[0], s=34, zorder=3, clip_on=False)
-        _names_axis(axes, names)
+        names_axis(axes, names)
         axes.set(xlabel=label)
         axes.set_xlim(left=0)
-        return _svg(figure, name)
+        return svg_of(figure, name)
 
 
 def _own_accuracies(axes: Axes, evaluated: Sequence[Record], names: Sequence[str]) -> None:
@@ -329,10 +307,10 @@ def _key_of_cells(axes: Axes, most: int) -> None:
             color=(*mpl.colors.to_rgb(SERIES[0]), 0.2 + 0.8 * count / most),
             label=f"selected {count}x",
         )
-    _legend(axes)
+    legend(axes)
 
 
-def _by_round(log: RunLog, value: Any) -> dict[int, list[float]]:
+def _by_round(log: RunLog, value: Callable[[Record], float | None]) -> dict[int, list[float]]:
     found: dict[int, list[float]] = {}
     for records in log.devices.values():
         for record in records:
@@ -341,7 +319,7 @@ def _by_round(log: RunLog, value: Any) -> dict[int, list[float]]:
     return dict(sorted(found.items()))
 
 
-def _mean_by_round(log: RunLog, value: Any) -> dict[int, float]:
+def _mean_by_round(log: RunLog, value: Callable[[Record], float | None]) -> dict[int, float]:
     """Mean over the devices of a counter at the end of each round; a device that was silent keeps its last figure."""
     series = {
         name: {r["round"]: v for r in records if (v := value(r)) is not None} for name, records in log.devices.items()
@@ -358,83 +336,7 @@ def _with_accuracy(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row.accuracy_last is not None]
 
 
-def _shade_local(axes: Axes, log: RunLog, *, name_below: bool = False) -> None:
-    """A grey ground behind the rounds of the local phase, named at its top, or below where curves start at the top."""
-    height, side = (0.015, "bottom") if name_below else (0.985, "top")
-    top = axes.get_xaxis_transform()
-    for first, last in _spans([r["round"] for r in log.rounds if r.get("phase") == "local"]):
-        axes.axvspan(first - 0.5, last + 0.5, color=SHADE, lw=0, zorder=0)
-        axes.text(first - 0.3, height, "local phase", transform=top, va=side, color=MUTED, fontsize=8)
-
-
-def _spans(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last of each unbroken stretch of rounds."""
-    firsts = [n for n in numbers if n - 1 not in numbers]
-    lasts = [n for n in numbers if n + 1 not in numbers]
-    return list(zip(firsts, lasts, strict=True))
-
-
-def _rounds_axis(axes: Axes, log: RunLog) -> None:
-    last = max((r["round"] for r in log.rounds), default=1)
-    first = min((r["round"] for r in log.rounds), default=1)
-    axes.set_xlim(first - 0.5, last + 0.5)
-    axes.set_xlabel("round")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, steps=[1, 2, 5, 10]))
-
-
-def _bytes_axis(axes: Axes, largest: float, own: float) -> None:
-    """From 0, or logarithmic where the references would press this run against the left edge."""
-    if largest < 4 * own:
-        axes.set_xlim(left=0)
-        return
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-
-
-def _names_axis(axes: Axes, names: Sequence[str]) -> None:
-    every = 1 + (len(names) - 1) // 40
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_yticks(range(0, len(names), every), names[::every])
-
-
-def _height(names: Sequence[str], margin: float) -> float:
-    """Inches for one line a device; a large fleet is pressed together."""
-    return margin + min(8.0, 0.23 * len(names))
-
-
-def _legend(axes: Axes, columns: int = 6) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=columns, columnspacing=1.4)
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.patch.set_visible(False)
-    axes = figure.subplots()
-    axes.patch.set_visible(False)
-    return figure, axes
-
-
-def _svg(figure: Figure, name: str) -> str:
-    """The figure as an `<svg>` element: ids that are unique in the page, colours of the page, no header, no metadata."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", svg)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'href="#', f'href="#{name}-', svg).replace("url(#", f"url(#{name}-")
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # it would hold for the whole page
-    svg = re.sub(r'^<svg width="[^"]*" height="[^"]*"', '<svg role="img"', svg)
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
-    return svg
-
-
-PLOTS: Mapping[str, Any] = {
+PLOTS: Mapping[str, Callable[[RunLog], str | None]] = {
     plot.__name__: plot
     for plot in (
         accuracy_over_rounds,

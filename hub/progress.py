@@ -158,11 +158,11 @@ def progress(
     Args:
         rounds: how many there will be.
         devices: their names, in the order they are shown in.
-        plain: lines instead of a live picture; decided by whether `out` is a terminal when `None`.
+        plain: lines instead of a live picture; decided by whether `out` is a terminal when `None`; `False` insists on the picture.
         out: where to, stdout if not given.
     """
     out = out or sys.stdout
-    console = Console(file=out)
+    console = Console(file=out, force_terminal=True if plain is False else None)
     if plain or (plain is None and not console.is_terminal):
         yield PlainProgress(rounds, devices, out)
         return

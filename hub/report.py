@@ -58,7 +58,9 @@ def render_report(log: RunLog) -> str:
         troubled=sorted({*log.late(), *log.refusals}),
         energy=_energy(rows[0]),
         facts=_facts(log.run),
-        budgets_text=_budgets(budgets),
+        budgets=budgets,
+        bytes_max=human(budgets.bytes, "bytes"),
+        flops_max=human(budgets.flops, "flops"),
         c3_lines=[_c3_line(row, budgets) for row in rows],
         **_fleet(log),
         **_result(rows, budgets),
@@ -84,8 +86,8 @@ def _figure(log: RunLog, name: str, heading: str, caption: str) -> Markup:
         return Markup(
             "<figure><h3>{}</h3><figcaption>The run recorded nothing to draw here.</figcaption></figure>"
         ).format(heading)
-    # The plots' texts went through matplotlib's own XML escaping.
-    drawing = Markup(svg)  # noqa: S704
+    # Not from outside: the heading is the template's, and the texts in the plot went through matplotlib's XML escaping.
+    drawing = Markup(svg.replace("<svg", f'<svg aria-label="{heading}"', 1))  # noqa: S704
     return Markup("<figure><h3>{}</h3>{}<figcaption>{}</figcaption></figure>").format(heading, drawing, caption)
 
 
@@ -223,12 +225,8 @@ def _share(accuracy: float | None) -> str:
 
 def _energy(row: Row) -> str:
     if row.joules is None:
-        return f"Energy: {MISSING}. It is not known, and nothing was put in its place: {row.energy_reason}."
+        return f"Energy: {MISSING} (not known, and nothing was put in its place). The reason: {row.energy_reason}."
     return f"Energy: {human(row.joules, 'joules')} a device, {row.energy_class}, from {row.energy_source}."
-
-
-def _budgets(budgets: Budgets) -> str:
-    return f"B_max is {human(budgets.bytes, 'bytes')} and C_max is {human(budgets.flops, 'flops')} ({budgets.origin})."
 
 
 def _c3_line(row: Row, budgets: Budgets) -> list[str]:

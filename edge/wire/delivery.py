@@ -7,8 +7,8 @@ The rules, for whoever drives it:
 2.  Feed every frame that arrives to `receive`, and publish what `poll` gives. Both take the time; `timer` says when the
     next `poll` is due if nothing else happens.
 3.  What `receive` hands out, make durable together with `received.with_done(number)`; only then `confirm`.
-4.  What `acknowledged` gives may be deleted. When `renumbered` is not empty, store these messages in place of all
-    others: until `take_renumbered` no chunk leaves.
+4.  What `acknowledged` gives may be deleted. When `renumbered`, store the new epoch, and what `take_renumbered` gives
+    in place of all messages stored before: until then no chunk leaves.
 
 Losses are found by asking: after a silence of one timeout this side asks what the other one has, and sends again what
 the answer lacks. So a slow pipe costs a few short questions, not a second copy of everything in it.
@@ -16,13 +16,22 @@ the answer lacks. So a slow pipe costs a few short questions, not a second copy 
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from edge.wire.frames import DEFAULT_LIMITS, U16, U32, Ack, Data, Limits, WireError, parse
 from edge.wire.inbound import Delivered, Inbound
 from edge.wire.ledger import Ledger
-from edge.wire.outbound import Outbound, Renumbered
+from edge.wire.outbound import Outbound
 
 __all__ = ["Delivered", "Delivery", "Ledger", "Limits", "Renumbered", "Statistics"]
+
+
+class Renumbered(NamedTuple):
+    """A message under its number in a new epoch."""
+
+    number: int
+    payload: bytes
+    urgent: bool
 
 
 @dataclass
@@ -100,8 +109,6 @@ class Delivery:
             raise WireError(f"epoch {epoch} is not 1 to {U32 - 1}", "numbers")
         self.instance = instance
         self.statistics = Statistics()
-        self.renumbered: list[Renumbered] = []
-        """All messages that are not done, under the numbers of a new epoch; `take_renumbered` when they are stored."""
         self._limits = limits
         self._out = Outbound(epoch, next_number, limits)
         self._in = Inbound(received or Ledger(), limits)
@@ -115,6 +122,7 @@ class Delivery:
         self._peer: int | None = None
         self._former_peers: deque[int] = deque(maxlen=8)
         self._in_doubt = False
+        self._moved = False
         self._ask_at: float | None = None
         self._questions: dict[int, _Question] = {}
         self._tries = 0
@@ -135,6 +143,11 @@ class Delivery:
     def received(self) -> Ledger:
         """Which of the other side's messages are done."""
         return self._in.ledger
+
+    @property
+    def renumbered(self) -> bool:
+        """Whether the stream has moved to a new epoch, and `take_renumbered` is due."""
+        return self._moved
 
     @property
     def unacknowledged(self) -> int:
@@ -187,9 +200,9 @@ class Delivery:
         return numbers
 
     def take_renumbered(self) -> list[Renumbered]:
-        """What `renumbered` holds; afterwards chunks leave again."""
-        renumbered, self.renumbered = self.renumbered, []
-        return renumbered
+        """All messages that are not done, under their numbers in the new epoch; afterwards chunks leave again."""
+        self._moved = False
+        return [Renumbered(item.number, item.payload, item.urgent) for item in self._out.messages.values()]
 
     def reconnected(self, now: float) -> None:
         """The pipe is new: what was under way may be lost."""
@@ -227,7 +240,7 @@ class Delivery:
             ack = self._in.ack(self.instance, asks=asks, answers=self._answer)
             self._ack_at, self._answer, self._unacked_bytes = None, 0, 0
             frames.append(ack.pack())
-        if not self._in_doubt and not self.renumbered:
+        if not self._in_doubt and not self._moved:
             for data, repeated in self._out.due(now):
                 self.statistics.frames_repeated += repeated
                 frames.append(data.pack())
@@ -255,13 +268,13 @@ class Delivery:
     def _take_ack(self, ack: Ack, now: float) -> None:
         if ack.epoch > self.epoch:
             self._outrank(ack.epoch)
-        if ack.instance in self._former_peers:
-            ack = Ack(ack.epoch, ack.instance, ack.floor, ack.done)  # what it held, it holds no more
-        else:
-            self._meet(ack.instance)
         if ack.asks:
             self._answer = ack.asks
             self._acknowledge_by(now)
+        if ack.instance not in self._former_peers or ack.answers in self._questions:
+            self._meet(ack.instance)
+        else:
+            ack = Ack(ack.epoch, ack.instance, ack.floor, ack.done)  # what it held, it holds no more
         if ack.epoch != self.epoch:
             ack = Ack(self.epoch, ack.instance, 0, answers=ack.answers)  # it has nothing of this stream
         self._learn(ack, now)
@@ -288,6 +301,8 @@ class Delivery:
         """Notice a restart of the other side."""
         if instance == self._peer:
             return
+        if instance in self._former_peers:
+            self._former_peers.remove(instance)
         if self._peer is not None:
             self._former_peers.append(self._peer)
             self._out.forget_held()
@@ -299,7 +314,8 @@ class Delivery:
         """The other side knows a later stream of ours than we do: begin one that is later still."""
         if epoch >= U32 - 1:
             raise WireError(f"epoch {epoch} leaves no later one", "numbers")
-        self.renumbered = self._out.renumber(epoch + 1)
+        self._out.renumber(epoch + 1)
+        self._moved = True
         self._acknowledged = []
         self._questions, self._in_doubt, self._ask_at = {}, False, None
 
@@ -312,7 +328,7 @@ class Delivery:
     def _ask(self, now: float) -> int:
         """The number of the question to ask now, or 0."""
         due = self._question_due()
-        if due is None or due > now or self.renumbered:
+        if due is None or due > now or self._moved:
             return 0
         if self._questions:
             self._tries += 1

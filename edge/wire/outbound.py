@@ -6,7 +6,6 @@ message leaves this half only when the other side says it is done, or when it is
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from edge.wire.frames import DATA_OVERHEAD, U32, Ack, Data, Limits, WireError, chunk_count, chunk_length
 from edge.wire.ledger import Ledger
@@ -66,14 +65,6 @@ class Sending:
             self.held.discard(index)
         self.waiting = sorted({*self.waiting, *lost}, reverse=True)
         return len(lost)
-
-
-class Renumbered(NamedTuple):
-    """A message under its new number, after the stream has moved to a new epoch."""
-
-    number: int
-    payload: bytes
-    urgent: bool
 
 
 class Outbound:
@@ -189,13 +180,12 @@ class Outbound:
             lost += message.requeue(gone)
         return lost
 
-    def renumber(self, epoch: int) -> list[Renumbered]:
+    def renumber(self, epoch: int) -> None:
         """Move to a new epoch: what is not done begins anew, numbered from 1."""
         messages = [self.messages[number] for number in sorted(self.messages)]
         self.epoch, self.messages, self.next_number, self.in_flight = epoch, {}, 1, 0
         for message in messages:
             self.add(self.next_number, message.payload, urgent=message.urgent)
-        return [Renumbered(new.number, new.payload, new.urgent) for new in self.messages.values()]
 
     def _open(self, *, urgent: bool) -> Iterator[Sending]:
         """Messages that may send: urgent ones always, others while not too much is unconfirmed."""

@@ -166,6 +166,20 @@ def _leaky_relu_backward(b: Builder, _: Call, gradient: Value, x: Value, slope: 
     return b.binary("Mul", gradient, factor)
 
 
+def _elu(b: Builder, _: Call, x: Value, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Value:
+    def times(value: Value, factor: float) -> Value:
+        return value if factor == 1 else b.binary("Mul", value, b.scalar(float(factor), x.dtype))
+
+    below = times(_expm1(b, _, times(x, input_scale)), alpha * scale)
+    positive = b.binary("Greater", x, b.scalar(0.0, x.dtype), torch.bool)
+    return b.elementwise("Where", [positive, times(x, scale), below], x.dtype)
+
+
+def _shrink_backward(b: Builder, _: Call, gradient: Value, x: Value, limit: float) -> Value:
+    outside = b.binary("Greater", b.elementwise("Abs", [x], x.dtype), b.scalar(float(limit), x.dtype), torch.bool)
+    return b.binary("Mul", gradient, b.cast(outside, gradient.dtype))
+
+
 def _gelu(b: Builder, _: Call, x: Value, approximate: str = "none") -> Value:
     return b.elementwise("Gelu", [x], x.dtype, approximate=approximate)
 
@@ -323,6 +337,9 @@ LOWERINGS: dict[Any, Lowering] = {
     aten.threshold_backward.default: _threshold_backward,
     aten.leaky_relu.default: _leaky_relu,
     aten.leaky_relu_backward.default: _leaky_relu_backward,
+    aten.elu.default: _elu,
+    aten.hardshrink_backward.default: _shrink_backward,
+    aten.softshrink_backward.default: _shrink_backward,
     aten.gelu.default: _gelu,
     aten.gelu_backward.default: _gelu_backward,
     aten.sigmoid_backward.default: _sigmoid_backward,

@@ -53,6 +53,17 @@ def _batch_norm_without_statistics(
     return _batch_norm_of_batch(b, x, weight, bias, eps)[:3]
 
 
+def _batch_norm_read_only(
+    b: Builder, call: Call, x: Value, weight: Value | None, bias: Value | None, mean: Value | None, variance: Value | None, training: bool, momentum: float, eps: float
+) -> tuple[Value, ...]:
+    """The variant that writes running statistics behind the schema's back: fine as long as there are none to write."""
+    if mean is None or variance is None:
+        return _batch_norm_of_batch(b, x, weight, bias, eps)[:3]
+    if training:
+        raise ValueError("running statistics that are written in place; use BatchNorm, or track_running_stats=False")
+    return _batch_norm_inference(b, call, x, weight, bias, mean, variance, momentum, eps)
+
+
 def _batch_norm_of_batch(b: Builder, x: Value, weight: Value | None, bias: Value | None, eps: float) -> tuple[Value, Value, Value, Value]:
     axes = [0, *range(2, len(x.shape))]
     channels = int(x.shape[1])
@@ -211,6 +222,7 @@ LOWERINGS: dict[Any, Lowering] = {
     aten._native_batch_norm_legit_functional.default: _batch_norm_training,  # noqa: SLF001  torch names its operators so
     aten._native_batch_norm_legit.no_stats: _batch_norm_without_statistics,  # noqa: SLF001  see above
     aten._native_batch_norm_legit_no_training.default: _batch_norm_inference,  # noqa: SLF001  see above
+    aten.native_batch_norm.default: _batch_norm_read_only,
     aten.native_batch_norm_backward.default: _batch_norm_backward,
     aten.native_layer_norm.default: _layer_norm,
     aten.native_layer_norm_backward.default: _layer_norm_backward,

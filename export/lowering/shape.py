@@ -84,6 +84,25 @@ def _slice_backward(b: Builder, call: Call, gradient: Value, sizes: Any, axis: i
     return b.node("Pad", [b.dense(gradient), pads], shape, gradient.dtype)
 
 
+def _slice_scatter(b: Builder, _: Call, x: Value, part: Value, axis: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
+    axis %= len(x.shape)
+    low, high = _bounds(x, axis, start, end)
+    if step != 1:
+        raise ValueError("writing into a part with a step")
+    parts = [b.slice(x, [axis], [0], [low], [1])] if low != 0 else []
+    parts.append(part)
+    if high != x.shape[axis]:
+        parts.append(b.slice(x, [axis], [high], [x.shape[axis]], [1]))
+    return b.concat(parts, axis)
+
+
+def _select_scatter(b: Builder, call: Call, x: Value, part: Value, axis: int, place: int) -> Value:
+    axis %= len(x.shape)
+    row = b.reshape(part, (*x.shape[:axis], 1, *x.shape[axis + 1 :]))
+    low = x.shape[axis] + place if place < 0 else place
+    return _slice_scatter(b, call, x, row, axis, low, low + 1)
+
+
 def _select(b: Builder, call: Call, x: Value, axis: int, place: Any) -> Value:
     index = x.shape[axis] + place if isinstance(place, int) and place < 0 else place
     return b.node("Gather", [b.dense(x), b.size(index)], call.outputs[0].shape, x.dtype, axis=axis % len(x.shape))
@@ -263,6 +282,8 @@ LOWERINGS: dict[Any, Lowering] = {
     aten.t.default: _t,
     aten.slice.Tensor: _slice,
     aten.slice_backward.default: _slice_backward,
+    aten.slice_scatter.default: _slice_scatter,
+    aten.select_scatter.default: _select_scatter,
     aten.select.int: _select,
     aten.select_backward.default: _select_backward,
     aten.cat.default: _cat,

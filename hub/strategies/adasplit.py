@@ -7,7 +7,7 @@
                    L_s = CE(M_s(a; U ⊙ σ(V_i)), y) + λ Σ_all devices Σ σ(V)            (`hub.segment`)
     never          does a gradient come down
 
-Defaults are those of the authors' code; λ is theirs for Mixed-NonIID. Below the paper's options stand the ablations and ours.
+The defaults are the paper's setting, from the authors' code (λ is theirs for Mixed-NonIID); then come the ablations and ours.
 The rounds of the local phase cost no bytes, and neither do the hub's further steps on what it has received (`replay`).
 
 Devices that are away are not selected; a selected device whose activation never comes counts as not selected.
@@ -62,6 +62,9 @@ class AdaSplitOptions:
     weight_decay: Annotated[float, Range(0, 1)] = 1e-5
     """Added to the gradient, on both sides."""
 
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """How the learning rate goes on from round to round, on both sides. Where κ is near 1 the cosine leaves the hub little to learn with."""
+
     t_max: Annotated[int | None, Range(1, 1_000_000)] = None
     """Rounds of half a period of the cosine that the learning rate follows; unset, two more than the run has (22 at the paper's 20)."""
 
@@ -84,7 +87,7 @@ class AdaSplitOptions:
     """Further hub steps for each received batch, on samples received before. Ours."""
 
     replay_megabytes: Annotated[float, Range(0, 1e6)] = 256.0
-    """Memory (10^6 bytes) for what was received; the oldest samples make way."""
+    """Memory (10^6 bytes) for what was received, part of every checkpoint; the oldest samples make way."""
 
     def problems(self) -> Iterator[str]:
         """Sentences about options that do not go together."""
@@ -92,11 +95,6 @@ class AdaSplitOptions:
             yield f"handover happens after every iteration: select_every = {self.select_every}: must be 1"
         if self.frozen and (self.handover or self.server_gradient):
             yield "frozen = true: a lower segment that does not learn has no use for handover or server_gradient"
-
-
-def paper(**changes: Any) -> AdaSplitOptions:
-    """The setting of the authors' runs, with changes."""
-    return AdaSplitOptions(**changes)
 
 
 @dataclass
@@ -232,6 +230,8 @@ class AdaSplit:
         return not self.o.frozen and round < int(self.o.kappa * state.rounds + 1e-9)
 
     def _lr(self, state: State, round: int) -> float:
+        if self.o.schedule == "constant":
+            return self.o.lr
         t_max = self.o.t_max or state.rounds + 2
         return self.o.lr * (1 + math.cos(math.pi * round / t_max)) / 2
 

@@ -1,0 +1,202 @@
+"""Commands of the workstation: where a model may be cut, build a bundle, check the graphs against PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.errors import ExportError
+
+if TYPE_CHECKING:
+    from export.bundle import BuildSpec
+    from export.check import Report
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code: 0, 1 for a failed check, 2 for the user's mistake."""
+    sys.path.insert(0, "")  # the user's own package.module:factory lies in the folder the command is called from
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except ExportError as error:
+        print(f"cutlayer-export: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"cutlayer-export: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def _cuts(arguments: argparse.Namespace) -> int:
+    from export.bundle import example_input
+    from export.cost import cuts
+    from export.cut import load_factory
+
+    model = load_factory(arguments.model, **dict(arguments.with_ or ()))
+    found = cuts(model, example_input(model, arguments.input, arguments.dtype))
+    rows = [
+        (
+            cut.name,
+            "x".join(str(dim) for dim in cut.cost.smashed_shape),
+            _bytes(cut.cost.smashed_bytes),
+            f"{cut.cost.parameters:,}",
+            _count(cut.cost.forward),
+            _count(cut.cost.training),
+            _bytes(cut.cost.activation_bytes),
+        )
+        for cut in found
+    ]
+    print(table(("cut", "smashed", "sent", "params", "forward", "step", "memory"), rows))
+    print("per sample, of what lies below the cut: float32 bytes sent, parameters, multiply-adds")
+    print("forward and in a training step (estimate, without head), bytes of activations kept.")
+    return 0
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from export.bundle import build
+
+    built = build(_spec(arguments), arguments.out)
+    manifest = built.manifest
+    print(f"{built.device}  {_bytes(built.device.stat().st_size)}, graphs {', '.join(manifest.graphs)}")
+    print(f"{built.hub}  {_bytes(built.hub.stat().st_size)}")
+    print(f"bundle {built.id}")
+    print(
+        f"checked against PyTorch float64: gradients within {manifest.check['gradient']:.1e} "
+        f"(PyTorch float32: {manifest.check['gradient_float32']:.1e})"
+    )
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from export.bundle import prepare
+    from export.check import check_graphs
+    from export.graphs import make_graph
+
+    steps = prepare(_spec(arguments)).steps
+    graphs = {kind: make_graph(steps, kind) for kind in steps.learner.objective.kinds}
+    report = check_graphs(steps, graphs)
+    print(check_table(report, every=arguments.all))
+    return 0 if report.passed else 1
+
+
+def check_table(report: Report, *, every: bool = False) -> str:
+    """Return the comparisons as a table of at most 80 columns: the worst of each kind, or every one."""
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for row in report.rows:
+        what = row.what if every else row.what.partition(",")[0] + (", weights" if row.what.endswith("weights") else "")
+        groups.setdefault((row.graph, what), []).append(row)
+    rows, notes = [], []
+    for (graph, what), members in groups.items():
+        worst = max(members, key=lambda row: (not row.passed, not row.note, row.ours))
+        shown = (f"{worst.ours:.1e}", "" if worst.control is None else f"{worst.control:.1e}", f"{worst.limit:.1e}")
+        rows.append((graph, what[:34], *shown, "ok" if all(row.passed for row in members) else "FAILED"))
+        notes += [f"{row.graph}: {row.what}: {row.ours:.1e}; {row.note}" for row in members if row.note]
+    text = table(("graph", "quantity", "graph-f64", "torch32-f64", "limit", ""), rows)
+    return "\n".join([text, *notes])
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as aligned text: the first two columns to the left, numbers to the right."""
+    widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(head), *(line(row) for row in rows)])
+
+
+def _spec(arguments: argparse.Namespace) -> BuildSpec:
+    from export.bundle import BuildSpec
+
+    return BuildSpec(
+        model=arguments.model,
+        cut=arguments.cut,
+        objective=arguments.objective,
+        optimizer=arguments.optimizer,
+        arguments=dict(arguments.with_ or ()),
+        input_shape=arguments.input,
+        dtype=arguments.dtype,
+        classes=arguments.classes,
+        seed=arguments.seed,
+        name=arguments.name,
+    )
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="MODULE:FACTORY", help="what makes the torch.nn.Module, such as export.models:lenet")
+    parser.add_argument("--with", dest="with_", action="append", type=_keyword, metavar="NAME=VALUE", help="argument for the factory, such as classes=10")
+    parser.add_argument("--input", type=_shape, metavar="3,32,32", help="shape of one sample; not needed if the model has input_shape")
+    parser.add_argument("--dtype", choices=("float32", "int64"), help="type of the input; int64 is for token ids")
+
+
+def _build_options(parser: argparse.ArgumentParser) -> None:
+    _model_options(parser)
+    parser.add_argument("--cut", help="layer behind which to cut; see the command cuts")
+    parser.add_argument("--objective", default="contrastive", help="what the device minimises (default: %(default)s)")
+    parser.add_argument("--optimizer", default="adam", help="sgd, adam or adamw (default: %(default)s)")
+    parser.add_argument("--classes", type=int, help="number of classes; read from the model's output by default")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights (default: %(default)s)")
+    parser.add_argument("--name", help="name of the bundle")
+
+
+def _out_option(parser: argparse.ArgumentParser) -> None:
+    _build_options(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where device.bundle and hub.bundle are written")
+
+
+def _all_option(parser: argparse.ArgumentParser) -> None:
+    _build_options(parser)
+    parser.add_argument("--all", action="store_true", help="show every comparison, not the worst of each kind")
+
+
+COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
+    "cuts": ("list where a model can be cut, and what each cut costs", _cuts, _model_options),
+    "build": ("write device.bundle and hub.bundle", _build, _out_option),
+    "check": ("compare every graph with PyTorch", _check, _all_option),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cutlayer-export", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (text, run, options) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        options(command)
+        command.set_defaults(run=run)
+    return parser
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    dims = tuple(int(part) for part in text.replace("x", ",").split(","))
+    if min(dims) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a shape: every dimension must be at least 1")
+    return dims
+
+
+def _keyword(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _bytes(count: int) -> str:
+    return f"{count} B" if count < 10_000 else f"{count / 1024:.0f} KiB" if count < 10_000_000 else f"{count / 2**20:.0f} MiB"
+
+
+def _count(number: int) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

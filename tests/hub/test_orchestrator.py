@@ -1,0 +1,371 @@
+"""The orchestrator with real agents over a memory link; the clock moves only when the hub polls."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from edge import bundle
+from edge.accounts import Accounts
+from edge.agent import Agent
+from edge.mailbox import Mailbox
+from edge.memory_link import MemoryBroker, MemoryLink
+from edge.meters import Meter
+from edge.outbox import Outbox
+from edge.segment import Segment
+from edge.sensors import Batch
+from edge.wire import messages, topics
+from edge.wire.delivery import Delivery
+from edge.wire.messages import Activation, Hello, Report
+from hub.devices import Devices
+from hub.orchestrator import FleetError, Orchestrator, Shapes, Terms
+from hub.strategies.base import Learned, Order
+from tests.tiny import write_bundle
+
+FLEET = "f"
+
+
+class Signs:
+    """Four samples a device; the label says which feature is larger, so that smashed data with w = (1, 1) is right."""
+
+    samples = 4
+    test_samples = 4
+    x = np.array([[3, 1], [1, 3], [5, 2], [2, 5]], np.float32)
+    y = np.array([0, 1, 0, 1])
+
+    def batch(self, round_number, step, size, seed):
+        rows = slice(step * size % 4, step * size % 4 + size)
+        return Batch(self.x[rows], self.y[rows])
+
+    def test_batch(self, index, size):
+        return Batch(self.x[index * size : (index + 1) * size], self.y[index * size : (index + 1) * size])
+
+
+class Everybody:
+    """A strategy in its smallest form: one turn a round, everybody sends step 0, the hub notes what it learned."""
+
+    def __init__(self, order=None):
+        self.order = order or Order(kind="forward", first_step=0, steps=2, send=(0,))
+        self.turns = []
+
+    def turn(self, state, round_number, turn, present):
+        if turn:
+            return state, None
+        self.turns.append(sorted(present))
+        return state, dict.fromkeys(present, self.order)
+
+    def learn(self, state, device, round_number, step, smashed, labels):
+        gradient = torch.ones_like(smashed) if self.order.kind == "exchange" else None
+        return [*state, (round_number, step, device)], Learned(float(smashed.sum()), gradient)
+
+    def settle(self, state, round_number, turn, reports, states):
+        self.reports, self.states = reports, states
+        return state
+
+    def end_round(self, state, round_number):
+        return state
+
+    def predict(self, state, device, smashed):
+        return smashed
+
+
+class Board:
+    """One device."""
+
+    def __init__(self, field, name):
+        self.field, self.name, self.stuck = field, name, False
+        self.start()
+
+    def start(self):
+        loaded = bundle.load(self.field.folder / "device.bundle")
+        self.outbox = Outbox.open(self.field.folder / self.name)
+        offline = json.dumps({"online": False, "instance": 1}).encode()
+        self.link = MemoryLink(
+            self.field.broker,
+            self.name,
+            will=(topics.status(FLEET, self.name), offline),
+            subscriptions=topics.subscriptions_of_device(FLEET, self.name),
+        )
+        self.link.open()
+        mailbox = Mailbox(self.name, FLEET, self.link, self.outbox, instance=1)
+        accounts = Accounts(self.outbox, self.link, Meter(), loaded.manifest)
+        facts = {"outbox": self.name}
+        self.agent = Agent(loaded, Segment(loaded), Signs(), mailbox, self.outbox, accounts, facts=facts)
+
+    def kill(self):
+        self.link.break_off()
+        self.outbox.close()
+
+
+class Field:
+    """Boards and a hub; the hub's link lets the boards work whenever the hub polls."""
+
+    def __init__(self, folder, names):
+        self.folder, self.now = folder, 0.0
+        self.id = write_bundle(folder / "device.bundle", weights=(1.0, 1.0))
+        self.broker = MemoryBroker()
+        self.link = MemoryLink(self.broker, "hub", subscriptions=topics.subscriptions_of_hub(FLEET))
+        self.poll, self.link.poll = self.link.poll, self.tick
+        self.link.open()
+        self.devices = Devices(self.link, FLEET, self.id, generation=1, instance=9)
+        self.boards = {name: Board(self, name) for name in names}
+        self.events = []
+
+    def tick(self, timeout):
+        self.now += 0.1
+        for event in self.events:
+            event()
+        for board in self.boards.values():
+            if not board.stuck and board.link.connected:
+                board.agent.turn(lambda: self.now)
+        return self.poll(timeout)
+
+    def orchestrator(self, strategy, **terms):
+        values = {
+            "rounds": 3, "batch": 2, "seed": 0, "devices": len(self.boards), "minimum_devices": 1,
+            "gather_seconds": 5.0, "turn_seconds": 20.0, "grace_seconds": 2.0, "evaluate_every": 1,
+            "codec": "float32", "evaluation_codec": "float32",
+        }  # fmt: skip
+        shapes = Shapes(self.id, (2,), 2)
+        numbers = iter(range(1, 1000))
+        return Orchestrator(
+            self.devices, strategy, Terms(**values | terms), shapes, lambda: next(numbers), now=lambda: self.now
+        )
+
+
+@pytest.fixture
+def field(tmp_path):
+    field = Field(tmp_path, ["a", "b", "c"])
+    yield field
+    for board in field.boards.values():
+        board.kill()
+
+
+def gathered(field, strategy, **terms):
+    orchestrator = field.orchestrator(strategy, **terms)
+    orchestrator.gather()
+    return orchestrator, orchestrator.fleet(orchestrator.facts())
+
+
+def test_the_fleet_is_who_says_hello(field):
+    _, fleet = gathered(field, Everybody())
+    assert fleet.names == ("a", "b", "c")
+    assert [(member.samples, member.batches) for member in fleet.members] == [(4, 2)] * 3
+
+
+def test_too_few_devices_are_a_plain_sentence(field):
+    orchestrator = field.orchestrator(Everybody(), devices=5, minimum_devices=4)
+    with pytest.raises(FleetError, match=r"3 of 5 devices came within 5 s; at least 4 are needed"):
+        orchestrator.gather()
+
+
+def test_the_hub_learns_in_a_fixed_order_however_frames_arrive(tmp_path):
+    field = Field(tmp_path, ["a", "b", "c"])
+    field.broker.__init__(delays=(0, 3, 1, 0, 2))
+    field.link.open()
+    for board in field.boards.values():
+        board.link.open()
+    strategy = Everybody(Order(kind="forward", first_step=0, steps=2, send=(0, 1)))
+    orchestrator, fleet = gathered(field, strategy)
+    state, learned = orchestrator.train([], fleet, 0)
+    assert state == [(0, step, name) for step in (0, 1) for name in "abc"]
+    assert learned.selected == {"a": 2, "b": 2, "c": 2}
+    assert learned.samples == 12
+    for board in field.boards.values():
+        board.kill()
+
+
+def test_gradients_go_down_and_the_devices_learn_from_them(field):
+    strategy = Everybody(Order(kind="exchange", first_step=0, steps=1, send=(0,), give_state=True))
+    orchestrator, fleet = gathered(field, strategy)
+    orchestrator.train([], fleet, 0)
+    # The gradient is 1 everywhere: w - lr·Σx over the batch's two rows, lr = 0.01
+    for name in "abc":
+        np.testing.assert_allclose(strategy.states[name]["scale.weight"], [1 - 0.04, 1 - 0.04], rtol=1e-6)
+
+
+def test_accuracy_is_counted_over_each_devices_own_test_samples(field):
+    orchestrator, _ = gathered(field, Everybody())
+    assert orchestrator.evaluate([], 0) == {"a": 1.0, "b": 1.0, "c": 1.0}
+
+
+def test_evaluation_bytes_stand_apart(field):
+    orchestrator, fleet = gathered(field, Everybody())
+    orchestrator.train([], fleet, 0)
+    before = field.devices.known["a"].totals
+    assert before["evaluation_sent"] == 0
+    orchestrator.evaluate([], 0)
+    after = field.devices.known["a"].totals
+    assert after["evaluation_sent"] > 4 * 2 * 4
+    assert after["paper_bytes"] == before["paper_bytes"]
+
+
+def test_a_stuck_device_is_left_behind_at_the_deadline(field):
+    strategy = Everybody()
+    orchestrator, fleet = gathered(field, strategy, turn_seconds=5.0)
+    field.boards["b"].stuck = True
+    began = field.now
+    state, learned = orchestrator.train([], fleet, 0)
+    assert field.now - began == pytest.approx(5.0, abs=0.3)
+    assert state == [(0, 0, "a"), (0, 0, "c")]
+    assert learned.late == {"b"}
+    assert set(strategy.reports) == {"a", "c"}
+
+
+def test_what_comes_late_is_counted_and_not_learned(field):
+    orchestrator, fleet = gathered(field, Everybody(), turn_seconds=5.0)
+    field.boards["b"].stuck = True
+    state, _ = orchestrator.train([], fleet, 0)
+    field.boards["b"].stuck = False
+    state, _ = orchestrator.train(state, fleet, 1)
+    assert [entry for entry in state if entry[2] == "b"] == [(1, 0, "b")]
+    assert sum(field.devices.known["b"].refused.values()) >= 1
+
+
+def test_a_device_that_is_gone_is_waited_for_no_longer_than_the_grace(field):
+    orchestrator, fleet = gathered(field, Everybody())
+    field.boards["b"].stuck = True
+    began = field.now
+    field.events.append(lambda: field.boards["b"].link.break_off() if field.now > began + 1 else None)
+    _, learned = orchestrator.train([], fleet, 0)
+    assert learned.late == {"b"}
+    assert field.now - began < 5
+
+
+def test_a_killed_device_comes_back_in_the_same_turn_and_finishes_it(field):
+    orchestrator, fleet = gathered(field, Everybody(), grace_seconds=10.0)
+    board = field.boards["b"]
+    board.stuck = True
+    began = field.now
+
+    def restart():
+        if field.now > began + 1 and board.stuck:
+            board.kill()
+            board.start()
+            board.stuck = False
+
+    field.events.append(restart)
+    state, learned = orchestrator.train([], fleet, 0)
+    assert learned.late == set()
+    assert state == [(0, 0, "a"), (0, 0, "b"), (0, 0, "c")]
+
+
+def test_an_absent_device_is_not_asked_and_takes_part_again_when_it_is_back(field):
+    strategy = Everybody()
+    orchestrator, fleet = gathered(field, strategy)
+    field.boards["b"].link.break_off()
+    state, _ = orchestrator.train([], fleet, 0)
+    field.boards["b"].kill()
+    field.boards["b"].start()
+    orchestrator.present(fleet)
+    for _ in range(10):
+        orchestrator._pump()
+    orchestrator.train(state, fleet, 1)
+    assert strategy.turns == [["a", "c"], ["a", "b", "c"]]
+
+
+def test_with_too_few_devices_the_round_waits(field):
+    strategy = Everybody()
+    orchestrator, fleet = gathered(field, strategy, minimum_devices=3)
+    field.boards["b"].link.break_off()
+    gone = field.now
+
+    def back():
+        if field.now > gone + 30 and not field.boards["b"].link.connected:
+            field.boards["b"].kill()
+            field.boards["b"].start()
+
+    field.events.append(back)
+    orchestrator.train([], fleet, 0)
+    assert field.now > gone + 30
+    assert strategy.turns == [["a", "b", "c"]]
+
+
+class Impostor:
+    """Speaks the protocol by hand, as a device that is not ours might."""
+
+    def __init__(self, field, name, **hello):
+        self.field, self.name, self.inbox = field, name, []
+        self.link = MemoryLink(field.broker, f"{name}-impostor", subscriptions=(topics.down(FLEET, name),))
+        self.link.open()
+        self.delivery = Delivery(epoch=2_000_000_000, instance=5)
+        values = {"name": name, "instance": 5, "bundle": field.id, "samples": 4, "test_samples": 0}
+        self.say(Hello(**values | {"facts": {"outbox": "another"}} | hello))
+        field.events.append(self.turn)
+
+    def say(self, message):
+        self.delivery.send(messages.pack(message))
+
+    def turn(self):
+        for event in self.link.poll(0):
+            if hasattr(event, "payload"):
+                for item in self.delivery.receive(event.payload, self.field.now):
+                    self.inbox.append(messages.unpack(item.payload))
+                    self.delivery.confirm(item.number)
+        for frame in self.delivery.poll(self.field.now):
+            self.link.publish(topics.up(FLEET, self.name), frame)
+
+
+def test_a_second_device_of_the_same_name_is_refused_and_the_first_goes_on(field):
+    orchestrator, fleet = gathered(field, Everybody())
+    impostor = Impostor(field, "b")
+    for _ in range(20):
+        orchestrator._pump()
+    refusals = [message for message in impostor.inbox if isinstance(message, messages.Refusal)]
+    assert [(refusal.fatal, refusal.instance) for refusal in refusals] == [(True, 5)]
+    assert "another device named 'b' is online" in refusals[0].reason
+    field.events.clear()
+    state, learned = orchestrator.train([], fleet, 0)
+    assert learned.late == set()
+    assert len(state) == 3
+
+
+def test_a_device_with_another_bundle_is_told_which_one_to_install(field):
+    impostor = Impostor(field, "d", bundle="ab" * 32)
+    orchestrator = field.orchestrator(Everybody())
+    orchestrator.gather()
+    for _ in range(20):
+        orchestrator._pump()
+    (refusal,) = (message for message in impostor.inbox if isinstance(message, messages.Refusal))
+    assert f"has bundle abababab, this run uses {field.id[:8]}" in refusal.reason
+    assert "d" not in field.devices.online()
+
+
+@pytest.mark.parametrize(
+    ("smashed", "labels", "sentence"),
+    [
+        (np.ones((1, 3), np.float32), [0], "activation of shape (1, 3), wanted (1, 2)"),
+        (np.ones((1, 2), np.float32), [2], "label outside 0 to 1"),
+        (np.ones((1, 2), np.float32), [-1], "label outside 0 to 1"),
+    ],
+)
+def test_an_activation_that_does_not_fit_is_refused_and_the_round_goes_on(field, smashed, labels, sentence):
+    impostor = Impostor(field, "d")
+    orchestrator, fleet = gathered(field, Everybody(), devices=4)
+    tag = bytes.fromhex(field.id[:8])
+
+    def answer():
+        for order in [message for message in impostor.inbox if isinstance(message, messages.Order)]:
+            impostor.inbox.remove(order)
+            impostor.say(Activation(tag, order.order, 0, 0, "train", smashed, np.array(labels)))
+            impostor.say(Report(order.order, 0, {}))
+
+    field.events.append(answer)
+    state, learned = orchestrator.train([], fleet, 0)
+    assert [entry[2] for entry in state] == ["a", "b", "c"]
+    assert learned.late == {"d"}
+    assert field.devices.known["d"].refused[sentence] == 1
+
+
+def test_garbage_is_counted_by_device_and_strangers_apart(field):
+    orchestrator, fleet = gathered(field, Everybody())
+    stranger = MemoryLink(field.broker, "stranger")
+    stranger.open()
+    stranger.publish(topics.up(FLEET, "a"), b"garbage that is no frame")
+    stranger.publish(f"cutlayer/{FLEET}/bad name!/up", b"x")
+    stranger.publish(topics.status(FLEET, "a"), b"not json")
+    state, _ = orchestrator.train([], fleet, 0)
+    assert len(state) == 3
+    assert sum(field.devices.known["a"].refused.values()) == 2
+    assert sum(field.devices.strangers.values()) == 1
