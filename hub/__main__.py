@@ -116,7 +116,8 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     add("--mode", choices=("ours", "paper"), default="ours", help="options of adasplit: ours, or the paper's exactly")
     add("--set", type=_setting, action="append", default=[], metavar="OPTION=VALUE", help="an option of the strategy")
     add("--dataset", default="wearables", help="wearables, digits, idx, cifar or package.module:function")
-    add("--windows", choices=("scarce", "all"), default="scarce", help="five labelled windows of each class, or all")
+    windows = "labelled windows: five of each class in a row (scarce), five spread over the time (spread), or all"
+    add("--windows", choices=("scarce", "spread", "all"), default="scarce", help=windows)
     add("--new-wearers", type=int, default=0, help="wearers left out of training and only tested (0)")
     add("--classes-per-device", type=_positive, help="classes a device has, for idx and cifar")
     add("--data", type=Path, help="folder with IDX or CIFAR files")

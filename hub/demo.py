@@ -39,7 +39,7 @@ class Task:
     model: str
     cut: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    rounds: Mapping[str, int] = field(default_factory=lambda: {"scarce": 40, "all": 20})
+    rounds: Mapping[str, int] = field(default_factory=lambda: {"scarce": 40, "spread": 40, "all": 20})
 
 
 ROUNDS = 20
@@ -71,7 +71,7 @@ class Wish:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the strategy by name."""
     dataset: str = "wearables"
-    windows: Literal["scarce", "all"] = "scarce"
+    windows: Literal["scarce", "spread", "all"] = "scarce"
     new_wearers: int = 0
     classes_per_device: int | None = None
     data: Path | None = None

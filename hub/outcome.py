@@ -5,9 +5,10 @@ and rounds; and the last recorded split-learning run on the same task, marked as
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -46,9 +47,7 @@ def show(folder: Path) -> None:
         print(render(found, 80, budgets))
 
 
-def record_local_only(
-    folder: Path, federation: Federation, bundle: Path, rounds: int, batch: int, seed: int
-) -> None:
+def record_local_only(folder: Path, federation: Federation, bundle: Path, rounds: int, batch: int, seed: int) -> None:
     """Train each device alone, with the run's model, data and rounds, and add the row to the run's metrics."""
     half = load_hub_bundle(bundle)
     data = {name: (share.x_train, share.y_train, share.x_test, share.y_test) for name, share in federation.items()}
@@ -65,7 +64,7 @@ def record_local_only(
             evaluation_bytes=0,
             paper_bytes=0,
             reference="trained in this process: each device alone with the whole model, no network",
-            missing={name: "this row ran in one process, not on devices" for name in _OF_DEVICES},
+            missing=dict.fromkeys(_OF_DEVICES, "this row ran in one process, not on devices"),
         ),
     )
 
@@ -79,20 +78,33 @@ def record_recorded(folder: Path, results: Path) -> None:
         reason = f"no split-learning run on this task is recorded in {results.name}"
         row = Row(method="split learning", reference=reason, missing=dict.fromkeys(_ALL, reason))
     else:
-        row = Row.from_record({**found, "method": "split learning", "reference": f"recorded {found['date']}"})
+        row = Row.from_record(
+            {
+                **found,
+                "method": "split learning",
+                "reference": f"recorded {found['date']}, mean of {found['seeds']} seeds",
+            }
+        )
     _append(folder, row)
 
 
 def _last_recorded(path: Path, task: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Mean over the seeds of the last recorded run that has split learning on this task; see benchmarks/README.md."""
     if not path.exists():
         return None
-    records: Iterable[dict[str, Any]] = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    fitting = [
-        record
-        for record in records
-        if record.get("method") == RECORDED and all(record.get(name) == value for name, value in task.items())
-    ]
-    return fitting[-1] if fitting else None
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    dates = {line["run"]: line["date"] for line in lines if "date" in line}
+    fitting = [line for line in lines if _fits(line.get("row", {}), task)]
+    if not fitting:
+        return None
+    last = fitting[-1]["run"]
+    rows = [line["row"] for line in fitting if line["run"] == last]
+    means = {key: fmean(row[key] for row in rows) for key, value in rows[0].items() if isinstance(value, float | int)}
+    return {**rows[0], **means, "date": dates[last], "seeds": len(rows)}
+
+
+def _fits(row: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
+    return row.get("method") == RECORDED and all(row.get(name) == value for name, value in task.items())
 
 
 def _append(folder: Path, row: Row) -> None:
@@ -101,5 +113,12 @@ def _append(folder: Path, row: Row) -> None:
 
 
 _OF_DEVICES = ("c3", "client_flops", "total_flops", "peak_rss_bytes", "cpu_seconds", "joules", "seconds")
-_ALL = ("accuracy_last", "accuracy_max", "sent_bytes", "received_bytes", "evaluation_bytes", "paper_bytes", *_OF_DEVICES)
-
+_ALL = (
+    "accuracy_last",
+    "accuracy_max",
+    "sent_bytes",
+    "received_bytes",
+    "evaluation_bytes",
+    "paper_bytes",
+    *_OF_DEVICES,
+)

@@ -29,7 +29,7 @@ from hub.drawing import (
     svg_of,
 )
 from hub.runlog import Record, RunLog
-from hub.summary import Row, moved, training_sent
+from hub.summary import Row, evaluation, moved, training_received, training_sent
 from hub.table import unit_of
 
 MOST_LINES = 24
@@ -37,7 +37,7 @@ MOST_LINES = 24
 
 
 def accuracy_over_rounds(log: RunLog) -> str | None:
-    """Mean accuracy by round, each device's own thinly behind it, the recorded references as dashed lines."""
+    """Mean accuracy by round, each device's own thinly behind it, the references as dashed lines."""
     evaluated = [r for r in log.rounds if r.get("accuracy") is not None]
     if not evaluated:
         return None
@@ -60,7 +60,7 @@ def accuracy_over_rounds(log: RunLog) -> str | None:
                 color=colour,
                 lw=1.4,
                 ls=DASHES,
-                label=f"{row.method} (recorded earlier)",
+                label=f"{row.method} (reference)",
             )
         axes.set(ylim=(0, 100), ylabel="accuracy, %")
         rounds_axis(axes, log)
@@ -101,14 +101,12 @@ def accuracy_over_bytes(log: RunLog) -> str | None:
                     marker=marker,
                     ms=7,
                     ls="",
-                    label=f"{row.method} (recorded earlier)",
+                    label=f"{row.method} (reference)",
                     clip_on=False,
                     zorder=4,
                 )
             elif where == 0:
-                axes.axhline(
-                    accuracy, color=colour, lw=1.4, ls=DASHES, label=f"{row.method} (recorded earlier, no bytes)"
-                )
+                axes.axhline(accuracy, color=colour, lw=1.4, ls=DASHES, label=f"{row.method} (reference, no bytes)")
         bytes_axis(axes, largest / size, points[-1][0] / size)
         axes.set(ylim=(0, 100), ylabel="accuracy, %", xlabel=f"sent and received for training, {unit} a device")
         legend(axes)
@@ -238,14 +236,14 @@ def memory(log: RunLog) -> str | None:
     return _dots(log, "peak_rss_bytes", 2**20, "peak resident memory, MiB", "memory")
 
 
-KINDS = ("training, sent", "evaluation, sent", "sent again by TCP", "received")
+KINDS = ("training, sent", "evaluation", "sent again by TCP", "training, received")
 
 
 def _kinds(record: Record) -> list[float | None]:
     """Bytes by kind; what TCP sent again is taken out of training, though some of it may have been evaluation's."""
     sent, again = training_sent(record), record.get("socket_retransmitted")
     first = None if sent is None else max(0.0, sent - (again or 0))
-    return [first, record.get("evaluation_sent"), again, record.get("socket_received")]
+    return [first, evaluation(record), again, training_received(record)]
 
 
 def _of_kind(kind: int) -> Callable[[Record], float | None]:
@@ -253,7 +251,7 @@ def _of_kind(kind: int) -> Callable[[Record], float | None]:
 
 
 def _moved(record: Record) -> float | None:
-    sent, received = training_sent(record), record.get("socket_received")
+    sent, received = training_sent(record), training_received(record)
     return None if sent is None or received is None else sent + received
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from hub.plots import PLOTS
 from hub.runlog import Record, RunLog, read_run
-from hub.summary import Budgets, Row, moved, training_sent
+from hub.summary import Budgets, Row, evaluation, moved, training_received, training_sent
 from hub.table import MISSING, figure, human, lay_out, unit_of
 
 NAME = "report.html"
@@ -92,7 +92,7 @@ def _figure(log: RunLog, name: str, heading: str, caption: str) -> Markup:
 
 
 def _title(log: RunLog) -> str:
-    return f"{log.row.method} on {log.run.get('dataset', 'unknown data')}, {_count(log.run.get('devices', len(log.devices)), 'device')}"
+    return f"{log.row.method} on {log.run.get('dataset', 'unknown data')}, {_count(log.size, 'device')}"
 
 
 def _dated(log: RunLog) -> str:
@@ -115,7 +115,7 @@ def _summary(log: RunLog, rows: list[Row]) -> str:
     local = sum(r.get("phase") == "local" for r in log.rounds)
     phases = f" ({local} of them local, without the hub)" if local else ""
     sentences = [
-        f"{_count(log.run.get('devices', len(log.devices)), 'device')} trained one model together with {own.method} for {_count(len(log.rounds), 'round')}{phases}, which took {_duration(own.seconds)}."
+        f"{_count(log.size, 'device')} trained one model together with {own.method} for {_count(len(log.rounds), 'round')}{phases}, which took {_duration(own.seconds)}."
     ]
     if own.accuracy_last is not None and own.accuracy_max is not None:
         sentences.append(
@@ -132,9 +132,9 @@ def _summary(log: RunLog, rows: list[Row]) -> str:
 
 
 def _against(own: Row, other: Row) -> str:
-    """How a run stands to a recorded one, in a sentence."""
+    """How a run stands to a reference, in a sentence."""
     points = 100 * ((own.accuracy_last or 0) - (other.accuracy_last or 0))
-    text = f"{other.method[:1].upper()}{other.method[1:]}, recorded earlier, reached {_percent(other.accuracy_last)}: this run is {abs(points):.1f} points {'above' if points >= 0 else 'below'} it"
+    text = f"{other.method[:1].upper()}{other.method[1:]}, for reference, reached {_percent(other.accuracy_last)}: this run is {abs(points):.1f} points {'above' if points >= 0 else 'below'} it"
     mine, theirs = moved(own), moved(other)
     if mine and theirs:
         text += (
@@ -192,8 +192,8 @@ FLEET: tuple[tuple[str, str, Callable[[Record], float | None]], ...] = (
     ("steps", "count", lambda record: record.get("steps")),
     ("step", "times", lambda record: record.get("step_seconds")),
     ("sent", "bytes", training_sent),
-    ("eval.", "bytes", lambda record: record.get("evaluation_sent")),
-    ("received", "bytes", lambda record: record.get("socket_received")),
+    ("eval.", "bytes", evaluation),
+    ("received", "bytes", training_received),
     ("sent again", "bytes", lambda record: record.get("socket_retransmitted")),
     ("paper", "bytes", lambda record: record.get("paper_bytes")),
     ("compute", "flops", lambda record: record.get("flops")),

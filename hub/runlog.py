@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hub.summary import Budgets, Row, budgets_of, latest_of_devices, score, summarise
+from hub.summary import Budgets, Row, budgets_of, fleet_size, latest_of_devices, score, summarise
 
 METRICS = "metrics.jsonl"
 
@@ -22,12 +22,17 @@ class RunLog:
     devices: Mapping[str, tuple[Record, ...]]
     """By the device's name, in the order of names."""
     refusals: Mapping[str, Mapping[str, int]]
-    """Counts by what was refused, for each device and the hub; the last record of each, for they count the whole run."""
+    """Counts by what was refused, for each device and the hub; the last record of each, for they count the whole run; a device's own record may hold them, too."""
     row: Row
     references: tuple[Row, ...]
     configuration: Mapping[str, str]
-    """The texts of the folder's configuration files, by file name."""
+    """The texts of the folder's TOML files, by file name."""
     damaged_lines: int
+
+    @property
+    def size(self) -> int:
+        """How many devices the run had."""
+        return fleet_size(self.run) or len(self.devices)
 
     @property
     def latest(self) -> dict[str, Record]:
@@ -71,10 +76,10 @@ def read_run(folder: Path) -> RunLog:
         run=by_kind["run"][0],
         rounds=tuple(by_kind.get("round", ())),
         devices={name: tuple(r for r in by_kind["device"] if r["device"] == name) for name in names},
-        refusals=_refusals(by_kind.get("refusal", [])),
+        refusals=_refusals(by_kind.get("refusal", []), latest_of_devices(records)),
         row=row,
         references=tuple(Row.from_record(record) for record in by_kind.get("reference", ())),
-        configuration={p.name: p.read_text("utf-8", errors="replace") for p in sorted(folder.glob("config.*"))},
+        configuration={p.name: p.read_text("utf-8", errors="replace") for p in sorted(folder.glob("*.toml"))},
         damaged_lines=sum(1 for line in lines if line.strip()) - len(records),
     )
 
@@ -94,10 +99,11 @@ def _by_kind(records: list[Record]) -> dict[str, list[Record]]:
     return kinds
 
 
-def _refusals(records: list[Record]) -> dict[str, dict[str, int]]:
-    last = {str(record.get("device") or "hub"): record for record in records}
+def _refusals(records: list[Record], devices: Mapping[str, Record]) -> dict[str, dict[str, int]]:
+    last = {name: record.get("refused") or {} for name, record in devices.items()}
+    last.update({str(record.get("device") or "hub"): record for record in records})
     counts = {
-        who: {k: v for k, v in record.items() if isinstance(v, int) and k != "round" and v}
-        for who, record in last.items()
+        who: {k: v for k, v in found.items() if isinstance(v, int) and k != "round" and v}
+        for who, found in last.items()
     }
     return {who: count for who, count in sorted(counts.items()) if count}

@@ -82,8 +82,8 @@ def summarise(records: Iterable[Mapping[str, Any]]) -> Row:
         "accuracy_last": accuracies[-1] if accuracies else None,
         "accuracy_max": max(accuracies, default=None),
         "sent_bytes": _mean([training_sent(d) for d in devices]),
-        "received_bytes": _mean([d.get("socket_received") for d in devices]),
-        "evaluation_bytes": _mean([d.get("evaluation_sent") for d in devices]),
+        "received_bytes": _mean([training_received(d) for d in devices]),
+        "evaluation_bytes": _mean([evaluation(d) for d in devices]),
         "paper_bytes": _mean([d.get("paper_bytes") for d in devices]),
         "client_flops": _mean([d.get("flops") for d in devices]),
         "total_flops": _total_flops(devices, rounds),
@@ -115,6 +115,24 @@ def training_sent(device: Mapping[str, Any]) -> float | None:
     """Bytes a device sent for training: what the socket sent, less what evaluation sent over it."""
     sent, evaluation = device.get("socket_sent"), device.get("evaluation_sent")
     return None if sent is None else sent - (evaluation or 0)
+
+
+def training_received(device: Mapping[str, Any]) -> float | None:
+    """Bytes a device received for training: what the socket received, less what came for evaluation."""
+    received = device.get("socket_received")
+    return None if received is None else received - (device.get("evaluation_received") or 0)
+
+
+def evaluation(device: Mapping[str, Any]) -> float | None:
+    """Bytes a device sent and received for evaluation."""
+    sent = device.get("evaluation_sent")
+    return None if sent is None else sent + (device.get("evaluation_received") or 0)
+
+
+def fleet_size(run: Mapping[str, Any]) -> int | None:
+    """How many devices a run has, written down as a number or as their names."""
+    devices = run.get("devices")
+    return len(devices) if isinstance(devices, list | tuple) else devices
 
 
 def c3_score(accuracy: float, sent_and_received: float, flops: float, budgets: Budgets) -> float | None:
@@ -165,7 +183,7 @@ def _scored(row: Row, budgets: Budgets) -> Row:
         if value is None
     ]
     if row.accuracy_last is None or flow is None or row.client_flops is None:
-        return replace(row, c3=None, missing={**row.missing, "c3": f"not known without {' and '.join(lacking)}"})
+        return replace(row, c3=None, missing={"c3": f"not known without {' and '.join(lacking)}", **row.missing})
     value = c3_score(row.accuracy_last, flow, row.client_flops, budgets)
     return replace(
         row,
@@ -193,7 +211,7 @@ def _reason(name: str, devices: Sequence[Mapping[str, Any]], run: Mapping[str, A
     if name == "total_flops":
         return "the hub's operations were not counted"
     silent = len({str(d["device"]) for d in devices if d.get(_RECORDED_AS.get(name, name)) is None})
-    return f"{silent} of {run.get('devices', len(devices))} devices did not report it" if silent else "not recorded"
+    return f"{silent} of {fleet_size(run) or len(devices)} devices did not report it" if silent else "not recorded"
 
 
 _RECORDED_AS = {
@@ -204,15 +222,20 @@ _RECORDED_AS = {
 }
 
 
+def _trust(energy_class: str) -> int:
+    """How far a class of energy is to be trusted; one nobody knows, least."""
+    return CLASSES_OF_ENERGY.index(energy_class) if energy_class in CLASSES_OF_ENERGY else -1
+
+
 def _energy(devices: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Mean energy a device where all devices know theirs; its class is the least trustworthy among them."""
     parts = {name: device.get("energy") or {} for name, device in devices.items()}
     known = [part for part in parts.values() if part.get("joules") is not None]
     if known and len(known) == len(parts):
-        classes = [part["class"] for part in known]
+        classes = [str(part.get("class") or part.get("kind")) for part in known]
         return {
             "joules": fmean(part["joules"] for part in known),
-            "energy_class": min(classes, key=CLASSES_OF_ENERGY.index),
+            "energy_class": min(classes, key=_trust),
             "energy_source": ", ".join(sorted({str(part["source"]) for part in known})),
         }
     reasons = sorted(

@@ -1,6 +1,6 @@
 """The result table as text: one line a method, as many blocks as the width asks for, and a legend that says how each figure was obtained.
 
-A figure that is missing prints as a dash with a footnote that gives the reason; it is never 0. Rows that were not measured in this run carry a dagger and their source.
+A figure that is missing prints as a dash with a footnote that gives the reason; it is never 0. Reference rows, which this run's devices did not measure, carry a dagger and their source.
 """
 
 import math
@@ -76,13 +76,15 @@ COLUMNS = (
         "network, a device",
         "a device's bytes on the socket with MQTT, TLS and resends, evaluation left out",
     ),
-    Column("received_bytes", "recv.", "bytes", "network, a device", "a device's bytes on the socket"),
+    Column(
+        "received_bytes", "recv.", "bytes", "network, a device", "a device's bytes on the socket, evaluation left out"
+    ),
     Column(
         "evaluation_bytes",
         "eval.",
         "bytes",
         "network, a device",
-        "a device's bytes sent for evaluation, counted by the device as it sent them",
+        "a device's bytes sent and received for evaluation, told apart by the device",
     ),
     Column(
         "paper_bytes",
@@ -129,7 +131,8 @@ class Sheet:
 
 
 def lay_out(rows: Sequence[Row], width: int = 80, budgets: Budgets | None = None) -> Sheet:
-    """Choose units, texts and footnotes for a table of at most `width` characters a line."""
+    """Choose units, texts and footnotes for a table of at most `width` characters a line; with `budgets`, the C3-Scores are worked out first."""
+    rows = rows if budgets is None else score(rows, budgets)
     reasons = _reasons(rows)
     across = max(1, (width - NAME_WIDTH) // CELL_WIDTH)
     names = tuple(row.method + (f" {RECORDED}" if row.reference else "") for row in rows)
@@ -151,7 +154,7 @@ def render(rows: Sequence[Row], width: int = 80, budgets: Budgets | None = None)
 
 
 def rich_table(rows: Sequence[Row], width: int = 80, budgets: Budgets | None = None) -> Group:
-    """The same table for a terminal: what was measured in this run stands out, what was recorded earlier is dim."""
+    """The same table for a terminal: what this run measured stands out, the reference rows are dim."""
     sheet = lay_out(rows, width, budgets)
     parts: list[Table | Text] = []
     for block in sheet.blocks:
@@ -244,7 +247,8 @@ def _how(column: Column, rows: Sequence[Row], budgets: Budgets | None) -> str:
     if column.field in {"sent_bytes", "received_bytes"}:
         sources = sorted({row.bytes_source for row in rows if row.bytes_source})
         counted = [
-            "counted by the kernel (TCP_INFO)" if source == "TCP_INFO" else f"counted by {source}" for source in sources
+            "counted by the kernel (TCP_INFO)" if source.endswith("TCP_INFO") else f"counted by {source}"
+            for source in sources
         ]
         return f"{' and '.join(counted) or 'not counted'}: {column.how}"
     if column.field == "joules":
@@ -263,7 +267,7 @@ def _notes(rows: Sequence[Row], reasons: dict[str, str]) -> tuple[tuple[str, str
         if row.reference:
             sources.setdefault(row.reference, []).append(row.method)
     recorded = [
-        (RECORDED, f"recorded earlier, not in this run: {', '.join(names)} ({source})")
+        (RECORDED, f"for reference, not from this run's devices: {', '.join(names)} ({source})")
         for source, names in sources.items()
     ]
     return (*recorded, *missing, *((row.method, row.note) for row in rows if row.note))

@@ -28,7 +28,7 @@ SOURCES = {
 def split(
     name: str,
     devices: int,
-    windows: Literal["scarce", "all"],
+    windows: Literal["scarce", "spread", "all"],
     seed: int,
     folder: Path | None,
     new_wearers: int = 0,
@@ -39,7 +39,8 @@ def split(
     Args:
         name: a key of `SOURCES`, or a user's own `package.module:function`.
         devices: how many devices train.
-        windows: `scarce` leaves every device five labelled samples of each class, `all` leaves it everything.
+        windows: `scarce` leaves every device five labelled samples of each class, in a row where samples lie in time; `spread` takes them
+            from all of the training time; `all` leaves everything.
         seed: the same seed gives the same shares, byte for byte.
         folder: where the files lie, for the sources that read the user's disk.
         new_wearers: devices that take no part in training and are only tested (`Federation.unseen`).
@@ -53,8 +54,8 @@ def split(
     """
     if devices < 1:
         raise DatasetError(f"{devices} devices were asked for; at least 1 is needed")
-    if windows not in ("scarce", "all"):
-        raise DatasetError(f"windows is {windows!r}; it must be 'scarce' or 'all'")
+    if windows not in ("scarce", "spread", "all"):
+        raise DatasetError(f"windows is {windows!r}; it must be 'scarce', 'spread' or 'all'")
     if new_wearers < 0:
         raise DatasetError(f"{new_wearers} new wearers were asked for; it must be 0 or more")
     source = _source(name)

@@ -22,7 +22,7 @@ class Request:
 
     name: str
     devices: int
-    windows: Literal["scarce", "all"]
+    windows: Literal["scarce", "spread", "all"]
     seed: int
     folder: Path | None = None
     new_wearers: int = 0

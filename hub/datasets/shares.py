@@ -48,7 +48,7 @@ def share(
     held = _classes_of(request, len(class_names), rng)
     train_parts = deal(train[1], held, rng)
     test_parts = deal(test[1], held, rng)
-    if request.windows == "scarce":
+    if request.windows != "all":
         train_parts = [_first_of_each(train[1], part) for part in train_parts]
     shares = {
         f"device-{i + 1:02d}": DeviceData(train[0][a], train[1][a], test[0][b], test[1][b])
@@ -101,5 +101,5 @@ def _how(request: Request) -> str:
     classes = (
         "all classes alike" if request.classes_per_device is None else f"{request.classes_per_device} classes each"
     )
-    amount = f", {SCARCE} labelled samples of each class a device" if request.windows == "scarce" else ""
+    amount = f", {SCARCE} labelled samples of each class a device" if request.windows != "all" else ""
     return f"Dealt to {request.devices} devices, {classes}{amount}; seed {request.seed}."

@@ -10,7 +10,7 @@ import pytest
 
 from hub.datasets import DatasetError, DeviceData, Federation, split, write_device_file
 from hub.datasets.cifar import DEVIATION, MEAN, RECORD_BYTES
-from hub.datasets.wearables import STRIDE, WINDOW, _load, divide, label_few, windows_of
+from hub.datasets.wearables import STRIDE, WINDOW, _load, divide, label_spread, label_stretch, windows_of
 
 
 def digest(federation):
@@ -81,9 +81,18 @@ def test_five_labelled_windows_of_each_exercise():
     assert sum(len(federation[f"wearer-{i:02d}"].y_test) for i in range(1, 6)) == 399
 
 
-def test_labelled_windows_are_spread_over_the_training_time():
+def test_labelled_windows_are_a_stretch_of_six_seconds_in_one_recording():
     train, _ = windows_of(_load(), 1)
-    few = label_few(train, np.random.default_rng(0))
+    few = label_stretch(train, np.random.default_rng(0))
+    for exercise in range(7):
+        mine = [w for w in few if w.exercise == exercise]
+        assert len({w.recording for w in mine}) == 1
+        assert [w.start - mine[0].start for w in mine] == [0, 50, 100, 150, 200]
+
+
+def test_spread_windows_are_spread_over_the_training_time():
+    train, _ = windows_of(_load(), 1)
+    few = label_spread(train, np.random.default_rng(0))
     for exercise in range(7):
         mine = [w for w in train if w.exercise == exercise]
         places = sorted(mine.index(w) / len(mine) for w in few if w.exercise == exercise)

@@ -103,7 +103,7 @@ def test_the_summary_says_what_happened_in_plain_words(folder):
     assert "right on 60.0 %" in text
     assert "(from 50.0 % on bed-1 to 70.0 % on bed-2)" in text
     assert (
-        "Split learning, recorded earlier, reached 70.0 %: this run is 10.0 points below it and moved 8.8 times fewer bytes."
+        "Split learning, for reference, reached 70.0 %: this run is 10.0 points below it and moved 8.8 times fewer bytes."
         in text
     )
 
@@ -176,3 +176,14 @@ def test_folders_that_are_no_runs(tmp_path):
     with pytest.raises(ValueError, match="no 'run' record"):
         write_report(write(tmp_path, tiny_run()[1:]))
     assert not (tmp_path / "report.html").exists()
+
+
+def test_refusals_in_a_devices_own_record_count_too(tmp_path):
+    records = [
+        {**RUN, "devices": ["bed-1"]},
+        device("bed-1", 1, refused={"late activation": 2}),
+        fleet_round(1, "local", None),
+    ]
+    text = page_of(write(tmp_path, records))
+    assert ["bed-1", "0", "2 late activation"] in Page(text).rows
+    assert "adasplit on wearables, 1 device<" in text

@@ -96,3 +96,26 @@ def test_a_row_without_bytes_has_no_score_and_says_why():
     assert first.c3 == pytest.approx(0.5 * math.exp(-2 / 8))
     assert second.c3 is None
     assert second.missing["c3"] == "not known without bytes"
+
+
+def test_what_evaluation_received_is_not_trainings():
+    row = summarise([RUN, device("bed-1", 1, evaluation_received=40)])
+    assert row.received_bytes == 60
+    assert row.evaluation_bytes == 240
+
+
+def test_devices_may_be_written_down_by_name():
+    named = {**RUN, "devices": ["bed-1", "bed-2", "bed-3"]}
+    row = summarise([named, device("bed-1", 1), device("bed-2", 1, flops=None)])
+    assert row.missing["client_flops"] == "1 of 3 devices did not report it"
+
+
+def test_a_class_of_energy_nobody_knows_is_trusted_least():
+    energies = [{"joules": 1.0, "kind": kind, "source": kind, "reason": None} for kind in ("metered", "guessed")]
+    row = summarise([RUN, device("bed-1", 1, energy=energies[0]), device("bed-2", 1, energy=energies[1])])
+    assert row.energy_class == "guessed"
+
+
+def test_a_reason_given_with_a_row_stays():
+    row = Row("a", 0.5, sent_bytes=0, received_bytes=0, missing={"c3": "ran in one process"})
+    assert score([row], budgets_of([row], None))[0].missing["c3"] == "ran in one process"

@@ -37,7 +37,7 @@ def test_missing_is_a_dash_with_a_footnote(rows):
 
 def test_recorded_rows_are_marked_with_their_source(rows):
     text = " ".join(render(rows, 80).split())
-    assert "† recorded earlier, not in this run: split learning (benchmarks/results/adasplit.jsonl)" in text
+    assert "† for reference, not from this run's devices: split learning (benchmarks/results/adasplit.jsonl)" in text
     assert "adasplit †" not in text
 
 
@@ -95,3 +95,9 @@ def test_human_units():
     assert human(61 * 2**20, "memory") == "61.0 MiB"
     assert human(0, "bytes") == "0 B"
     assert human(None, "joules") == MISSING
+
+
+def test_budgets_bring_the_scores_with_them():
+    row = Row("a", 0.5, sent_bytes=10, received_bytes=0, client_flops=7)
+    assert line_of(render([row], 80, budgets_of([row], None)), "a ")[2] == "0.389"  # 0.5 exp(-2/8)
+    assert line_of(render([row], 80), "a ")[2] == f"{MISSING}¹"

@@ -1,0 +1,258 @@
+"""How accurate are AdaSplit's boards on the demo's task, and what do they send for it?
+
+Every row but the references is a whole run of the demo: device processes, the wire, an embedded broker. Bytes are the
+kernel's count of the device's socket, mean over the devices. Accuracy is the unweighted mean over the wearers, each on
+their own later windows, after the last round and at its maximum over the rounds; ± is the deviation over the seeds.
+
+Four tasks: `scarce` (each wearer has labelled one stretch of five windows of each exercise), `spread` (five windows from
+all of the training time: an easier task), `all` (the full recordings), and `new wearers` (the scarce task with two
+wearers left out of training; their accuracy is quoted, each with a trained wearer's lower segment). References train in one process without a network: each device alone, and all data in one place.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from benchmarks import markdown
+from benchmarks.options import BenchmarkError, Options
+from benchmarks.results import Row, Run, latest
+from export.bundle import BuildSpec, build
+from export.models import Wearable
+from hub.datasets import Federation, split
+from hub.reference import Curve, Share, Training, centralised, local_only
+from hub.summary import Budgets, c3_score, summarise
+from hub.summary import Row as Figures
+
+SEEDS = (0, 1, 2)
+SECONDS = 900
+"""Longest time one run may take."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, and for how long."""
+
+    name: str
+    windows: Literal["scarce", "spread", "all"]
+    rounds: int
+    new_wearers: int = 0
+
+    @property
+    def devices(self) -> int:
+        """Wearers that train."""
+        return 10 - self.new_wearers
+
+
+EVERY = ("scarce", "spread", "all", "new wearers")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row: what the demo is told, and on which tasks it is run."""
+
+    arguments: tuple[str, ...]
+    tasks: tuple[str, ...] = EVERY
+    objective: str = "contrastive"
+
+
+TASKS = (
+    Task("scarce", "scarce", 40),
+    Task("spread", "spread", 40),
+    Task("all", "all", 20),
+    Task("new wearers", "scarce", 40, 2),
+)
+
+_SCARCE = ("scarce",)
+METHODS: dict[str, Method] = {
+    "AdaSplit, ours": Method(()),
+    "AdaSplit, the paper's setting": Method(("--mode", "paper")),
+    "paper's, constant lr": Method(("--mode", "paper", "--set", 'schedule="constant"'), _SCARCE),
+    "paper's + replay 8": Method(("--mode", "paper", "--set", "replay=8"), _SCARCE),
+    "ours + masks": Method(("--set", "masks=true"), _SCARCE),
+    "ours, no replay": Method(("--set", "replay=0"), _SCARCE),
+    "ours, random selection": Method(("--set", 'selection="random"'), _SCARCE),
+    "ours + server gradient": Method(("--set", "server_gradient=true"), _SCARCE),
+    "ours, frozen lower segment": Method(("--set", "frozen=true", "--set", "eta=0.1"), ("scarce", "all")),
+    "ours + handover": Method(("--set", "handover=true", "--set", "select_every=1"), _SCARCE),
+    "sequential SL, float32": Method(("--strategy", "split_learning"), objective="gradient"),
+}
+
+REFERENCES: dict[str, tuple[Callable[..., Curve], int, tuple[str, ...]]] = {
+    "local only": (local_only, 1, EVERY),
+    "local only, ten times the rounds": (local_only, 10, ("scarce", "spread")),
+    "centralised": (centralised, 1, EVERY),
+}
+"""How each is trained, how many times the task's rounds, and on which tasks."""
+
+
+def run(options: Options) -> Iterator[Row]:
+    """Every method on every task with every seed."""
+    seeds = SEEDS[:1] if options.quick else SEEDS
+    for task in TASKS:
+        for name, (reference, times, tasks) in REFERENCES.items():
+            if task.name in tasks and options.only in f"{task.name}: {name}":
+                yield from (_reference(name, reference, times, task, seed, options) for seed in seeds)
+        for name, method in METHODS.items():
+            if task.name in method.tasks and options.only in f"{task.name}: {name}":
+                yield from (_demo(name, method, task, seed, options) for seed in seeds)
+
+
+def _demo(name: str, method: Method, task: Task, seed: int, options: Options) -> Row:
+    options.say(f"{task.name}: {name}, seed {seed}")
+    out = options.folder / f"{task.name}-{name}-{seed}".replace(" ", "-").replace(",", "").replace("'", "")
+    command = [
+        sys.executable, "-m", "hub", "demo", "--out", str(out), "--seed", str(seed), "--no-references",
+        "--bundle", str(_bundle(method.objective, seed, options)), "--devices", str(task.devices),
+        "--windows", task.windows, "--new-wearers", str(task.new_wearers), "--rounds", str(task.rounds),
+        *method.arguments,
+    ]  # fmt: skip
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SECONDS)
+    if done.returncode:
+        raise BenchmarkError(f"{name} ended with code {done.returncode}: {done.stderr.strip()[-500:]}")
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
+    return _row(task, name, seed, summarise(records), _new_wearers(records, task))
+
+
+def _bundle(objective: str, seed: int, options: Options) -> Path:
+    """The same initial weights for every method of a seed."""
+    folder = options.folder / f"bundle-{objective}-{seed}"
+    if not folder.exists():
+        spec = BuildSpec("export.models:Wearable", "pool1", objective, arguments={"classes": 7}, seed=seed)
+        build(spec, folder, checked=False)
+    return folder
+
+
+def _new_wearers(records: Sequence[Mapping[str, Any]], task: Task) -> float | None:
+    if not task.new_wearers:
+        return None
+    trained = {record["device"] for record in records if record["record"] == "device" and record["flops"]}
+    last = [record["accuracies"] for record in records if record["record"] == "round"][-1]
+    return statistics.fmean(value for name, value in last.items() if name not in trained)
+
+
+def _reference(name: str, train: Callable[..., Curve], times: int, task: Task, seed: int, options: Options) -> Row:
+    options.say(f"{task.name}: {name}, seed {seed}")
+    torch.set_num_threads(1)
+    federation = split("wearables", task.devices, task.windows, seed, None, task.new_wearers)
+    training = Training(times * task.rounds, seed=seed, evaluate_every=10)
+    curve = train(Wearable, _shares(federation), training)
+    new = train(Wearable, _tested_on_new(federation), training).last if task.new_wearers else None
+    figures = Figures(name, curve.last, curve.max, sent_bytes=0, received_bytes=0, evaluation_bytes=0, paper_bytes=0)
+    return _row(task, name, seed, figures, new)
+
+
+def _shares(federation: Federation) -> dict[str, Share]:
+    return {name: (data.x_train, data.y_train, data.x_test, data.y_test) for name, data in federation.items()}
+
+
+def _tested_on_new(federation: Federation) -> dict[str, Share]:
+    """Every wearer's model is tested on all new wearers' windows: what a new wearer may expect of somebody's model."""
+    x = np.concatenate([data.x_test for data in federation.unseen.values()])
+    y = np.concatenate([data.y_test for data in federation.unseen.values()])
+    return {name: (data.x_train, data.y_train, x, y) for name, data in federation.items()}
+
+
+def _row(task: Task, name: str, seed: int, figures: Figures, new_wearers: float | None) -> Row:
+    facts = {"task": task.name, "dataset": "wearables", "windows": task.windows, "devices": task.devices}
+    kept = {
+        key: value for key, value in asdict(figures).items() if value is not None and key not in ("missing", "method")
+    }
+    return {**facts, "method": name, "seed": seed, **kept, "new_wearers": new_wearers}
+
+
+def draw(runs: Sequence[Run]) -> str:
+    """One table a task, and what was wanted."""
+    run_ = latest(runs)
+    parts = [markdown.birth(run_), __doc__.split("\n\n", 1)[1].strip()]
+    for task in TASKS:
+        rows = [row for row in run_.rows if row["task"] == task.name]
+        if rows:
+            parts += [f"## {task.name}: {task.devices} wearers, {task.rounds} rounds", _table(rows)]
+            parts += _wanted(rows) if task.name == "scarce" else []
+    return "\n\n".join(parts)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    new = rows[0]["new_wearers"] is not None
+    headings = [
+        "method",
+        "new wearers %" if new else "last %",
+        "max %",
+        "sent MB",
+        "recv. MB",
+        "paper MB",
+        "GFLOP",
+        "C3",
+    ]
+    limits = _limits(rows)
+    return markdown.table(headings, [_line(group, limits, new=new) for group in _by_method(rows)])
+
+
+def _by_method(rows: Sequence[Row]) -> list[list[Row]]:
+    return [[row for row in rows if row["method"] == name] for name in dict.fromkeys(row["method"] for row in rows)]
+
+
+def _limits(rows: Sequence[Row]) -> tuple[float, float]:
+    """B_max and C_max: the largest means of the table."""
+    groups = [group for group in _by_method(rows) if "client_flops" in group[0]]
+    return (
+        max((_mean(group, "sent_bytes") + _mean(group, "received_bytes") for group in groups), default=0.0),
+        max((_mean(group, "client_flops") for group in groups), default=0.0),
+    )
+
+
+def _line(group: Sequence[Row], limits: tuple[float, float], *, new: bool) -> list[str]:
+    accuracy = "new_wearers" if new else "accuracy_last"
+    cells = [group[0]["method"], _spread(group, accuracy), _spread(group, "accuracy_max")]
+    cells += [f"{_mean(group, key) / 1e6:.3g}" for key in ("sent_bytes", "received_bytes", "paper_bytes")]
+    if "client_flops" not in group[0]:
+        return [*cells, "–", "–"]  # noqa: RUF001  the dash of a figure that is missing
+    moved, flops = _mean(group, "sent_bytes") + _mean(group, "received_bytes"), _mean(group, "client_flops")
+    share = _mean(group, accuracy)
+    score = share * _left(moved, flops, limits)
+    return [*cells, f"{flops / 1e9:.3g}", f"{score:.3f}"]
+
+
+def _left(moved: float, flops: float, limits: tuple[float, float]) -> float:
+    """What C3 leaves of an accuracy of 1."""
+    return c3_score(1.0, moved, flops, Budgets(*limits, "the table's maxima")) or 0.0
+
+
+def _mean(group: Sequence[Row], key: str) -> float:
+    return statistics.fmean(row[key] for row in group)
+
+
+def _spread(group: Sequence[Row], key: str) -> str:
+    values = [100 * row[key] for row in group]
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.fmean(values):.1f} ± {deviation:.1f}"
+
+
+def _wanted(rows: Sequence[Row]) -> list[str]:
+    groups = {group[0]["method"]: group for group in _by_method(rows)}
+    names = ("AdaSplit, ours", "local only", "sequential SL, float32")
+    if not all(name in groups for name in names):
+        return []
+    ours, alone, sequential = (groups[name] for name in names)
+    gain = 100 * (_mean(ours, "accuracy_last") - _mean(alone, "accuracy_last"))
+    behind = 100 * (_mean(sequential, "accuracy_last") - _mean(ours, "accuracy_last"))
+    bytes_ = [_mean(group, "sent_bytes") + _mean(group, "received_bytes") for group in (sequential, ours)]
+    ratio = bytes_[0] / bytes_[1]
+    wishes = [
+        f"* at least 15 points above local only: {gain:+.1f} ({_met(gain >= 15)})",
+        f"* within 1 point of sequential SL: {-behind:+.1f} ({_met(behind <= 1)})",
+        f"* at most 1/20 of its bytes, float32, sent and received: 1/{ratio:.1f} ({_met(ratio >= 20)})",
+    ]
+    return ["Wanted on this task:", "\n".join(wishes)]
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "missed"
