@@ -96,6 +96,7 @@ class Accounts:
 
     def put(self, outbox: Outbox) -> None:
         """Keep the totals with the step that changed them."""
+        self._count()
         outbox.put_fact("totals", self._total)
 
     def _count(self) -> None:

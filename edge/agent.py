@@ -310,9 +310,11 @@ class Agent:
         if order.give_state:
             self._mailbox.send(State(order.bundle, order.order, self._segment.lower(), order.codec))
         metrics: dict[str, Any] = {name: statistics.fmean(values) for name, values in work.metrics.items()}
-        metrics["steps"] = order.steps
-        metrics["step_seconds"] = statistics.median(work.seconds) if work.seconds else None
+        if order.kind != "evaluate":
+            metrics["steps"] = order.steps
+            metrics["step_seconds"] = statistics.median(work.seconds) if work.seconds else None
         metrics.update(self._accounts.close(order.kind))
+        self._accounts.put(self._outbox)  # what the hub is told must not be less after a restart
         metrics["refused"] = dict(self._mailbox.refused)
         self._mailbox.send(Report(order.order, order.round, metrics))
         self._drop_work()

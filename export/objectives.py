@@ -107,9 +107,16 @@ class Projection(nn.Module):
         self.out = nn.Linear(128, 64)
 
     def forward(self, smashed: Tensor) -> Tensor:
-        """Return (batch, 64)."""
+        """Return (batch, 64).
+
+        LeakyReLU keeps order, so the maximum comes first; and only the place of each maximum has a gradient, so the
+        channels at that place are picked first and mixed again: the gradient of the mix never exists at all places.
+        """
         places = smashed.flatten(1, -2).transpose(1, 2) if self.channels_last else smashed.flatten(2)
-        return self.out(F.leaky_relu(self.mix(places), 0.01).max(-1).values)
+        best = F.conv1d(places.detach(), self.mix.weight.detach()).max(-1).indices
+        picked = places.gather(2, best[:, None, :].expand(-1, places.shape[1], -1))
+        mixed = (picked * self.mix.weight[:, :, 0].t()).sum(1) + self.mix.bias
+        return self.out(F.leaky_relu(mixed, 0.01))
 
 
 def nt_xent(z: Tensor, y: Tensor, temperature: Tensor | float) -> Tensor:

@@ -95,6 +95,17 @@ def fit_float(values: Sequence[float], batches: Sequence[int]) -> float | Size |
     return None
 
 
+def fixed(dim: Dim) -> int:
+    """Return a dimension that must not depend on the batch size.
+
+    Raises:
+        TypeError: It does.
+    """
+    if isinstance(dim, Size):
+        raise TypeError(f"a dimension that depends on the batch size ({dim}) where a fixed one is needed")
+    return dim
+
+
 def product(dims: Sequence[Dim]) -> Dim:
     """Return the product of dimensions."""
     total: Dim = 1

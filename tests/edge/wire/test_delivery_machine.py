@@ -93,20 +93,20 @@ class Machine(RuleBasedStateMachine):
         self.sides[side].follow()
         self.pipe[1 - side] += self.sides[side].delivery.poll(self.now)
 
-    @rule(side=SIDES, place=st.integers(0, 30), times=st.integers(1, 2))
-    def carry(self, side, place, times):
-        """One frame arrives: perhaps out of turn, perhaps to come again."""
+    @rule(side=SIDES, place=st.integers(0, 30))
+    def carry(self, side, place):
+        """One frame arrives, perhaps out of turn."""
         if self.pipe[side]:
-            frame = self.pipe[side][place % len(self.pipe[side])]
-            if times == 1:
-                self.pipe[side].remove(frame)
-            self.hear(side, frame)
+            self.hear(side, self.pipe[side].pop(place % len(self.pipe[side])))
 
-    @rule(side=SIDES)
-    def carry_all(self, side):
+    @rule(side=SIDES, again=st.booleans())
+    def carry_all(self, side, again=False):
+        """All frames arrive, perhaps to come again."""
         frames, self.pipe[side] = self.pipe[side], []
         for frame in frames:
             self.hear(side, frame)
+        if again:
+            self.pipe[side] = frames
 
     @rule(side=SIDES, place=st.integers(0, 30))
     def lose(self, side, place):
@@ -169,7 +169,8 @@ class Machine(RuleBasedStateMachine):
                 break
         for side in (0, 1):
             assert not self.sides[side].outbox
-            self.nothing_acknowledged_is_missing()
+        self.nothing_acknowledged_is_missing()
+        self.nothing_happens_twice()
 
 
 TestMachine = Machine.TestCase
