@@ -1,7 +1,5 @@
 """Commands of the workstation: where a model may be cut, build a bundle, check the graphs against PyTorch."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 import sys
@@ -50,8 +48,8 @@ def _cuts(arguments: argparse.Namespace) -> int:
         for cut in found
     ]
     print(table(("cut", "smashed", "sent", "params", "forward", "step", "memory"), rows))
-    print("per sample, of what lies below the cut: float32 bytes sent, parameters, multiply-adds")
-    print("forward and in a training step (estimate, without head), bytes of activations kept.")
+    print("Per sample, below the cut: float32 bytes sent, parameters, multiply-adds forward")
+    print("and in a training step (an estimate, without head), bytes of activations kept.")
     return 0
 
 
@@ -82,7 +80,7 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0 if report.passed else 1
 
 
-def check_table(report: Report, *, every: bool = False) -> str:
+def check_table(report: "Report", *, every: bool = False) -> str:
     """Return the comparisons as a table of at most 80 columns: the worst of each kind, or every one."""
     groups: dict[tuple[str, str], list[Any]] = {}
     for row in report.rows:
@@ -103,13 +101,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
-        cells = [cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if place < 2 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         return "  ".join(cells).rstrip()
 
     return "\n".join([line(head), *(line(row) for row in rows)])
 
 
-def _spec(arguments: argparse.Namespace) -> BuildSpec:
+def _spec(arguments: argparse.Namespace) -> "BuildSpec":
     from export.bundle import BuildSpec
 
     return BuildSpec(
@@ -127,9 +128,23 @@ def _spec(arguments: argparse.Namespace) -> BuildSpec:
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="MODULE:FACTORY", help="what makes the torch.nn.Module, such as export.models:lenet")
-    parser.add_argument("--with", dest="with_", action="append", type=_keyword, metavar="NAME=VALUE", help="argument for the factory, such as classes=10")
-    parser.add_argument("--input", type=_shape, metavar="3,32,32", help="shape of one sample; not needed if the model has input_shape")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="MODULE:FACTORY",
+        help="what makes the torch.nn.Module, such as export.models:lenet",
+    )
+    parser.add_argument(
+        "--with",
+        dest="with_",
+        action="append",
+        type=_keyword,
+        metavar="NAME=VALUE",
+        help="argument for the factory, such as classes=10",
+    )
+    parser.add_argument(
+        "--input", type=_shape, metavar="3,32,32", help="shape of one sample; not needed if the model has input_shape"
+    )
     parser.add_argument("--dtype", choices=("float32", "int64"), help="type of the input; int64 is for token ids")
 
 
@@ -145,7 +160,9 @@ def _build_options(parser: argparse.ArgumentParser) -> None:
 
 def _out_option(parser: argparse.ArgumentParser) -> None:
     _build_options(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where device.bundle and hub.bundle are written")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="where device.bundle and hub.bundle are written"
+    )
 
 
 def _all_option(parser: argparse.ArgumentParser) -> None:
@@ -188,7 +205,13 @@ def _keyword(text: str) -> tuple[str, Any]:
 
 
 def _bytes(count: int) -> str:
-    return f"{count} B" if count < 10_000 else f"{count / 1024:.0f} KiB" if count < 10_000_000 else f"{count / 2**20:.0f} MiB"
+    return (
+        f"{count} B"
+        if count < 10_000
+        else f"{count / 1024:.0f} KiB"
+        if count < 10_000_000
+        else f"{count / 2**20:.0f} MiB"
+    )
 
 
 def _count(number: int) -> str:

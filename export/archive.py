@@ -1,7 +1,5 @@
 """Bundles as zip archives whose bytes depend on nothing but their contents."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import zipfile

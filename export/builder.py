@@ -4,8 +4,6 @@ A value may be *lazy*: an expanded tensor of which only the small original exist
 one and broadcast; everything else asks for `Builder.dense`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +25,13 @@ ONNX_TYPE = {
     torch.int32: TensorProto.INT32,
     torch.bool: TensorProto.BOOL,
 }
-NUMPY_TYPE = {torch.float32: np.float32, torch.float64: np.float64, torch.int64: np.int64, torch.int32: np.int32, torch.bool: np.bool_}
+NUMPY_TYPE = {
+    torch.float32: np.float32,
+    torch.float64: np.float64,
+    torch.int64: np.int64,
+    torch.int32: np.int32,
+    torch.bool: np.bool_,
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,9 @@ class Builder:
 
     # Nodes
 
-    def node(self, op: str, inputs: Sequence[Value | None], shape: Shape, dtype: torch.dtype, **attributes: Any) -> Value:
+    def node(
+        self, op: str, inputs: Sequence[Value | None], shape: Shape, dtype: torch.dtype, **attributes: Any
+    ) -> Value:
         """Append a node with one output. The inputs must not be lazy."""
         return self.nodes_out(op, inputs, [(shape, dtype)], **attributes)[0]
 
@@ -142,10 +148,14 @@ class Builder:
         key = (op, names, tuple(sorted((name, repr(value)) for name, value in attributes.items())), len(outputs))
         if key not in self._known:
             self._count += 1
-            fresh = tuple(f"{self.scope}.{self._count}" + (f".{number}" if number else "") for number in range(len(outputs)))
+            fresh = tuple(
+                f"{self.scope}.{self._count}" + (f".{number}" if number else "") for number in range(len(outputs))
+            )
             self.nodes.append(helper.make_node(op, list(names), list(fresh), name=f"{op}.{self._count}", **attributes))
             self._known[key] = fresh
-        return [Value(name, shape, dtype, shape) for name, (shape, dtype) in zip(self._known[key], outputs, strict=True)]
+        return [
+            Value(name, shape, dtype, shape) for name, (shape, dtype) in zip(self._known[key], outputs, strict=True)
+        ]
 
     def binary(self, op: str, left: Value, right: Value, dtype: torch.dtype | None = None) -> Value:
         """Append an elementwise operator of two values with broadcasting; lazy inputs stay unexpanded."""
@@ -210,14 +220,18 @@ class Builder:
         shape = tuple(1 if place in gone else dim for place, dim in enumerate(value.shape) if keep or place not in gone)
         if not gone:
             return value
-        return self.node(op, [value, self.constant(np.array(sorted(gone), np.int64))], shape, value.dtype, keepdims=int(keep))
+        return self.node(
+            op, [value, self.constant(np.array(sorted(gone), np.int64))], shape, value.dtype, keepdims=int(keep)
+        )
 
-    def slice(self, value: Value, axes: Sequence[int], starts: Sequence[Dim], ends: Sequence[Dim], steps: Sequence[int]) -> Value:
+    def slice(
+        self, value: Value, axes: Sequence[int], starts: Sequence[Dim], ends: Sequence[Dim], steps: Sequence[int]
+    ) -> Value:
         """Return a strided part; ``shape`` must come out without the batch in the cut dimensions, or with known bounds."""
         value = self.dense(value)
         shape = list(value.shape)
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-            shape[axis] = end + -1 * start if step == 1 else (int(end) - int(start) + step - 1) // step  # type: ignore[operator,arg-type]
+            shape[axis] = end + -1 * start if step == 1 else (int(end) - int(start) + step - 1) // step  # type: ignore[arg-type]
         tensors = [self.shape(starts), self.shape(ends), self.constant(list(axes)), self.constant(list(steps))]
         return self.node("Slice", [value, *tensors], tuple(shape), value.dtype)
 
@@ -249,11 +263,17 @@ class Builder:
         graph = helper.make_graph(
             [_rename(node, renamed) for node in kept],
             name,
-            [_info(value.name, value) for value in self.inputs.values() if value.name in needed or not value.name.startswith("random.")],
+            [
+                _info(value.name, value)
+                for value in self.inputs.values()
+                if value.name in needed or not value.name.startswith("random.")
+            ],
             [_info(routed, value) for routed, value in finals.items()],
             [tensor for key, tensor in self._initializers.items() if key in needed],
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="cutlayer")
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="cutlayer"
+        )
         onnx.checker.check_model(model, full_check=True)
         return model
 

@@ -1,7 +1,5 @@
 """A model as two files: `device.bundle` (graphs, initial state, manifest) and `hub.bundle` (the upper segment's state)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -107,7 +105,9 @@ def example_input(model: nn.Module, shape: tuple[int, ...] | None, dtype: str | 
     """
     shape = shape or getattr(model, "input_shape", None)
     if shape is None:
-        raise ExportError("the shape of one input sample is unknown: give it, such as --input 3,32,32, or set input_shape on the model")
+        raise ExportError(
+            "the shape of one input sample is unknown: give it, such as --input 3,32,32, or set input_shape on the model"
+        )
     kind = dtype or getattr(model, "input_dtype", "float32")
     if kind not in ("float32", "int64"):
         raise ExportError(f"inputs of type '{kind}' are not supported; use float32, or int64 for token ids")
@@ -146,8 +146,13 @@ def build(spec: BuildSpec, out: Path, *, checked: bool = True) -> Built:
     prepared = prepare(spec)
     graphs = {kind: make_graph(prepared.steps, kind) for kind in prepared.steps.learner.objective.kinds}
     summary = _check(prepared, graphs) if checked else {}
-    members = {f"graphs/{kind}.onnx": graph.model.SerializeToString(deterministic=True) for kind, graph in graphs.items()}
-    members |= {f"state/{name}.npy": archive.array_bytes(value.numpy()) for name, value in prepared.steps.initial_state().items()}
+    members = {
+        f"graphs/{kind}.onnx": graph.model.SerializeToString(deterministic=True) for kind, graph in graphs.items()
+    }
+    members |= {
+        f"state/{name}.npy": archive.array_bytes(value.numpy())
+        for name, value in prepared.steps.initial_state().items()
+    }
     manifest = _manifest(prepared, graphs, members, summary)
     out.mkdir(parents=True, exist_ok=True)
     archive.write(out / "device.bundle", {**members, "manifest.json": manifest.serialize()})
@@ -169,10 +174,12 @@ def load_hub_bundle(path: Path) -> HubBundle:
         for name, digest in fields["files"].items():
             if archive.sha256(members[name]) != digest:
                 raise ExportError(f"the bundle {path} is damaged: '{name}' does not have its hash")
-        upper = {name.removeprefix("upper/").removesuffix(".npy"): archive.array(members[name]) for name in fields["files"]}
-        kept = ("bundle", "name", "model", "arguments", "cut", "classes", "seed")
+        upper = {
+            name.removeprefix("upper/").removesuffix(".npy"): archive.array(members[name]) for name in fields["files"]
+        }
         specs = {key: TensorSpec(tuple(fields[key]["shape"]), fields[key]["dtype"]) for key in ("input", "smashed")}
-        return HubBundle(**{key: fields[key] for key in kept}, **specs, upper=upper)
+        kept = {key: fields[key] for key in ("bundle", "name", "model", "arguments", "cut", "classes", "seed")}
+        return HubBundle(input=specs["input"], smashed=specs["smashed"], upper=upper, **kept)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ExportError(f"the bundle {path} is damaged: {error}") from error
 
@@ -196,7 +203,9 @@ def _classes(model: nn.Module, x: Tensor) -> int:
     return int(output.shape[-1])
 
 
-def _manifest(prepared: Prepared, graphs: Mapping[str, OnnxGraph], members: Mapping[str, bytes], summary: dict[str, Any]) -> Manifest:
+def _manifest(
+    prepared: Prepared, graphs: Mapping[str, OnnxGraph], members: Mapping[str, bytes], summary: dict[str, Any]
+) -> Manifest:
     spec, steps = prepared.spec, prepared.steps
     state = steps.initial_state()
     cost = cost_below(prepared.halves.lower, steps.x, head=steps.learner.head, smashed=prepared.halves.smashed_shape)
@@ -211,7 +220,10 @@ def _manifest(prepared: Prepared, graphs: Mapping[str, OnnxGraph], members: Mapp
         smashed=TensorSpec(prepared.halves.smashed_shape, "float32"),
         settings=dict(steps.settings),
         state={name: TensorSpec(tuple(value.shape), "float32") for name, value in state.items()},
-        slices=tuple(Slice(piece.name.removeprefix("lower."), piece.state, piece.offset, piece.shape, piece.part) for piece in steps.slices),
+        slices=tuple(
+            Slice(piece.name.removeprefix("lower."), piece.state, piece.offset, piece.shape, piece.part)
+            for piece in steps.slices
+        ),
         graphs={
             kind: Graph(
                 f"graphs/{kind}.onnx",
@@ -230,7 +242,10 @@ def _manifest(prepared: Prepared, graphs: Mapping[str, OnnxGraph], members: Mapp
 
 
 def _name(prepared: Prepared) -> str:
-    return prepared.spec.name or f"{prepared.spec.model.rpartition(':')[2]}-{prepared.halves.cut}-{prepared.spec.objective}"
+    return (
+        prepared.spec.name
+        or f"{prepared.spec.model.rpartition(':')[2]}-{prepared.halves.cut}-{prepared.spec.objective}"
+    )
 
 
 def _hub_members(prepared: Prepared, manifest: Manifest) -> dict[str, bytes]:

@@ -6,8 +6,6 @@ Adam turns a rounding error in a vanishing gradient into a whole step), the opti
 gradient, the smashed data, loss and metrics; then twenty steps, and the same twenty with states in place.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -75,7 +73,11 @@ class Report:
     @property
     def failures(self) -> list[str]:
         """A sentence for each failed row."""
-        return [f"{row.graph}: {row.what} is off by {row.ours:.1e} (limit {row.limit:.1e})" for row in self.rows if not row.passed]
+        return [
+            f"{row.graph}: {row.what} is off by {row.ours:.1e} (limit {row.limit:.1e})"
+            for row in self.rows
+            if not row.passed
+        ]
 
     @property
     def passed(self) -> bool:
@@ -152,14 +154,22 @@ class _Checker:
         if error <= GRADIENT_LIMIT or not np.isfinite(error):
             return self._row(f"gradient, {where} ({name})", error, shared, GRADIENT_LIMIT)
         if error <= SHARE_OF_CONTROL * shared:
-            return self._row(f"gradient, {where} ({name})", error, shared, GRADIENT_LIMIT, "float32 itself is no closer")
+            return self._row(
+                f"gradient, {where} ({name})", error, shared, GRADIENT_LIMIT, "float32 itself is no closer"
+            )
         for move in range(MOVES):
             moved = moved_inputs(arrays, move)
             truth = self.truth.learn(moved, self.graph.noise)
             control = self.control.learn(moved, self.graph.noise)
             _, after, shared_after = self._worst(self.runner.run(moved), control, truth)
             if after <= max(GRADIENT_LIMIT, SHARE_OF_CONTROL * shared_after):
-                return self._row(f"gradient, {where} ({name})", error, shared, GRADIENT_LIMIT, f"kink: {after:.0e} once moved by 1e-3")
+                return self._row(
+                    f"gradient, {where} ({name})",
+                    error,
+                    shared,
+                    GRADIENT_LIMIT,
+                    f"kink: {after:.0e} once moved by 1e-3",
+                )
         return self._row(f"gradient, {where} ({name})", error, shared, GRADIENT_LIMIT)
 
     def _worst(self, ours: Arrays, control: Arrays, truth: Arrays) -> tuple[str, float, float]:
@@ -171,7 +181,7 @@ class _Checker:
                 right = truth["check.gradient"][part]
                 errors = [distance(results["check.gradient"][part], right, floor) for results in (ours, control)]
                 if not errors[0] <= worst[1]:
-                    worst = (piece.name.removeprefix("lower."), *errors)
+                    worst = (piece.name.removeprefix("lower."), errors[0], errors[1])
         return worst
 
     def _values(self, where: str, loss_scale: float, ours: Arrays, control: Arrays, truth: Arrays) -> list[Row]:
@@ -180,7 +190,7 @@ class _Checker:
         for name in names:
             scale = loss_scale if name == "metric.loss" else 1.0 if name.startswith("metric.") else 0.0
             errors = [distance(results[name], truth[name], scale) for results in (ours, control)]
-            rows.append(self._row(f"{name}, {where}", *errors, VALUE_LIMIT))
+            rows.append(self._row(f"{name}, {where}", errors[0], errors[1], VALUE_LIMIT))
         return rows
 
     def _states(self, where: str, arrays: Arrays, ours: Arrays) -> list[Row]:
@@ -193,7 +203,7 @@ class _Checker:
             # The change is what the optimizer is answerable for, down to what float32 can hold beside the old value.
             scale = max(float(np.linalg.norm(right - old)), 1e-2 * float(np.linalg.norm(old)))
             errors = [float(np.linalg.norm(results[name] - right)) / (scale or 1.0) for results in (ours, control)]
-            rows.append(self._row(f"{name}, {where}", *errors, VALUE_LIMIT))
+            rows.append(self._row(f"{name}, {where}", errors[0], errors[1], VALUE_LIMIT))
         return rows
 
     def _many_steps(self) -> list[Row]:
@@ -202,11 +212,15 @@ class _Checker:
         truth = _run_steps(lambda arrays: self.truth.step(arrays, self.graph.noise), start, batches)
         nudged = [{**batch, "batch.x": _nudged(batch["batch.x"])} for batch in batches]
         controls = [
-            _run_steps(lambda arrays: self.control.step(arrays, self.graph.noise), start, given) for given in (batches, nudged)
+            _run_steps(lambda arrays: self.control.step(arrays, self.graph.noise), start, given)
+            for given in (batches, nudged)
         ]
         ours = _run_steps(self.runner.run, start, batches)
         moved = float(np.linalg.norm(truth["state.weights"] - start["state.weights"])) or 1.0
-        errors = [float(np.linalg.norm(states["state.weights"] - truth["state.weights"])) / moved for states in (ours, *controls)]
+        errors = [
+            float(np.linalg.norm(states["state.weights"] - truth["state.weights"])) / moved
+            for states in (ours, *controls)
+        ]
         shared = max(errors[1:])
         limit = SHARE_OF_CONTROL * max(shared, VALUE_LIMIT)
         rows = [self._row(f"{STEPS} steps, weights", errors[0], shared, limit)]
@@ -228,7 +242,11 @@ class _Checker:
 def make_inputs(steps: StepMaker, graph: Graph, seed: int, batch: int) -> Arrays:
     """Return inputs for one graph: data, labels, noise, and a state that is not the initial one (for seeds other than 0)."""
     chance = np.random.default_rng(seed)
-    arrays = {name: value.numpy().copy() for name, value in steps.inputs(graph.kind, batch).items() if not name.startswith("constant.")}
+    arrays = {
+        name: value.numpy().copy()
+        for name, value in steps.inputs(graph.kind, batch).items()
+        if not name.startswith("constant.")
+    }
     shape = arrays["batch.x"].shape
     if arrays["batch.x"].dtype == np.int64:
         arrays["batch.x"] = chance.integers(0, token_limit(steps), shape)
@@ -287,7 +305,10 @@ def _run_steps(step: Any, start: Arrays, batches: list[Arrays]) -> Arrays:
     state = dict(start)
     for batch in batches:
         results = step({**batch, **state})
-        state = {name: results[f"{name}.next"].astype(np.float32) if step.__name__ == "run" else results[f"{name}.next"] for name in state}
+        state = {
+            name: results[f"{name}.next"].astype(np.float32) if step.__name__ == "run" else results[f"{name}.next"]
+            for name in state
+        }
     return state
 
 
@@ -304,7 +325,15 @@ def _nudged(x: np.ndarray) -> np.ndarray:
 
 
 def _refused(kind: str, batch: int, error: Exception) -> Row:
-    return Row(kind, f"batch {batch}", 0.0, None, 0.0, passed=True, note=f"PyTorch refuses it too: {str(error).splitlines()[0]}")
+    return Row(
+        kind,
+        f"batch {batch}",
+        0.0,
+        None,
+        0.0,
+        passed=True,
+        note=f"PyTorch refuses it too: {str(error).splitlines()[0]}",
+    )
 
 
 def _rounded(number: float) -> float:

@@ -1,7 +1,5 @@
 """What a cut costs: multiply-adds, parameters, bytes of activations. The table one chooses a cut from."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from export.cut import legal_cuts, segment_below, trace_layers
+from export.trace import traceable_torch
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,9 @@ def cuts(model: nn.Module, example: Tensor) -> list[Cut]:
     return [Cut(name, cost_below(segment_below(traced, name), example)) for name in legal_cuts(traced)]
 
 
-def cost_below(lower: nn.Module, example: Tensor, *, head: nn.Module | None = None, smashed: tuple[int, ...] = ()) -> Cost:
+def cost_below(
+    lower: nn.Module, example: Tensor, *, head: nn.Module | None = None, smashed: tuple[int, ...] = ()
+) -> Cost:
     """Return the cost of a lower segment; the head counts for training only."""
     sizes: list[int] = []
     output, forward, first = _run(lower, example[:1], sizes)
@@ -81,7 +82,7 @@ def _run(module: nn.Module, x: Tensor, sizes: list[int]) -> tuple[Tensor, int, i
     hooks = [leaf.register_forward_hook(after) for leaf in leaves]
     training = module.training
     try:
-        with torch.no_grad(), counter:
+        with torch.no_grad(), traceable_torch(), counter:
             output = module.eval()(x)
     finally:
         module.train(training)

@@ -1,7 +1,5 @@
 """A model cut at a named layer into the lower segment (for the device) and the upper segment (for the hub)."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -137,7 +135,9 @@ def _trace(model: nn.Module) -> _Trace:
             f"the model cannot be traced: in '{layer}': {str(error).splitlines()[0]}. "
             "Branches and loops on tensor values cannot be cut; put them into a module of their own below or above the cut, or write them without the branch"
         ) from error
-    names: dict[str, fx.Node] = {node.name: node for node in graph.nodes if node.op in {"call_function", "call_method"}}
+    named = {nodes[-1] for path, nodes in tracer.outputs.items() if path}
+    functions = [node for node in graph.nodes if node.op in {"call_function", "call_method"} and node not in named]
+    names: dict[str, fx.Node] = {node.name: node for node in functions}
     for path, nodes in tracer.outputs.items():
         names[path] = nodes[-1]
         if len(nodes) > 1:
@@ -166,7 +166,8 @@ def _name_of(traced: _Trace, node: fx.Node) -> str:
 
 
 def _lower(traced: _Trace, last: fx.Node) -> fx.GraphModule:
-    graph, copies = fx.Graph(), {}
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
     for node in traced.graph.nodes:
         copies[node] = graph.node_copy(node, lambda old: copies[old])
         if node is last:

@@ -1,13 +1,13 @@
 """Lower segment, objective and optimizer as ONNX graphs with routed names."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
 import onnx
+import torch
 from torch import Tensor
 
+from export.blame import LayerTracker, layer_of
 from export.builder import Builder, Noise, Value
 from export.errors import ExportError
 from export.lowering import LOWERINGS
@@ -42,18 +42,60 @@ class Graph:
         return [value.name for value in self.model.graph.output]
 
 
+class Unsupported(Exception):  # noqa: N818  it never leaves this file
+    """An aten operator without a lowering, or not in this form."""
+
+    def __init__(self, op: Any, reason: str = "") -> None:
+        super().__init__(reason)
+        self.op = op
+        self.reason = reason
+
+
 def make_graph(steps: StepMaker, kind: str) -> Graph:
     """Trace one kind of step and write it as ONNX.
 
     Raises:
-        ExportError: An operator of the model has no counterpart; the message names it and its layer.
+        ExportError: The model cannot be traced, or an operator of it has no counterpart; the message names layer and operator.
     """
-    program = trace(lambda tensors: steps.run(kind, tensors), lambda batch: steps.inputs(kind, batch), frozenset(LOWERINGS))
-    models = [_emit(program, steps.constants(), kind, checked=checked) for checked in (False, True)]
+    program = _trace(steps, kind)
+    try:
+        models = [_emit(program, steps.constants(), kind, checked=checked) for checked in (False, True)]
+    except Unsupported as error:
+        raise ExportError(_refusal(error, steps)) from error
     return Graph(kind, models[0][0], models[1][0], models[0][1])
 
 
-def _emit(program: Program, constants: dict[str, Tensor], kind: str, *, checked: bool) -> tuple[onnx.ModelProto, dict[str, Noise]]:
+def _trace(steps: StepMaker, kind: str) -> Program:
+    with LayerTracker(steps.learner).watching() as tracker:
+        try:
+            return trace(
+                lambda tensors: steps.run(kind, tensors), lambda batch: steps.inputs(kind, batch), frozenset(LOWERINGS)
+            )
+        except ExportError:
+            raise
+        except Exception as error:  # torch and a user's forward may raise anything under a tracer
+            layer, reason = tracker.name().removeprefix("lower."), (str(error) or type(error).__name__).splitlines()[0]
+            raise ExportError(
+                f"the {kind} step cannot be traced: in the layer '{layer}': {reason}. "
+                "A lower segment may not branch on values or call .item(); cut below this layer, or write it without"
+            ) from error
+
+
+def _refusal(error: Unsupported, steps: StepMaker) -> str:
+    layer = layer_of(error.op, steps.learner.lower, steps.x)
+    where = f"the layer '{layer}' uses" if layer else "the lower segment uses"
+    if error.op == torch.ops.aten._local_scalar_dense.default:  # noqa: SLF001  what .item() and float(tensor) become
+        return f"{where} the value of a tensor (.item(), float, int, bool), which cannot be exported: compute with the tensor itself"
+    form = f" in a form ({error.reason})" if error.reason else ""
+    return (
+        f"{where} the operator {error.op}{form} that cannot be exported: cut below it so that it runs on the hub, "
+        "replace it, or add a lowering in export/lowering"
+    )
+
+
+def _emit(
+    program: Program, constants: dict[str, Tensor], kind: str, *, checked: bool
+) -> tuple[onnx.ModelProto, dict[str, Noise]]:
     b = Builder()
     known: dict[str, Any] = {}
     for name, spec in program.inputs.items():
@@ -66,19 +108,21 @@ def _emit(program: Program, constants: dict[str, Tensor], kind: str, *, checked:
     for call in program.calls:
         b.scope = call.name
         known[call.name] = _lower(b, call, known)
-    outputs = {name: _find(known, ref) for name, ref in program.outputs.items() if checked or not name.startswith("check.")}
+    outputs = {
+        name: _find(known, ref) for name, ref in program.outputs.items() if checked or not name.startswith("check.")
+    }
     return b.finish(outputs, kind), b.noise
 
 
 def _lower(b: Builder, call: Call, known: dict[str, Any]) -> Any:
     if call.op not in LOWERINGS:
-        raise ExportError(f"the operator {call.op} cannot be exported yet")
+        raise Unsupported(call.op)
     args = [_resolve(known, argument) for argument in call.args]
     kwargs = {name: _resolve(known, argument) for name, argument in call.kwargs.items()}
     try:
         result = LOWERINGS[call.op](b, call, *args, **kwargs)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ExportError(f"the operator {call.op} cannot be exported in this form: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise Unsupported(call.op, str(error)) from error
     _agree(call, result)
     return result
 
@@ -100,5 +144,5 @@ def _agree(call: Call, result: Any) -> None:
     """Every lowering must give the shapes torch gave: a slip here would surface far away."""
     values = result if isinstance(result, (list, tuple)) else [result]
     for value, spec in zip(values, call.outputs, strict=False):
-        if isinstance(value, Value) and spec is not None and spec.shape != (0,) and (value.shape != spec.shape or value.dtype != spec.dtype):
+        if isinstance(value, Value) and spec.shape != (0,) and (value.shape != spec.shape or value.dtype != spec.dtype):
             raise AssertionError(f"{call.op}: {value.shape} {value.dtype}, but torch has {spec.shape} {spec.dtype}")

@@ -5,8 +5,6 @@ before the node that writes the new one starts (it is an ancestor of the writer)
 state, if at all, element by element. Nodes that may hand on their input's memory under another name count as the state.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import onnx

@@ -1,7 +1,5 @@
 """Small models for the demo, the benchmarks and the tests. A user's own model needs nothing of this but a factory."""
 
-from __future__ import annotations
-
 import math
 
 import torch

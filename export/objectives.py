@@ -1,7 +1,5 @@
 """What a device minimises. A new objective is one class here and one row in `OBJECTIVES`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -53,7 +51,7 @@ class Contrastive:
     Local steps minimise L_c = NTXent(H(a), y) + beta * sum|a|; backward steps minimise <a, gradient from above> + local_weight * L_c.
     """
 
-    kinds = ("local", "forward", "backward", "evaluate")
+    kinds: ClassVar[tuple[str, ...]] = ("local", "forward", "backward", "evaluate")
     settings: ClassVar[dict[str, Setting]] = {
         "temperature": Setting(0.07, 1e-3, 100.0),
         "beta": Setting(0.0, 0.0, 1e3),
@@ -79,7 +77,7 @@ class Contrastive:
 class Gradient:
     """The gradient from above and nothing else: split learning as first published."""
 
-    kinds = ("forward", "backward", "evaluate")
+    kinds: ClassVar[tuple[str, ...]] = ("forward", "backward", "evaluate")
     settings: ClassVar[dict[str, Setting]] = {}
 
     def head(self, smashed: tuple[int, ...], *, channels_last: bool) -> nn.Module:  # noqa: ARG002  nothing to project

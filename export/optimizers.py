@@ -3,8 +3,6 @@
 Every hyperparameter is an input of the graph, Adam's eps included: an optimiser of graphs may take ``x + 1e-8`` for ``x``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The same steps in plain PyTorch, at float64 (the truth) or float32 (the control). Only the dropout noise is shared."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,7 +23,9 @@ class SharedNoise(TorchDispatchMode):
         super().__init__()
         self._draws: Iterator[tuple[np.ndarray, Noise]] = iter([(arrays[name], kind) for name, kind in noise.items()])
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         if func in (aten.bernoulli_.float, aten.bernoulli.p):
             uniform, kind = next(self._draws)
             drawn = torch.from_numpy(uniform).movedim(0, kind.axis).reshape(args[0].shape) < args[1]
@@ -55,11 +55,17 @@ class Reference:
         self.load(arrays)
         self.learner.train()
         down = self._tensor(arrays["down.gradient"]) if "down.gradient" in arrays else None
-        setting = {name.removeprefix("setting."): self._tensor(value) for name, value in arrays.items() if name.startswith("setting.")}
+        setting = {
+            name.removeprefix("setting."): self._tensor(value)
+            for name, value in arrays.items()
+            if name.startswith("setting.")
+        }
         for weight in self.trained:
             weight.grad = None
         with SharedNoise(arrays, noise):
-            loss, smashed, metrics = self.learner(self._tensor(arrays["batch.x"]), torch.from_numpy(arrays["batch.y"]), down, setting)
+            loss, smashed, metrics = self.learner(
+                self._tensor(arrays["batch.x"]), torch.from_numpy(arrays["batch.y"]), down, setting
+            )
             loss.backward()
         gradient = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self.trained]
         results = {"metric.loss": loss, "up.smashed": smashed, "check.gradient": _flat(gradient)}
@@ -75,14 +81,19 @@ class Reference:
         rule = self.steps.optimizer
         optimizer = rule.reference(self.trained, {name: float(arrays[f"setting.{name}"]) for name in rule.settings})
         pieces = self._pieces(self._tensor(gradient))
-        moments = {torch_name: self._pieces(self._tensor(arrays[f"state.{name}"])) for name, torch_name in rule.moments.items()}
+        moments = {
+            torch_name: self._pieces(self._tensor(arrays[f"state.{name}"])) for name, torch_name in rule.moments.items()
+        }
         for place, weight in enumerate(self.trained):
             weight.grad = pieces[place]
             optimizer.state[weight] = {name: parts[place].clone() for name, parts in moments.items()}
             if rule.counts:
                 optimizer.state[weight]["step"] = torch.tensor(float(arrays["state.steps"]))
         optimizer.step()
-        after = {name: _flat([optimizer.state[weight][torch_name] for weight in self.trained]) for name, torch_name in rule.moments.items()}
+        after = {
+            name: _flat([optimizer.state[weight][torch_name] for weight in self.trained])
+            for name, torch_name in rule.moments.items()
+        }
         if rule.counts:
             after["steps"] = optimizer.state[self.trained[0]]["step"]
         after["weights"] = _flat(self.trained)

@@ -1,7 +1,5 @@
 """Local response norm with a short gradient: torch spells it as padding, 3-D pooling and powers, a dozen passes each way."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Runs graphs with onnxruntime as a device would: the only file of the exporter that imports it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 
@@ -11,7 +9,7 @@ import onnx
 # Must be in the environment before the import: the wheels report home otherwise.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-import onnxruntime  # noqa: E402  see above
+import onnxruntime
 
 Arrays = dict[str, np.ndarray]
 
@@ -27,7 +25,9 @@ class Runner:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         self.inputs = [value.name for value in self.session.get_inputs()]
         self.outputs = [value.name for value in self.session.get_outputs()]
 

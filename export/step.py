@@ -1,7 +1,5 @@
 """The functions that become graphs: plain PyTorch from routed input tensors to routed output tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
+from edge.wire.manifest import Setting
 from export.errors import ExportError
 from export.objectives import Given, Objective
 from export.optimizers import Optimizer
-from edge.wire.manifest import Setting
 
 Tensors = dict[str, Tensor]
 
@@ -46,7 +44,9 @@ class Learner(nn.Module):
         self.head = head
         self.objective = objective
 
-    def forward(self, x: Tensor, y: Tensor, down: Tensor | None, setting: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensors]:
+    def forward(
+        self, x: Tensor, y: Tensor, down: Tensor | None, setting: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensors]:
         """Return loss, smashed data and metrics of one training step."""
         smashed = self.lower(x)
         loss, metrics = self.objective.loss(Given(x, y, smashed, down, self.head, setting))
@@ -82,7 +82,9 @@ class StepMaker:
     def initial_state(self) -> Tensors:
         """Return the state vectors before the first step."""
         named = _named(self.learner)
-        weights = torch.cat([named[piece.name].detach().reshape(-1) for piece in self.slices if piece.state == "weights"])
+        weights = torch.cat(
+            [named[piece.name].detach().reshape(-1) for piece in self.slices if piece.state == "weights"]
+        )
         state = {"weights": weights.float(), **{name: torch.zeros_like(weights) for name in self.optimizer.moments}}
         if self.optimizer.counts:
             state["steps"] = torch.zeros(())
@@ -106,7 +108,11 @@ class StepMaker:
     def constants(self) -> Tensors:
         """Return what belongs to the modules but never changes: frozen parameters, and buffers that no step writes."""
         kept = {piece.name for piece in self.slices}
-        return {name: value.detach() for name, value in _named(self.learner).items() if name not in kept and not _is_counter(name)}
+        return {
+            name: value.detach()
+            for name, value in _named(self.learner).items()
+            if name not in kept and not _is_counter(name)
+        }
 
     def run(self, kind: str, tensors: Tensors) -> Tensors:
         """Return the routed outputs of a step of one kind; a training step also gives ``check.gradient``, flat."""
@@ -123,18 +129,24 @@ class StepMaker:
 
     def _learn(self, tensors: Tensors) -> Tensors:
         self.learner.train()
-        setting = {name.removeprefix("setting."): value for name, value in tensors.items() if name.startswith("setting.")}
+        setting = {
+            name.removeprefix("setting."): value for name, value in tensors.items() if name.startswith("setting.")
+        }
         state = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
         down = tensors.get("down.gradient")
 
         def loss(weights: Tensors) -> tuple[Tensor, tuple[Any, ...]]:
             buffers = state["buffers"].clone() if "buffers" in state else None
             modules = {**self._modules(tensors, None, buffers), **weights}
-            value, smashed, metrics = functional_call(self.learner, modules, (tensors["batch.x"], tensors["batch.y"], down, setting))
+            value, smashed, metrics = functional_call(
+                self.learner, modules, (tensors["batch.x"], tensors["batch.y"], down, setting)
+            )
             written = [modules[piece.name].reshape(-1) for piece in self.slices if piece.state == "buffers"]
             return value, (smashed, metrics, written)
 
-        gradients, (value, (smashed, metrics, written)) = grad_and_value(loss, has_aux=True)(self._views(state["weights"], "weights"))
+        gradients, (value, (smashed, metrics, written)) = grad_and_value(loss, has_aux=True)(
+            self._views(state["weights"], "weights")
+        )
         gradient = torch.cat([gradients[piece.name].reshape(-1) for piece in self.slices if piece.state == "weights"])
         after = self.optimizer.update(state, gradient, setting)
         if written:
@@ -151,7 +163,9 @@ class StepMaker:
         }
 
     def _modules(self, tensors: Tensors, weights: Tensor | None, buffers: Tensor | None) -> Tensors:
-        found = {name.removeprefix("constant."): value for name, value in tensors.items() if name.startswith("constant.")}
+        found = {
+            name.removeprefix("constant."): value for name, value in tensors.items() if name.startswith("constant.")
+        }
         if weights is not None:
             found |= self._views(weights, "weights")
         if buffers is not None:
@@ -184,7 +198,9 @@ def _layout(learner: Learner, x: Tensor) -> list[Slice]:
         offset = 0
         for name, value in group.items():
             if value.dtype != torch.float32:
-                raise ExportError(f"'{name}' of the lower segment is {value.dtype}; only float32 can be trained on a device")
+                raise ExportError(
+                    f"'{name}' of the lower segment is {value.dtype}; only float32 can be trained on a device"
+                )
             part = "head" if name.startswith("head.") else "lower"
             slices.append(Slice(name, state, offset, tuple(value.shape), part))
             offset += value.numel()
@@ -209,5 +225,7 @@ def _written_buffers(learner: Learner, x: Tensor) -> set[str]:
 
 def _refuse_cumulative(learner: Learner) -> None:
     for name, module in learner.lower.named_modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats and module.momentum is None:  # noqa: SLF001  its public name hides the class
-            raise ExportError(f"the layer '{name}' has momentum=None (a cumulative average), which cannot be exported; give it a momentum, such as 0.1")
+        if getattr(module, "track_running_stats", False) and getattr(module, "momentum", 0.1) is None:
+            raise ExportError(
+                f"the layer '{name}' has momentum=None (a cumulative average), which cannot be exported; give it a momentum, such as 0.1"
+            )

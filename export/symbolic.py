@@ -5,8 +5,6 @@ is a polynomial of the batch size B, fitted on two traces and verified on the th
 none can specialise on one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,10 +22,10 @@ class Size:
         """Return the value for one batch size."""
         return self.constant + self.linear * batch + self.square * batch * batch
 
-    def __mul__(self, factor: int | Size) -> Size:
+    def __mul__(self, factor: "int | Size") -> "Size":
         other = factor if isinstance(factor, Size) else Size(factor)
         if self.linear * other.square or self.square * other.linear or self.square * other.square:
-            raise OverflowError(f"the product of {self} and {other} is not a quadratic of the batch size")
+            raise ValueError(f"the product of {self} and {other} is not a quadratic of the batch size")
         return Size(
             self.constant * other.constant,
             self.constant * other.linear + self.linear * other.constant,
@@ -36,7 +34,7 @@ class Size:
 
     __rmul__ = __mul__
 
-    def __add__(self, other: int | Size) -> Size:
+    def __add__(self, other: "int | Size") -> "Size":
         more = other if isinstance(other, Size) else Size(other)
         return Size(self.constant + more.constant, self.linear + more.linear, self.square + more.square)
 
@@ -90,7 +88,10 @@ def fit_float(values: Sequence[float], batches: Sequence[int]) -> float | Size |
             return found
     for size in (BATCH, BATCH * BATCH):
         numerator = values[0] * size.at(batches[0])
-        if all(abs(value * size.at(batch) - numerator) <= 1e-12 * abs(numerator) for value, batch in zip(values, batches, strict=True)):
+        if all(
+            abs(value * size.at(batch) - numerator) <= 1e-12 * abs(numerator)
+            for value, batch in zip(values, batches, strict=True)
+        ):
             return Ratio(numerator, size)
     return None
 

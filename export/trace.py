@@ -5,8 +5,6 @@ operator survives), at three batch sizes; see `export.symbolic` for why three. R
 the exporter can replace them by explicit noise inputs.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +42,10 @@ class Spec:
     dtype: torch.dtype
 
 
+NOTHING = Spec((0,), torch.float32)
+"""An output that torch leaves out, or leaves empty."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One aten operator: its arguments (tensors as `Ref`, batch-dependent numbers as `Size` or `Ratio`) and its outputs."""
@@ -52,7 +54,7 @@ class Call:
     op: torch._ops.OpOverload
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    outputs: tuple[Spec | None, ...]
+    outputs: tuple[Spec, ...]
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def trace(
         ExportError: The step cannot be traced, or its operators depend on the batch size.
     """
     # torch's own decomposition of attention writes its dropout in place; the math backend chosen below is decomposed anyway.
-    table = {op: rule for op, rule in core_aten_decompositions().items() if op not in lowered and "attention" not in str(op)}
+    table = {
+        op: rule for op, rule in core_aten_decompositions().items() if op not in lowered and "attention" not in str(op)
+    }
     graphs = [_trace_once(function, dict(example(batch)), table) for batch in BATCHES]
     return _merge(graphs, list(example(BATCHES[0])))
 
@@ -96,7 +100,17 @@ def traceable_torch() -> Iterator[None]:
             return legit.no_stats(x, weight, bias, *options[:3])[0]
         return legit(x, weight, bias, mean, variance, *options[:3])[0]
 
-    def instance_norm(x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, use_input: bool, momentum: float, eps: float, fast: bool) -> Tensor:
+    def instance_norm(
+        x: Tensor,
+        weight: Any,
+        bias: Any,
+        mean: Any,
+        variance: Any,
+        use_input: bool,
+        momentum: float,
+        eps: float,
+        fast: bool,
+    ) -> Tensor:
         # Without running statistics it is group norm with one channel a group; torch folds the batch into the channels instead.
         if mean is None:
             return torch.group_norm(x, x.shape[1], weight, bias, eps)
@@ -107,7 +121,7 @@ def traceable_torch() -> Iterator[None]:
     plain, fast, response_norm = torch.batch_norm, torch.backends.mha.get_fastpath_enabled(), F.local_response_norm
     torch.backends.mha.set_fastpath_enabled(False)
     torch.batch_norm, torch.instance_norm = batch_norm, instance_norm
-    F.local_response_norm = local_response_norm
+    F.local_response_norm = local_response_norm  # type: ignore[assignment]  # its first parameter is called x
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
@@ -129,7 +143,9 @@ def _trace_once(
     with traceable_torch():
         # First the autograd, then the removal of in-place operators: functionalize does not know autograd.Function.
         written = make_fx(positional, decomposition_table=table, tracing_mode="fake")(*inputs.values())
-        module = make_fx(functionalize(written, remove="mutations"), decomposition_table=table, tracing_mode="fake")(*inputs.values())
+        module = make_fx(functionalize(written, remove="mutations"), decomposition_table=table, tracing_mode="fake")(
+            *inputs.values()
+        )
     graph: fx.Graph = module.graph
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in {"placeholder", "output"})
     graph.result_names = list(names)
@@ -157,7 +173,9 @@ def _merge(graphs: Sequence[fx.Graph], input_names: list[str]) -> Program:
         elif node.op == "get_attr":
             constants[node.name] = node.meta["constant"]
             if any(not torch.equal(other.meta["constant"], node.meta["constant"]) for other in column):
-                raise ExportError(f"the constant tensor '{node.name}' depends on the batch size; compute it from the input instead")
+                raise ExportError(
+                    f"the constant tensor '{node.name}' depends on the batch size; compute it from the input instead"
+                )
         elif node.op == "output":
             for name, ref in zip(graphs[0].result_names, node.args[0], strict=True):
                 outputs[name] = _argument([ref], renamed)
@@ -204,14 +222,19 @@ def _argument(values: Sequence[Any], renamed: Mapping[str, str]) -> Any:
     return found
 
 
-def _spec(values: Sequence[Any], name: str) -> Spec | None:
+def _spec(values: Sequence[Any], name: str) -> Spec:
     first = values[0]
     if not isinstance(first, Tensor):
-        return None
-    dims = [fit_integer([int(value) for value in group], BATCHES) for group in zip(*(v.shape for v in values), strict=True)]
-    if any(dim is None for dim in dims):
-        raise ExportError(f"the shape of '{name}' is no polynomial of the batch size: {[tuple(v.shape) for v in values]}")
-    return Spec(tuple(dims), first.dtype)
+        return NOTHING
+    dims = [
+        fit_integer([int(value) for value in group], BATCHES) for group in zip(*(v.shape for v in values), strict=True)
+    ]
+    shape = tuple(dim for dim in dims if dim is not None)
+    if len(shape) < len(dims):
+        raise ExportError(
+            f"the shape of '{name}' is no polynomial of the batch size: {[tuple(v.shape) for v in values]}"
+        )
+    return Spec(shape, first.dtype)
 
 
 def _is_getitem(node: fx.Node) -> bool:

@@ -22,7 +22,7 @@ import torch
 from edge.wire import messages
 from edge.wire.messages import Activation, Gradient, Report, State
 from hub.devices import Arrived, Devices, Joined, Left, keep_report
-from hub.strategies.base import Fleet, Member, Order, Strategy
+from hub.strategies.base import Fleet, Lower, Member, Order, Strategy
 
 log = logging.getLogger("cutlayer.hub")
 
@@ -219,25 +219,39 @@ class Orchestrator:
 
     def evaluate(self, state: Any, round_number: int) -> dict[str, float]:
         """Accuracy of each device that is there on its own test samples, through the hub's predictions for it."""
-        orders = {}
-        for name in self._devices.online():
-            hello = self._devices.known[name].hello
-            if hello and hello.test_samples:
-                steps = -(-hello.test_samples // self._terms.batch)
-                orders[name] = self._order(
-                    Order(kind="evaluate", first_step=0, steps=steps, send=tuple(range(steps))), round_number
-                )
+        present = self._devices.online()
+        stands = {name: self._strategy.stand(state, name, present) for name in present}
+        given = self._fetch({stand.donor for stand in stands.values() if stand.donor}, round_number)
+        orders = {
+            name: self._order(self._evaluation(name, given.get(stand.donor or "", stand.lower)), round_number)
+            for name, stand in stands.items()
+        }
+        orders = {name: order for name, order in orders.items() if order.steps}
         turn = self._begin(orders, round_number)
         right = dict.fromkeys(orders, 0)
         total = dict.fromkeys(orders, 0)
         while turn.open():
             for arrived in self._receive(turn):
                 message = cast("Activation", arrived.message)
-                predicted = self._strategy.predict(state, arrived.device, torch.tensor(message.smashed)).argmax(1)
+                served = stands[arrived.device].donor or arrived.device
+                predicted = self._strategy.predict(state, served, torch.tensor(message.smashed)).argmax(1)
                 right[arrived.device] += int((predicted.numpy() == message.labels).sum())
                 total[arrived.device] += len(message.labels)
                 self._devices.done(arrived)
         return {name: right[name] / total[name] for name in orders if total[name] and name not in turn.given_up}
+
+    def _evaluation(self, name: str, lower: Lower | None) -> Order:
+        hello = self._devices.known[name].hello
+        steps = -(-hello.test_samples // self._terms.batch) if hello else 0
+        return Order(kind="evaluate", first_step=0, steps=steps, send=tuple(range(steps)), state=lower)
+
+    def _fetch(self, names: set[str], round_number: int) -> dict[str, Lower]:
+        """The lower segments of these devices, of those that come in time."""
+        order = Order(kind="forward", first_step=0, steps=0, give_state=True)
+        turn = self._begin({name: self._order(order, round_number) for name in sorted(names)}, round_number)
+        while turn.open():
+            list(self._receive(turn))
+        return dict(turn.states)
 
     def farewell(self, reason: str, seconds: float = 5.0) -> None:
         """Tell every device that the run is over, and give the words time to arrive."""

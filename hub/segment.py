@@ -54,6 +54,8 @@ class UpperSegment:
         self.logits = torch.randn(devices, len(self.weights), generator=generator) if tuning.masks else None
         """V, (devices, P); None without masks."""
         self.steps = 0
+        self.samples = 0
+        """Samples that went forward and backward, replayed ones included."""
         self._seed = seed
         trained = [self.weights] if self.logits is None else [self.weights, self.logits]
         for tensor in trained:
@@ -92,6 +94,7 @@ class UpperSegment:
         self.effective.grad.zero_()
         (weight * loss).backward()
         self._spread(device)
+        self.samples += len(labels)
         return float(loss.detach()), smashed.grad
 
     def apply(self) -> None:
@@ -123,6 +126,7 @@ class UpperSegment:
             "buffers": {name: buffer.clone() for name, buffer in self.module.named_buffers()},
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "steps": self.steps,
+            "samples": self.samples,
         }
 
     def load(self, saved: Mapping[str, Any]) -> None:
@@ -139,7 +143,7 @@ class UpperSegment:
             for name, buffer in self.module.named_buffers():
                 buffer.copy_(saved["buffers"][name])
         self.optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))
-        self.steps = saved["steps"]
+        self.steps, self.samples = saved["steps"], saved["samples"]
 
     def _fits(self, saved: Mapping[str, Any]) -> None:
         for name, mine in (("weights", self.weights), ("logits", self.logits)):

@@ -22,6 +22,7 @@ from torch import nn
 from edge.link import MqttLink
 from edge.wire import topics
 from export.bundle import HubBundle, example_input, load_hub_bundle
+from export.cost import cost_below
 from export.cut import load_factory, split
 from hub.broker import start_broker
 from hub.config import HubConfig
@@ -46,8 +47,6 @@ class Tally:
     accuracy_last: float | None = None
     accuracy_max: float | None = None
     seconds: float = 0.0
-    hub_samples: int = 0
-    """Samples the upper segment has learned from, replays not counted."""
 
     def evaluated(self, accuracy: float) -> None:
         """Note the fleet's mean accuracy of a round."""
@@ -66,6 +65,8 @@ class Run:
     fleet: Fleet
     facts: list[dict[str, Any]]
     state: Any
+    upper_flops: int
+    """Multiply-adds of a step of the upper segment, per sample."""
     rounds_done: int = 0
     tally: Tally = field(default_factory=Tally)
 
@@ -124,17 +125,18 @@ def serve(
         )
         progress.stage(f"waiting for {config.fleet.devices} devices")
         upper = _upper(bundle)
+        flops = cost_below(upper, torch.zeros(1, *bundle.smashed.shape)).training
         if checkpoint is None:
             orchestrator.gather()
             facts = orchestrator.facts()
             fleet = orchestrator.fleet(facts)
             state = strategy.init(fleet, upper, rounds=config.run.rounds, seed=config.run.seed)
-            run = Run(strategy, orchestrator, devices, store, fleet, facts, state)
+            run = Run(strategy, orchestrator, devices, store, fleet, facts, state, flops)
             store.record(_run_record(config, bundle, facts, run_facts or {}))
         else:
             fleet = orchestrator.fleet(checkpoint.fleet)
             state = strategy.load(fleet, upper, checkpoint.strategy)
-            run = Run(strategy, orchestrator, devices, store, fleet, checkpoint.fleet, state)
+            run = Run(strategy, orchestrator, devices, store, fleet, checkpoint.fleet, state, flops)
             run.rounds_done, run.tally = checkpoint.rounds_done, Tally(**checkpoint.tally)
             orchestrator.gather()
         _rounds(run, config, progress)
@@ -175,7 +177,6 @@ def _keep(
     if accuracy is not None:
         run.tally.evaluated(accuracy)
     run.tally.seconds += seconds
-    run.tally.hub_samples += learned.samples
     record = {
         "record": "round",
         "round": number + 1,
@@ -187,6 +188,7 @@ def _keep(
         "selected": learned.selected,
         "late": sorted(learned.late),
         "present": len(run.devices.online()),
+        "hub_flops": run.strategy.samples(run.state) * run.upper_flops,
     }
     run.store.record(record)
     for _, device in sorted(run.devices.known.items()):

@@ -6,7 +6,8 @@ The rules, for whoever drives it:
     A side that has no such place starts every process with a higher epoch instead.
 2.  Feed every frame that arrives to `receive`, and publish what `poll` gives. Both take the time; `timer` says when the
     next `poll` is due if nothing else happens.
-3.  What `receive` hands out, make durable together with `received.with_done(number)`; only then `confirm`.
+3.  What `receive` hands out, make durable together with `received.with_done(number)`; only then `confirm`. Store
+    `received` before the next `poll` when its epoch has changed.
 4.  What `acknowledged` gives may be deleted. When `renumbered`, store the new epoch, and what `take_renumbered` gives
     in place of all messages stored before: until then no chunk leaves.
 
@@ -267,7 +268,7 @@ class Delivery:
 
     def _take_ack(self, ack: Ack, now: float) -> None:
         if ack.epoch > self.epoch:
-            self._outrank(ack.epoch)
+            self._outrank(ack, now)
         if ack.asks:
             self._answer = ack.asks
             self._acknowledge_by(now)
@@ -310,14 +311,20 @@ class Delivery:
                 self._ask_at = self._now
         self._peer = instance
 
-    def _outrank(self, epoch: int) -> None:
-        """The other side knows a later stream of ours than we do: begin one that is later still."""
-        if epoch >= U32 - 1:
-            raise WireError(f"epoch {epoch} leaves no later one", "numbers")
-        self._out.renumber(epoch + 1)
-        self._moved = True
-        self._acknowledged = []
-        self._questions, self._in_doubt, self._ask_at = {}, False, None
+    def _outrank(self, ack: Ack, now: float) -> None:
+        """The other side knows a later stream of ours than we do: begin one that is later still.
+
+        Only on the word of an answer: any other ack may be late, and the messages have been taken since.
+        """
+        if ack.epoch >= U32 - 1:
+            raise WireError(f"epoch {ack.epoch} leaves no later one", "numbers")
+        if ack.answers in self._questions:
+            self._out.renumber(ack.epoch + 1)
+            self._moved = True
+            self._acknowledged = []
+            self._questions, self._in_doubt, self._ask_at = {}, False, None
+        elif not self._questions:
+            self._ask_at = now
 
     def _acknowledge_by(self, time: float) -> None:
         self._ack_at = time if self._ack_at is None else min(self._ack_at, time)

@@ -278,8 +278,8 @@ def _control_reader(kind: type[Any]) -> Callable[[Reader], Any]:
 
 
 def _write_order(order: Order) -> bytes:
-    _check_order(order)
     head = _control_writer(order)
+    _check_order(order)
     return _tag(order.bundle) + _U32.pack(len(head)) + head + _tensors(order.state, "float32")
 
 

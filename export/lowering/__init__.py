@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from export.lowering import convolution, elementwise, norm, pooling, reduce, shape
+from export.lowering import activations, convolution, elementwise, index, norm, pooling, reduce, shape
 
 LOWERINGS: dict[Any, Any] = {
     **elementwise.LOWERINGS,
+    **activations.LOWERINGS,
     **shape.LOWERINGS,
+    **index.LOWERINGS,
     **reduce.LOWERINGS,
     **convolution.LOWERINGS,
     **pooling.LOWERINGS,

@@ -1,6 +1,5 @@
+# ruff: noqa: ARG001  the order of arguments is aten's, and not all of them matter here
 """Convolution and its three gradients, in the formulation that is fastest for the shape at hand."""
-
-from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -17,8 +16,12 @@ from export.trace import Call
 aten = torch.ops.aten
 Lowering = Callable[..., Any]
 
-ROWS = 64
+ROWS = 24
 """Kernel positions are multiplied together until so many rows are reached: joining them costs a copy, thin products cost more."""
+
+
+LONG = 128
+"""From so many places on, a sample is a matrix product of its own in the gradient of a 1x1 convolution."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,12 @@ class Geometry:
     @property
     def attributes(self) -> dict[str, Any]:
         """Attributes of an ONNX Conv."""
-        return {"strides": self.stride, "pads": (*self.padding, *self.padding), "dilations": self.dilation, "group": self.groups}
+        return {
+            "strides": self.stride,
+            "pads": (*self.padding, *self.padding),
+            "dilations": self.dilation,
+            "group": self.groups,
+        }
 
 
 def _convolution(
@@ -89,7 +97,9 @@ def _convolution_backward(
     return down, above, bias
 
 
-def _geometry(weight: Value, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int) -> Geometry:
+def _geometry(
+    weight: Value, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int
+) -> Geometry:
     rank = len(weight.shape) - 2
 
     def full(values: Sequence[int]) -> tuple[int, ...]:
@@ -112,12 +122,16 @@ def input_gradient(b: Builder, gradient: Value, weight: Value, shape: tuple[Dim,
         return b.node("Conv", [gradient, turned], shape, gradient.dtype, **attributes)
     extra = [
         fixed(full) - ((fixed(places) - 1) * step - 2 * pad + far + 1)
-        for full, places, step, pad, far in zip(shape[2:], gradient.shape[2:], geometry.stride, geometry.padding, reach, strict=True)
+        for full, places, step, pad, far in zip(
+            shape[2:], gradient.shape[2:], geometry.stride, geometry.padding, reach, strict=True
+        )
     ]
     # onnxruntime wants output padding below the stride or the dilation; what is more goes into the padding at the end.
     ends = [pad - more for pad, more in zip(geometry.padding, extra, strict=True)]
     if all(more < step for more, step in zip(extra, geometry.stride, strict=True)):
-        return b.node("ConvTranspose", [gradient, weight], shape, gradient.dtype, **geometry.attributes, output_padding=extra)
+        return b.node(
+            "ConvTranspose", [gradient, weight], shape, gradient.dtype, **geometry.attributes, output_padding=extra
+        )
     attributes = {**geometry.attributes, "pads": (*geometry.padding, *ends)}
     return b.node("ConvTranspose", [gradient, weight], shape, gradient.dtype, **attributes)
 
@@ -149,6 +163,8 @@ def weight_gradient(b: Builder, gradient: Value, x: Value, shape: tuple[Dim, ...
     kernel = [fixed(length) for length in shape[2:]]
     if geometry.groups > 1 and shape[1] == 1 and shape[0] == geometry.groups:
         return _depthwise_weight_gradient(b, gradient, x, shape, geometry)
+    if geometry.groups == 1 and product(kernel) == 1 and max(geometry.stride) == 1 and not any(geometry.padding):
+        return _pointwise_weight_gradient(b, gradient, x, shape)
     order = [1, 0, *range(2, len(x.shape))]
     rows = _columns(b, b.transpose(gradient, order))
     taps = [_columns(b, tap) for tap in _taps(b, gradient.shape[2:], b.transpose(x, order), kernel, geometry)]
@@ -157,9 +173,23 @@ def weight_gradient(b: Builder, gradient: Value, x: Value, shape: tuple[Dim, ...
     outputs, inputs = fixed(shape[0]), fixed(shape[1])
     together = max(1, ROWS // inputs)
     turned = b.transpose(rows, [1, 0])
-    products = [b.matmul(b.concat(taps[first : first + together], 0), turned) for first in range(0, len(taps), together)]
+    products = [
+        b.matmul(b.concat(taps[first : first + together], 0), turned) for first in range(0, len(taps), together)
+    ]
     matrix = b.reshape(b.concat(products, 0), (len(taps), inputs, outputs))
     return b.reshape(b.transpose(matrix, [2, 1, 0]), shape)
+
+
+def _pointwise_weight_gradient(b: Builder, gradient: Value, x: Value, shape: tuple[Dim, ...]) -> Value:
+    """One product for each sample and their sum, where samples are long; else one product, for two transposed copies."""
+    places = fixed(product(x.shape[2:]))
+    if places >= LONG:
+        left = b.reshape(gradient, (*gradient.shape[:2], places))
+        right = b.transpose(b.reshape(x, (*x.shape[:2], places)), [0, 2, 1])
+        return b.reshape(b.reduce("ReduceSum", b.matmul(left, right), [0], keep=False), shape)
+    order = [1, 0, *range(2, len(x.shape))]
+    left, right = (_columns(b, b.transpose(value, order)) for value in (gradient, x))
+    return b.reshape(b.matmul(left, b.transpose(right, [1, 0])), shape)
 
 
 def _columns(b: Builder, x: Value) -> Value:
@@ -170,31 +200,67 @@ def _columns(b: Builder, x: Value) -> Value:
 def _taps(b: Builder, places: Sequence[Dim], x: Value, kernel: Sequence[int], geometry: Geometry) -> list[Value]:
     """Return for each kernel position the inputs it touches: (…, …, *places), where ``places`` are those of the output."""
     counts = [fixed(count) for count in places]
-    padded = _padded(b, counts, x, kernel, geometry)
+    starts = [
+        tuple(place * spread for place, spread in zip(position, geometry.dilation, strict=True))
+        for position in itertools.product(*(range(length) for length in kernel))
+    ]
+    step = geometry.stride[0]
+    if len(counts) == 2 and step > 1 and geometry.stride[1] == step and len(starts) > 1:
+        return _taps_by_phase(b, counts, x, starts, geometry)
+    lengths = [
+        start + (count - 1) * step + 1 for start, count, step in zip(starts[-1], counts, geometry.stride, strict=True)
+    ]
+    padded = _padded(b, x, lengths, geometry.padding)
+    return [_tap(b, padded, start, counts, geometry.stride) for start in starts]
+
+
+def _tap(b: Builder, x: Value, start: tuple[int, ...], counts: Sequence[int], strides: Sequence[int]) -> Value:
+    ends = [first + (count - 1) * step + 1 for first, count, step in zip(start, counts, strides, strict=True)]
     axes = list(range(2, len(x.shape)))
+    if max(strides) > 1:
+        return b.slice(x, axes, start, ends, strides)
+    # From the last dimension on: its few slices are shared by all taps, the others copy whole rows.
+    for axis, first, end in zip(reversed(axes), reversed(start), reversed(ends), strict=True):
+        if first or end != x.shape[axis]:
+            x = b.slice(x, [axis], [first], [end], [1])
+    return x
+
+
+def _taps_by_phase(
+    b: Builder, counts: Sequence[int], x: Value, starts: Sequence[tuple[int, ...]], geometry: Geometry
+) -> list[Value]:
+    """Sort the input by its place modulo the stride once (SpaceToDepth); every tap is a contiguous part then."""
+    step = geometry.stride[0]
+    wanted = [
+        -(-max((last // step + count) * step, fixed(length) + pad) // step) * step
+        for last, count, length, pad in zip(starts[-1], counts, x.shape[2:], geometry.padding, strict=True)
+    ]
+    padded = _padded(b, x, wanted, geometry.padding)
+    rows, columns = (length // step for length in wanted)
+    outer, inner = padded.shape[:2]
+    phases = b.node("SpaceToDepth", [padded], (outer, inner * (step * step), rows, columns), x.dtype, blocksize=step)
     taps = []
-    for position in itertools.product(*(range(length) for length in kernel)):
-        starts = [place * spread for place, spread in zip(position, geometry.dilation, strict=True)]
-        ends = [start + (count - 1) * step + 1 for start, count, step in zip(starts, counts, geometry.stride, strict=True)]
-        whole = all(start == 0 and end == length for start, end, length in zip(starts, ends, padded.shape[2:], strict=True))
-        taps.append(padded if whole and max(geometry.stride) == 1 else b.slice(padded, axes, starts, ends, geometry.stride))
+    for row, column in starts:
+        phase = (row % step) * step + column % step
+        low = [inner * phase if phase else 0, row // step, column // step]
+        high = [inner * (phase + 1), row // step + counts[0], column // step + counts[1]]
+        taps.append(b.slice(phases, [1, 2, 3], low, high, [1, 1, 1]))
     return taps
 
 
-def _padded(b: Builder, counts: Sequence[int], x: Value, kernel: Sequence[int], geometry: Geometry) -> Value:
-    needed = [
-        (count - 1) * step + spread * (length - 1) + 1
-        for count, step, spread, length in zip(counts, geometry.stride, geometry.dilation, kernel, strict=True)
-    ]
-    after = [max(0, need - fixed(length) - pad) for need, length, pad in zip(needed, x.shape[2:], geometry.padding, strict=True)]
-    if not any(geometry.padding) and not any(after):
+def _padded(b: Builder, x: Value, wanted: Sequence[int], padding: Sequence[int]) -> Value:
+    """Return the input with its padding, and with zeros at the end up to the wanted lengths."""
+    after = [max(0, want - fixed(length) - pad) for want, length, pad in zip(wanted, x.shape[2:], padding, strict=True)]
+    if not any(padding) and not any(after):
         return x
-    grown = [fixed(length) + pad + more for length, pad, more in zip(x.shape[2:], geometry.padding, after, strict=True)]
-    pads = b.constant([0, 0, *geometry.padding, 0, 0, *after])
+    grown = [fixed(length) + pad + more for length, pad, more in zip(x.shape[2:], padding, after, strict=True)]
+    pads = b.constant([0, 0, *padding, 0, 0, *after])
     return b.node("Pad", [x, pads], (*x.shape[:2], *grown), x.dtype)
 
 
-def _depthwise_weight_gradient(b: Builder, gradient: Value, x: Value, shape: tuple[Dim, ...], geometry: Geometry) -> Value:
+def _depthwise_weight_gradient(
+    b: Builder, gradient: Value, x: Value, shape: tuple[Dim, ...], geometry: Geometry
+) -> Value:
     taps = _taps(b, gradient.shape[2:], x, [fixed(length) for length in shape[2:]], geometry)
     axes = [0, *range(2, len(x.shape))]
     sums = [b.reduce("ReduceSum", b.binary("Mul", gradient, tap), axes, keep=False) for tap in taps]
@@ -202,7 +268,9 @@ def _depthwise_weight_gradient(b: Builder, gradient: Value, x: Value, shape: tup
     return b.reshape(b.concat(columns, 1), shape)
 
 
-def _grouped_weight_gradient(b: Builder, rows: Value, taps: Sequence[Value], shape: tuple[Dim, ...], groups: int) -> Value:
+def _grouped_weight_gradient(
+    b: Builder, rows: Value, taps: Sequence[Value], shape: tuple[Dim, ...], groups: int
+) -> Value:
     outputs, inputs = fixed(shape[0]), fixed(shape[1])
     left = b.reshape(rows, (groups, outputs // groups, rows.shape[1]))
     rights = [b.transpose(b.reshape(tap, (groups, inputs, tap.shape[1])), [0, 2, 1]) for tap in taps]

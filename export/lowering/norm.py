@@ -1,6 +1,5 @@
+# ruff: noqa: ARG001  the order of arguments is aten's, and not all of them matter here
 """Batch, group and layer norm and their gradients, in few passes over the data."""
-
-from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 
 from export.builder import Builder, Value, elements
-from export.symbolic import Dim, product
+from export.symbolic import Dim, fixed, product
 from export.trace import Call
 
 aten = torch.ops.aten
@@ -22,7 +21,7 @@ def _channelwise(b: Builder, vector: Value, rank: int) -> Value:
 
 def affine(b: Builder, x: Value, scale: Value, shift: Value) -> Value:
     """Return ``x * scale + shift`` per channel (batch, channels, ...) in one pass: onnxruntime's inference batch norm does just that."""
-    channels = int(x.shape[1])
+    channels = fixed(x.shape[1])
     zero = b.constant(np.zeros(channels, np.float32))
     one = b.constant(np.ones(channels, np.float32))
     return b.node("BatchNormalization", [b.dense(x), scale, shift, zero, one], x.shape, x.dtype, epsilon=0.0)
@@ -33,7 +32,16 @@ def _scaled(b: Builder, scale: Value, weight: Value | None) -> Value:
 
 
 def _batch_norm_training(
-    b: Builder, call: Call, x: Value, weight: Value | None, bias: Value | None, mean: Value, variance: Value, training: bool, momentum: float, eps: float
+    b: Builder,
+    call: Call,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value,
+    variance: Value,
+    training: bool,
+    momentum: float,
+    eps: float,
 ) -> tuple[Value, ...]:
     if not training:
         return (*_batch_norm_inference(b, call, x, weight, bias, mean, variance, momentum, eps), mean, variance)
@@ -41,7 +49,11 @@ def _batch_norm_training(
     count = elements((x.shape[0], *x.shape[2:]))
     unbiased = b.binary("Mul", spread, b.binary("Div", b.scalar(count, x.dtype), b.scalar(count + -1, x.dtype)))
     after = [
-        b.binary("Add", b.binary("Mul", old, b.scalar(1.0 - momentum, x.dtype)), b.binary("Mul", new, b.scalar(momentum, x.dtype)))
+        b.binary(
+            "Add",
+            b.binary("Mul", old, b.scalar(1.0 - momentum, x.dtype)),
+            b.binary("Mul", new, b.scalar(momentum, x.dtype)),
+        )
         for old, new in ((mean, batch_mean), (variance, unbiased))
     ]
     return out, batch_mean, rstd, *after
@@ -54,7 +66,16 @@ def _batch_norm_without_statistics(
 
 
 def _batch_norm_read_only(
-    b: Builder, call: Call, x: Value, weight: Value | None, bias: Value | None, mean: Value | None, variance: Value | None, training: bool, momentum: float, eps: float
+    b: Builder,
+    call: Call,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value | None,
+    variance: Value | None,
+    training: bool,
+    momentum: float,
+    eps: float,
 ) -> tuple[Value, ...]:
     """The variant that writes running statistics behind the schema's back: fine as long as there are none to write."""
     if mean is None or variance is None:
@@ -64,22 +85,34 @@ def _batch_norm_read_only(
     return _batch_norm_inference(b, call, x, weight, bias, mean, variance, momentum, eps)
 
 
-def _batch_norm_of_batch(b: Builder, x: Value, weight: Value | None, bias: Value | None, eps: float) -> tuple[Value, Value, Value, Value]:
+def _batch_norm_of_batch(
+    b: Builder, x: Value, weight: Value | None, bias: Value | None, eps: float
+) -> tuple[Value, Value, Value, Value]:
     axes = [0, *range(2, len(x.shape))]
-    channels = int(x.shape[1])
+    channels = fixed(x.shape[1])
     mean = b.reduce("ReduceMean", x, axes, keep=False)
     centred = b.binary("Sub", b.dense(x), _channelwise(b, mean, len(x.shape)))
     spread = b.reduce("ReduceMean", b.binary("Mul", centred, centred), axes, keep=False)
-    rstd = b.elementwise("Reciprocal", [b.elementwise("Sqrt", [b.binary("Add", spread, b.scalar(eps, x.dtype))], x.dtype)], x.dtype)
+    rstd = b.elementwise(
+        "Reciprocal", [b.elementwise("Sqrt", [b.binary("Add", spread, b.scalar(eps, x.dtype))], x.dtype)], x.dtype
+    )
     scale = _scaled(b, rstd, weight)
     shift = bias if bias is not None else b.constant(np.zeros(channels, np.float32))
     return affine(b, centred, scale, shift), mean, rstd, spread
 
 
 def _batch_norm_inference(
-    b: Builder, _: Call, x: Value, weight: Value | None, bias: Value | None, mean: Value, variance: Value, momentum: float, eps: float
+    b: Builder,
+    _: Call,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value,
+    variance: Value,
+    momentum: float,
+    eps: float,
 ) -> tuple[Value, Value, Value]:
-    channels = int(x.shape[1])
+    channels = fixed(x.shape[1])
     scale = weight if weight is not None else b.constant(np.ones(channels, np.float32))
     shift = bias if bias is not None else b.constant(np.zeros(channels, np.float32))
     out = b.node("BatchNormalization", [b.dense(x), scale, shift, mean, variance], x.shape, x.dtype, epsilon=float(eps))
@@ -108,7 +141,9 @@ def _batch_norm_backward(
         assert running_variance is not None  # noqa: S101  see above
         mean = running_mean
         rstd = b.elementwise(
-            "Reciprocal", [b.elementwise("Sqrt", [b.binary("Add", running_variance, b.scalar(eps, x.dtype))], x.dtype)], x.dtype
+            "Reciprocal",
+            [b.elementwise("Sqrt", [b.binary("Add", running_variance, b.scalar(eps, x.dtype))], x.dtype)],
+            x.dtype,
         )
     assert mean is not None  # noqa: S101  saved by the forward pass
     assert rstd is not None  # noqa: S101  see above
@@ -131,9 +166,9 @@ def _batch_norm_backward(
 def _layer_norm(
     b: Builder, call: Call, x: Value, shape: Sequence[int], weight: Value | None, bias: Value | None, eps: float
 ) -> list[Value]:
-    size = tuple(int(dim) for dim in shape)
+    size = tuple(fixed(dim) for dim in shape)
     weight = weight if weight is not None else b.constant(np.ones(size, np.float32))
-    outputs = [(spec.shape, x.dtype) for spec in call.outputs if spec is not None]
+    outputs = [(spec.shape, x.dtype) for spec in call.outputs]
     inputs = [b.dense(x), b.dense(weight), *([b.dense(bias)] if bias is not None else [])]
     return b.nodes_out("LayerNormalization", inputs, outputs, axis=len(x.shape) - len(size), epsilon=float(eps))
 
@@ -151,7 +186,7 @@ def _layer_norm_backward(
     wanted: Sequence[bool],
 ) -> tuple[Value | None, Value | None, Value | None]:
     """Gradient of layer norm. The means over a row are products with the vector weight / features: no pass of their own."""
-    features = int(product(list(shape)))
+    features = fixed(product(list(shape)))
     rows = product(x.shape[: len(x.shape) - len(shape)])
     flat = [b.reshape(value, (rows, features)) for value in (gradient, x)]
     column_mean, column_rstd = (b.reshape(value, (rows, 1)) for value in (mean, rstd))
@@ -163,13 +198,22 @@ def _layer_norm_backward(
     first, second = b.matmul(given, share), b.matmul(along, share)
     inner = b.binary("Sub", b.binary("Sub", b.binary("Mul", given, weights), first), b.binary("Mul", normal, second))
     down = b.reshape(b.binary("Mul", inner, column_rstd), x.shape)
-    ends = tuple(int(dim) for dim in shape)
+    ends = tuple(fixed(dim) for dim in shape)
     up = [b.reshape(b.reduce("ReduceSum", value, [0], keep=False), ends) for value in (along, given)]
     return (down if wanted[0] else None), (up[0] if wanted[1] else None), (up[1] if wanted[2] else None)
 
 
 def _group_norm(
-    b: Builder, call: Call, x: Value, weight: Value | None, bias: Value | None, n: Dim, channels: int, places: int, groups: int, eps: float
+    b: Builder,
+    call: Call,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    n: Dim,
+    channels: int,
+    places: int,
+    groups: int,
+    eps: float,
 ) -> tuple[Value, Value, Value]:
     width = channels // groups * places
     rows = b.reshape(x, (x.shape[0], groups, width))
@@ -200,19 +244,25 @@ def _group_norm_backward(
     batch, width = x.shape[0], channels // groups * places
     centre, scale = (b.reshape(value, (batch, groups, 1)) for value in (mean, rstd))
     normal = b.binary("Mul", b.binary("Sub", b.reshape(x, (batch, groups, width)), centre), scale)
-    along = b.binary("Mul", b.reshape(gradient, (batch, channels, places)), b.reshape(normal, (batch, channels, places)))
+    along = b.binary(
+        "Mul", b.reshape(gradient, (batch, channels, places)), b.reshape(normal, (batch, channels, places))
+    )
     given = b.reshape(gradient, (batch, channels, places))
     sums = [b.reduce("ReduceSum", value, [2], keep=False) for value in (along, given)]
     weighted = given if weight is None else b.binary("Mul", given, b.reshape(weight, (channels, 1)))
     means = [
         b.binary(
             "Div",
-            b.reduce("ReduceSum", b.reshape(_scaled(b, total, weight), (batch, groups, channels // groups)), [2], keep=True),
+            b.reduce(
+                "ReduceSum", b.reshape(_scaled(b, total, weight), (batch, groups, channels // groups)), [2], keep=True
+            ),
             b.scalar(float(width), x.dtype),
         )
         for total in sums
     ]
-    inner = b.binary("Sub", b.binary("Sub", b.reshape(weighted, (batch, groups, width)), means[1]), b.binary("Mul", normal, means[0]))
+    inner = b.binary(
+        "Sub", b.binary("Sub", b.reshape(weighted, (batch, groups, width)), means[1]), b.binary("Mul", normal, means[0])
+    )
     down = b.reshape(b.binary("Mul", inner, scale), x.shape)
     up = [b.reduce("ReduceSum", total, [0], keep=False) for total in sums]
     return (down if wanted[0] else None), (up[0] if wanted[1] else None), (up[1] if wanted[2] else None)

@@ -1,6 +1,5 @@
+# ruff: noqa: ARG001  the order of arguments is aten's, and not all of them matter here
 """Max, average and adaptive pooling, and their gradients."""
-
-from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 
 from export.builder import Builder, Value
 from export.lowering.shape import zeros
-from export.symbolic import Size, product
+from export.symbolic import Size, fixed, product
 from export.trace import Call
 
 aten = torch.ops.aten
@@ -33,11 +32,20 @@ def _window(kernel: Any, stride: Any, padding: Any, dilation: Any = 1) -> dict[s
 
 
 def _max_pool(
-    b: Builder, call: Call, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False
+    b: Builder,
+    call: Call,
+    x: Value,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil: bool = False,
 ) -> list[Value]:
     values, places = call.outputs
     window = _window(kernel, stride, padding, dilation)
-    return b.nodes_out("MaxPool", [b.dense(x)], [(values.shape, x.dtype), (places.shape, torch.int64)], **window, ceil_mode=int(ceil))
+    return b.nodes_out(
+        "MaxPool", [b.dense(x)], [(values.shape, x.dtype), (places.shape, torch.int64)], **window, ceil_mode=int(ceil)
+    )
 
 
 def _max_pool_backward(
@@ -58,17 +66,34 @@ def _max_pool_backward(
     flat = b.reshape(gradient, (product(gradient.shape),))
     where = b.reshape(places, (product(places.shape),))
     empty = zeros(b, (total,), x.dtype)
-    spread = b.node("ScatterElements", [empty, where, flat], (total,), x.dtype, axis=0, reduction=_overlap(kernel, stride or kernel, dilation))
+    spread = b.node(
+        "ScatterElements",
+        [empty, where, flat],
+        (total,),
+        x.dtype,
+        axis=0,
+        reduction=_overlap(kernel, stride or kernel, dilation),
+    )
     return b.reshape(spread, shape)
 
 
 def _overlap(kernel: Any, stride: Any, dilation: Any) -> str:
-    apart = all(step >= length for step, length in zip(_pair(stride), _pair(kernel), strict=True)) and _pair(dilation) == (1, 1)
+    apart = all(step >= length for step, length in zip(_pair(stride), _pair(kernel), strict=True)) and _pair(
+        dilation
+    ) == (1, 1)
     return "none" if apart else "add"
 
 
 def _average_pool(
-    b: Builder, call: Call, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, ceil: bool = False, count_pad: bool = True, divisor: Any = None
+    b: Builder,
+    call: Call,
+    x: Value,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    ceil: bool = False,
+    count_pad: bool = True,
+    divisor: Any = None,
 ) -> Value:
     if divisor is not None:
         raise ValueError("AvgPool2d(divisor_override=...)")
@@ -81,11 +106,22 @@ def _average_pool(
 
 
 def _average_pool_backward(
-    b: Builder, call: Call, gradient: Value, x: Value, kernel: Any, stride: Any, padding: Any, ceil: bool, count_pad: bool, divisor: Any
+    b: Builder,
+    call: Call,
+    gradient: Value,
+    x: Value,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    ceil: bool,
+    count_pad: bool,
+    divisor: Any,
 ) -> Value:
     if divisor is not None:
         raise ValueError("AvgPool2d(divisor_override=...)")
-    return _average_by_matrices(b, gradient, call.outputs[0].shape, kernel, stride or kernel, padding, ceil, count_pad, back=True)
+    return _average_by_matrices(
+        b, gradient, call.outputs[0].shape, kernel, stride or kernel, padding, ceil, count_pad, back=True
+    )
 
 
 def _average_by_matrices(
@@ -94,8 +130,10 @@ def _average_by_matrices(
     """An average over a window is an average over rows of one over columns: one small matrix for each dimension."""
     full, pooled = (shape, x.shape) if back else (x.shape, shape)
     fractions = [
-        window_fractions(int(length), int(count), *parts, count_pad)
-        for length, count, parts in zip(full[-2:], pooled[-2:], zip(_pair(kernel), _pair(stride), _pair(padding), strict=True), strict=True)
+        window_fractions(fixed(length), fixed(count), *parts, count_pad)
+        for length, count, parts in zip(
+            full[-2:], pooled[-2:], zip(_pair(kernel), _pair(stride), _pair(padding), strict=True), strict=True
+        )
     ]
     return _apply(b, b.dense(x), [matrix.T if back else matrix for matrix in fractions])
 
@@ -132,11 +170,18 @@ def _adaptive(b: Builder, call: Call, x: Value, _: Any) -> Value:
     shape = call.outputs[0].shape
     if all(dim == 1 for dim in shape[-2:]):
         return b.reduce("ReduceMean", x, [-2, -1], keep=True)
-    return _apply(b, b.dense(x), [adaptive_fractions(int(full), int(count)) for full, count in zip(x.shape[-2:], shape[-2:], strict=True)])
+    return _apply(
+        b,
+        b.dense(x),
+        [adaptive_fractions(fixed(full), fixed(count)) for full, count in zip(x.shape[-2:], shape[-2:], strict=True)],
+    )
 
 
 def _adaptive_backward(b: Builder, call: Call, gradient: Value, x: Value) -> Value:
-    matrices = [adaptive_fractions(int(full), int(count)).T for full, count in zip(x.shape[-2:], gradient.shape[-2:], strict=True)]
+    matrices = [
+        adaptive_fractions(fixed(full), fixed(count)).T
+        for full, count in zip(x.shape[-2:], gradient.shape[-2:], strict=True)
+    ]
     return _apply(b, b.dense(gradient), matrices)
 
 
@@ -144,10 +189,16 @@ def _adaptive_max(b: Builder, call: Call, x: Value, size: Any) -> list[Value]:
     """Windows of equal size are a max-pool; others are refused."""
     values, places = call.outputs
     full, pooled = x.shape[-2:], values.shape[-2:]
-    if any(isinstance(dim, Size) or int(dim) % int(count) for dim, count in zip(full, pooled, strict=True)):
+    if any(isinstance(dim, Size) or fixed(dim) % fixed(count) for dim, count in zip(full, pooled, strict=True)):
         raise ValueError(f"adaptive max pooling of {full} places to {pooled}, which do not divide them")
-    kernel = tuple(int(dim) // int(count) for dim, count in zip(full, pooled, strict=True))
-    return b.nodes_out("MaxPool", [b.dense(x)], [(values.shape, x.dtype), (places.shape, torch.int64)], kernel_shape=kernel, strides=kernel)
+    kernel = tuple(fixed(dim) // fixed(count) for dim, count in zip(full, pooled, strict=True))
+    return b.nodes_out(
+        "MaxPool",
+        [b.dense(x)],
+        [(values.shape, x.dtype), (places.shape, torch.int64)],
+        kernel_shape=kernel,
+        strides=kernel,
+    )
 
 
 def _adaptive_max_backward(b: Builder, call: Call, gradient: Value, x: Value, places: Value) -> Value:

@@ -1,9 +1,7 @@
 """Sums, means, extrema, softmax, matrix products."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -91,7 +89,9 @@ def _any(b: Builder, _: Call, x: Value, axes: Any = None, keep: bool = False) ->
     return b.cast(b.reduce("ReduceMax", flags, _axes(x, axes), keep=keep), torch.bool)
 
 
-def _variance(b: Builder, _: Call, x: Value, axes: Any = None, correction: float | None = 1, keepdim: bool = False) -> Value:
+def _variance(
+    b: Builder, _: Call, x: Value, axes: Any = None, correction: float | None = 1, keepdim: bool = False
+) -> Value:
     where = _axes(x, axes)
     centred = b.binary("Sub", b.dense(x), b.reduce("ReduceMean", x, where, keep=True))
     total = b.reduce("ReduceSumSquare", centred, where, keep=keepdim)
@@ -133,7 +133,9 @@ def _scaled(b: Builder, x: Value, factor: float) -> Value:
     return x if factor == 1 else b.binary("Mul", x, b.scalar(float(factor), x.dtype))
 
 
-def _vector_norm(b: Builder, _: Call, x: Value, order: float = 2, axes: Any = None, keep: bool = False, **__: Any) -> Value:
+def _vector_norm(
+    b: Builder, _: Call, x: Value, order: float = 2, axes: Any = None, keep: bool = False, **__: Any
+) -> Value:
     ops = {1: "ReduceL1", 2: "ReduceL2"}
     if order not in ops:
         raise ValueError(f"the norm of order {order}")
@@ -141,7 +143,12 @@ def _vector_norm(b: Builder, _: Call, x: Value, order: float = 2, axes: Any = No
 
 
 def _cumsum(b: Builder, call: Call, x: Value, axis: int, **_: Any) -> Value:
-    return b.node("CumSum", [b.dense(b.cast(x, call.outputs[0].dtype)), b.constant(np.array(axis % len(x.shape)))], x.shape, call.outputs[0].dtype)
+    return b.node(
+        "CumSum",
+        [b.dense(b.cast(x, call.outputs[0].dtype)), b.constant(np.array(axis % len(x.shape)))],
+        x.shape,
+        call.outputs[0].dtype,
+    )
 
 
 LOWERINGS: dict[Any, Lowering] = {

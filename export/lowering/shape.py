@@ -1,6 +1,5 @@
+# ruff: noqa: ARG001  the order of arguments is aten's, and not all of them matter here
 """Views, parts, joins and indices."""
-
-from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 
 from export.builder import Builder, Value, elements, small
-from export.symbolic import Dim, Size
+from export.symbolic import Dim
 from export.trace import Call
 
 aten = torch.ops.aten
@@ -71,20 +70,29 @@ def _slice(b: Builder, call: Call, x: Value, axis: int = 0, start: Any = None, e
     return b.node("Slice", [value, *tensors], call.outputs[0].shape, x.dtype)
 
 
-def _slice_backward(b: Builder, call: Call, gradient: Value, sizes: Any, axis: int, start: Any, end: Any, step: int) -> Value:
+def _slice_backward(
+    b: Builder, call: Call, gradient: Value, sizes: Any, axis: int, start: Any, end: Any, step: int
+) -> Value:
     shape = call.outputs[0].shape
     target = Value("", shape, gradient.dtype, shape)
     low, high = _bounds(target, axis, start, end)
     if step != 1:
-        places = b.node("Range", [b.size(low), b.size(high), b.scalar(step, torch.int64)], (gradient.shape[axis],), torch.int64)
+        places = b.node(
+            "Range", [b.size(low), b.size(high), b.scalar(step, torch.int64)], (gradient.shape[axis],), torch.int64
+        )
         return scatter_axis(b, gradient, axis, places, shape)
     before, after = low, shape[axis] + -1 * high
     rank = len(shape)
-    pads = b.shape([before if place == axis else 0 for place in range(rank)] + [after if place == axis else 0 for place in range(rank)])
+    pads = b.shape(
+        [before if place == axis else 0 for place in range(rank)]
+        + [after if place == axis else 0 for place in range(rank)]
+    )
     return b.node("Pad", [b.dense(gradient), pads], shape, gradient.dtype)
 
 
-def _slice_scatter(b: Builder, _: Call, x: Value, part: Value, axis: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
+def _slice_scatter(
+    b: Builder, _: Call, x: Value, part: Value, axis: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Value:
     axis %= len(x.shape)
     low, high = _bounds(x, axis, start, end)
     if step != 1:
@@ -120,7 +128,14 @@ def scatter_axis(b: Builder, rows: Value, axis: int, places: Value, shape: tuple
     """Return zeros of the given shape with ``rows`` added at ``places`` (one index a row) of a dimension."""
     index = b.reshape(places, tuple(rows.shape[axis] if other == axis else 1 for other in range(len(shape))))
     index = b.dense(Value(index.name, rows.shape, index.dtype, index.stored))
-    return b.node("ScatterElements", [zeros(b, shape, rows.dtype), index, b.dense(rows)], shape, rows.dtype, axis=axis, reduction="add")
+    return b.node(
+        "ScatterElements",
+        [zeros(b, shape, rows.dtype), index, b.dense(rows)],
+        shape,
+        rows.dtype,
+        axis=axis,
+        reduction="add",
+    )
 
 
 def zeros(b: Builder, shape: tuple[Dim, ...], dtype: torch.dtype) -> Value:
@@ -143,7 +158,7 @@ def _stack(b: Builder, call: Call, values: Sequence[Value], axis: int = 0) -> Va
 
 def _split(b: Builder, call: Call, x: Value, sizes: Any, axis: int = 0) -> list[Value]:
     axis %= len(x.shape)
-    shapes = [(spec.shape, x.dtype) for spec in call.outputs if spec is not None]
+    shapes = [(spec.shape, x.dtype) for spec in call.outputs]
     if len(shapes) == 1:
         return [x]
     lengths = b.shape([shape[axis] for shape, _ in shapes])
@@ -169,84 +184,9 @@ def _pad(b: Builder, call: Call, x: Value, pads: Sequence[int], fill: float = 0.
     return b.node("Pad", [b.dense(x), ends, b.scalar(fill, x.dtype)], call.outputs[0].shape, x.dtype)
 
 
-def _arange(b: Builder, call: Call, start: Any, end: Any, step: Any = 1, **_: Any) -> Value:
-    spec = call.outputs[0]
-    if isinstance(start, int) and isinstance(end, int):
-        return b.constant(np.arange(start, end, step), spec.dtype)
-    limits = [b.size(start), b.size(end), b.scalar(step, torch.int64)]
-    return b.cast(b.node("Range", limits, spec.shape, torch.int64), spec.dtype)
-
-
-def _embedding(b: Builder, call: Call, weight: Value, tokens: Value, *_: Any) -> Value:
-    return b.node("Gather", [b.dense(weight), b.dense(tokens)], call.outputs[0].shape, weight.dtype, axis=0)
-
-
-def _embedding_backward(
-    b: Builder, call: Call, gradient: Value, tokens: Value, count: int, padding: int, by_frequency: bool
-) -> Value:
-    if by_frequency:
-        raise ValueError("Embedding(scale_grad_by_freq=True)")
-    width = gradient.shape[-1]
-    rows = b.reshape(gradient, (elements(tokens.shape), width))
-    places = b.reshape(tokens, (elements(tokens.shape), 1))
-    if padding >= 0:
-        kept = b.elementwise("Not", [b.binary("Equal", places, b.scalar(padding, torch.int64), torch.bool)], torch.bool)
-        rows = b.binary("Mul", rows, b.cast(kept, rows.dtype))
-    return b.node("ScatterND", [zeros(b, (count, width), rows.dtype), places, rows], call.outputs[0].shape, rows.dtype, reduction="add")
-
-
-def _gather(b: Builder, call: Call, x: Value, axis: int, index: Value, **_: Any) -> Value:
-    return b.node("GatherElements", [b.dense(x), b.dense(index)], call.outputs[0].shape, x.dtype, axis=axis % len(x.shape))
-
-
-def _scatter(reduction: str) -> Lowering:
-    def lower(b: Builder, call: Call, x: Value, axis: int, index: Value, source: Any) -> Value:
-        if not isinstance(source, Value):
-            scalar = b.scalar(source, x.dtype)
-            source = Value(scalar.name, index.shape, x.dtype, ())
-        inputs = [b.dense(x), b.dense(index), b.dense(source)]
-        return b.node("ScatterElements", inputs, call.outputs[0].shape, x.dtype, axis=axis % len(x.shape), reduction=reduction)
-
-    return lower
-
-
-def _index_select(b: Builder, call: Call, x: Value, axis: int, index: Value) -> Value:
-    return b.node("Gather", [b.dense(x), b.dense(index)], call.outputs[0].shape, x.dtype, axis=axis % len(x.shape))
-
-
-def _only_index(indices: Sequence[Value | None]) -> tuple[int, Value]:
-    given = [(axis, index) for axis, index in enumerate(indices) if index is not None]
-    if len(given) != 1 or given[0][1].dtype == torch.bool:
-        raise ValueError("indexing by several tensors or by a mask")
-    return given[0]
-
-
-def _index(b: Builder, call: Call, x: Value, indices: Sequence[Value | None]) -> Value:
-    axis, index = _only_index(indices)
-    return b.node("Gather", [b.dense(x), b.dense(index)], call.outputs[0].shape, x.dtype, axis=axis)
-
-
-def _index_put(b: Builder, call: Call, x: Value, indices: Sequence[Value | None], rows: Value, accumulate: bool = False) -> Value:
-    axis, index = _only_index(indices)
-    if axis:
-        raise ValueError("writing by an index that is not in the first dimension")
-    places = b.reshape(index, (*index.shape, 1))
-    shape = (*index.shape, *x.shape[1:])
-    rows = b.dense(Value(rows.name, shape, rows.dtype, rows.stored))
-    return b.node("ScatterND", [b.dense(x), places, rows], call.outputs[0].shape, x.dtype, reduction="add" if accumulate else "none")
-
-
 def _repeat(b: Builder, call: Call, x: Value, times: Sequence[int]) -> Value:
     raised = b.reshape(x, (1,) * (len(times) - len(x.shape)) + x.shape)
     return b.node("Tile", [raised, b.shape(times)], call.outputs[0].shape, x.dtype)
-
-
-def _flip(b: Builder, _: Call, x: Value, axes: Sequence[int]) -> Value:
-    value = b.dense(x)
-    for axis in axes:
-        backwards = b.constant(np.arange(int(value.shape[axis]))[::-1])
-        value = b.node("Gather", [value, backwards], value.shape, value.dtype, axis=axis % len(value.shape))
-    return value
 
 
 def _triangle(upper: bool) -> Lowering:
@@ -254,16 +194,6 @@ def _triangle(upper: bool) -> Lowering:
         return b.node("Trilu", [b.dense(x), b.constant(np.array(diagonal))], x.shape, x.dtype, upper=int(upper))
 
     return lower
-
-
-def _roll(b: Builder, _: Call, x: Value, shifts: Sequence[int], axes: Sequence[int] = ()) -> Value:
-    value = b.dense(x)
-    for shift, axis in zip(shifts, axes, strict=True):
-        if isinstance(value.shape[axis], Size):
-            raise TypeError("rolling the batch dimension")
-        places = np.roll(np.arange(int(value.shape[axis])), shift)
-        value = b.node("Gather", [value, b.constant(places)], value.shape, value.dtype, axis=axis % len(value.shape))
-    return value
 
 
 LOWERINGS: dict[Any, Lowering] = {
@@ -292,21 +222,7 @@ LOWERINGS: dict[Any, Lowering] = {
     aten.split.Tensor: _split,
     aten.unbind.int: _unbind,
     aten.constant_pad_nd.default: _pad,
-    aten.arange.start_step: _arange,
-    aten.arange.start: _arange,
-    aten.arange.default: lambda b, call, end, **_: _arange(b, call, 0, end),
-    aten.embedding.default: _embedding,
-    aten.embedding_dense_backward.default: _embedding_backward,
-    aten.gather.default: _gather,
-    aten.scatter.src: _scatter("none"),
-    aten.scatter.value: _scatter("none"),
-    aten.scatter_add.default: _scatter("add"),
-    aten.index_select.default: _index_select,
-    aten.index.Tensor: _index,
-    aten.index_put.default: _index_put,
     aten.repeat.default: _repeat,
-    aten.flip.default: _flip,
     aten.triu.default: _triangle(upper=True),
     aten.tril.default: _triangle(upper=False),
-    aten.roll.default: _roll,
 }

@@ -28,7 +28,7 @@ from edge.wire.toml_fields import Range
 from hub import selection
 from hub.segment import Replay, Tuning, UpperSegment
 from hub.selection import History
-from hub.strategies.base import Fleet, Kind, Learned, Lower, Order, Orders, arrays, check, same_fleet, tensors
+from hub.strategies.base import Fleet, Kind, Learned, Lower, Order, Orders, Stand, arrays, check, same_fleet, tensors
 
 
 @dataclass(frozen=True)
@@ -196,9 +196,22 @@ class AdaSplit:
         """Nothing: the schedule is a function of the round."""
         return state
 
+    def stand(self, state: State, device: str, present: Collection[str]) -> Stand:
+        """Its own; a newcomer gets that of the device which the hub serves best of those that are there."""
+        if device in state.fleet.names:
+            return Stand()
+        served = [name for name in present if name in state.fleet.names]
+        return Stand(
+            donor=min(served, key=lambda name: state.history.losses[-1, state.fleet.index(name)], default=None)
+        )
+
     def predict(self, state: State, device: str, smashed: Tensor) -> Tensor:
         """Logits through the device's mask; a device that is not of the fleet gets the mean of all masks."""
         return state.upper.predict(state.fleet.index(device) if device in state.fleet.names else None, smashed)
+
+    def samples(self, state: State) -> int:
+        """As the upper segment counted them."""
+        return state.upper.samples
 
     def save(self, state: State) -> dict[str, Any]:
         """Everything between two rounds, what was received included."""

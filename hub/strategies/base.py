@@ -111,6 +111,16 @@ Orders = Mapping[str, Order]
 
 
 @dataclass(frozen=True)
+class Stand:
+    """With which lower segment a device is evaluated; with neither field set, its own."""
+
+    lower: Lower | None = None
+    """Weights to load first."""
+    donor: str | None = None
+    """A device whose weights are fetched and loaded first, and whose mask serves the predictions."""
+
+
+@dataclass(frozen=True)
 class Learned:
     """What came of one activation."""
 
@@ -163,8 +173,14 @@ class Strategy(Protocol):
     def end_round(self, state: Any, round: int) -> Any:
         """The round is over."""
 
+    def stand(self, state: Any, device: str, present: Collection[str]) -> Stand:
+        """With which lower segment a device is evaluated; devices that do not belong to the fleet have none of their own."""
+
     def predict(self, state: Any, device: str, smashed: Tensor) -> Tensor:
         """Logits (batch, classes) of a device's smashed data, in evaluation mode; the device need not belong to the fleet."""
+
+    def samples(self, state: Any) -> int:
+        """Samples that went forward and backward through the upper segment so far, repeated ones included."""
 
     def save(self, state: Any) -> dict[str, Any]:
         """The state between two rounds, as tensors and plain values that `torch.load(weights_only=True)` reads."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from edge.wire.toml_fields import Range
 from hub.segment import Tuning, UpperSegment
-from hub.strategies.base import Fleet, Learned, Lower, Order, Orders, arrays, check, same_fleet, tensors
+from hub.strategies.base import Fleet, Learned, Lower, Order, Orders, Stand, arrays, check, same_fleet, tensors
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,17 @@ class SplitLearning:
         """Nothing: the learning rate is constant."""
         return state
 
+    def stand(self, state: State, device: str, present: Collection[str]) -> Stand:
+        """There is one lower segment, and everybody is evaluated with it as the last turn left it."""
+        return Stand(None if device == state.holder else state.lower)
+
     def predict(self, state: State, device: str, smashed: Tensor) -> Tensor:
         """Logits; the same upper segment for everybody."""
         return state.upper.predict(None, smashed)
+
+    def samples(self, state: State) -> int:
+        """As the upper segment counted them."""
+        return state.upper.samples
 
     def save(self, state: State) -> dict[str, Any]:
         """Everything between two rounds."""

@@ -40,7 +40,9 @@ def assert_layer(layer, shape, batches=(5, 1), kinds=("backward", "evaluate"), l
     assert_segment(Scaled(shape, layer), shape, batches, kinds, limit)
 
 
-def assert_segment(lower, shape, batches=(5, 1), kinds=("backward", "evaluate"), limit=GRADIENT_LIMIT, dtype=torch.float32):
+def assert_segment(
+    lower, shape, batches=(5, 1), kinds=("backward", "evaluate"), limit=GRADIENT_LIMIT, dtype=torch.float32
+):
     steps = step_maker(lower, shape, dtype=dtype)
     truth, control = Reference(steps, torch.float64), Reference(steps, torch.float32)
     for kind in kinds:
@@ -60,6 +62,8 @@ def assert_segment(lower, shape, batches=(5, 1), kinds=("backward", "evaluate"),
                     part = slice(piece.offset, piece.offset + piece.size)
                     error = distance(given["check.gradient"][part], right["check.gradient"][part], floor)
                     own = distance(shared["check.gradient"][part], right["check.gradient"][part], floor)
-                    assert error <= max(limit, 3 * own), f"batch {batch}: {piece.name} is off by {error:.1e} (float32: {own:.1e})"
+                    assert error <= max(limit, 3 * own), (
+                        f"batch {batch}: {piece.name} is off by {error:.1e} (float32: {own:.1e})"
+                    )
             if "state.buffers.next" in right:
                 assert distance(given["state.buffers.next"], right["state.buffers.next"]) < 1e-5

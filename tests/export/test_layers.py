@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  the name everybody reads
 from torch import nn
 
 from tests.export.compare import assert_layer, assert_segment
@@ -163,7 +163,9 @@ class Attention(nn.Module):
         return y if self.batch_first else y.transpose(0, 1)
 
 
-@pytest.mark.parametrize("options", [{}, {"dropout": 0.2}, {"need_weights": True, "dropout": 0.2}, {"batch_first": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"dropout": 0.2}, {"need_weights": True, "dropout": 0.2}, {"batch_first": False}]
+)
 def test_attention(options):
     assert_layer(Attention(**options), (6, 8))
 

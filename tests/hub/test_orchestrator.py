@@ -20,7 +20,7 @@ from edge.wire.delivery import Delivery
 from edge.wire.messages import Activation, Hello, Report
 from hub.devices import Devices
 from hub.orchestrator import FleetError, Orchestrator, Shapes, Terms
-from hub.strategies.base import Learned, Order
+from hub.strategies.base import Learned, Order, Stand
 from tests.tiny import write_bundle
 
 FLEET = "f"
@@ -47,7 +47,7 @@ class Everybody:
 
     def __init__(self, order=None):
         self.order = order or Order(kind="forward", first_step=0, steps=2, send=(0,))
-        self.turns = []
+        self.turns, self.stands, self.served = [], {}, []
 
     def turn(self, state, round_number, turn, present):
         if turn:
@@ -66,7 +66,11 @@ class Everybody:
     def end_round(self, state, round_number):
         return state
 
+    def stand(self, state, device, present):
+        return self.stands.get(device, Stand())
+
     def predict(self, state, device, smashed):
+        self.served.append(device)
         return smashed
 
 
@@ -188,6 +192,19 @@ def test_gradients_go_down_and_the_devices_learn_from_them(field):
 def test_accuracy_is_counted_over_each_devices_own_test_samples(field):
     orchestrator, _ = gathered(field, Everybody())
     assert orchestrator.evaluate([], 0) == {"a": 1.0, "b": 1.0, "c": 1.0}
+
+
+def test_a_device_is_evaluated_with_the_weights_its_stand_says(field):
+    strategy = Everybody()
+    orchestrator, _ = gathered(field, strategy)
+    # Swapped signs make every answer wrong.
+    wrong = {"scale.weight": np.array([-1, -1], np.float32)}
+    strategy.stands = {"a": Stand(lower=wrong), "c": Stand(donor="a")}
+    assert orchestrator.evaluate([], 0) == {"a": 0.0, "b": 1.0, "c": 1.0}
+    # c got a's weights as they were before the evaluation, and is served as a; now a has the wrong ones.
+    assert sorted(set(strategy.served)) == ["a", "b"]
+    strategy.stands = {"c": Stand(donor="a")}
+    assert orchestrator.evaluate([], 1) == {"a": 0.0, "b": 1.0, "c": 0.0}
 
 
 def test_evaluation_bytes_stand_apart(field):

@@ -63,6 +63,10 @@ class Conversation:
             self.wait()
         raise AssertionError("the conversation does not end")
 
+    def finish_with_confirmations(self):
+        self.confirms = True
+        self.finish()
+
 
 def chunk(number, index=0):
     """Picks one chunk of one message."""

@@ -182,14 +182,35 @@ def test_a_late_ack_of_a_former_process_is_not_believed():
     late = talk.b.poll(talk.now)
     talk.b = Delivery(epoch=1, instance=22, limits=LIMITS)
     talk.down()
-    talk.b = Delivery(epoch=1, instance=21, limits=LIMITS)
-    talk.down()
-    talk.b = Delivery(epoch=1, instance=22, limits=LIMITS)
+    talk.up(drop=everything)  # the question for what the new process has
     talk.down(frames=late)
-    talk.confirms = True
-    talk.wait()
-    talk.settle()
+    assert talk.a.timer() == talk.now + 1  # still unknown; had it been believed, it would be a minute
+    talk.finish_with_confirmations()
     assert talk.a.acknowledged() == [1]
+
+
+def test_who_answers_is_there_though_frames_of_a_former_process_came_late():
+    talk = Conversation(confirms=False)
+    early = talk.b.poll(talk.now)
+    talk.b = Delivery(epoch=1, instance=22, limits=LIMITS)
+    early += Delivery(epoch=1, instance=21, limits=LIMITS).poll(talk.now)
+    talk.down()
+    talk.down(frames=early)
+    talk.a.send(b"x")
+    talk.finish_with_confirmations()
+    assert talk.arrived == [b"x"]
+
+
+def test_what_was_sent_after_the_question_is_not_lost_with_the_answer():
+    talk = Conversation()
+    talk.a.send(b"x")
+    talk.up(drop=everything)
+    talk.wait()
+    talk.up()
+    later = talk.a.send(b"y")
+    assert chunks(talk.a.poll(talk.now)) == [(later, 0)]
+    talk.down()
+    assert chunks(talk.a.poll(talk.now)) == [(1, 0)]
 
 
 def test_a_confirmed_message_stays_done_when_its_receiver_restarts():
@@ -240,6 +261,9 @@ def test_a_sender_that_forgot_its_epoch_learns_it_and_renumbers():
     talk.b = Delivery(epoch=1, instance=21, received=Ledger(7, 40), limits=LIMITS)
     talk.a.send(b"one")
     talk.a.send(b"two", urgent=True)
+    talk.up()
+    talk.down()
+    assert talk.a.epoch == 1  # an ack may be late; it asks
     talk.up()
     talk.down()
     assert talk.arrived == []

@@ -60,6 +60,8 @@ class Side:
             self.stream = {"epoch": self.delivery.epoch, "next": self.delivery.next_number}
         for number in self.delivery.acknowledged():
             del self.outbox[number]
+        if self.delivery.received.epoch != self.ledger.epoch:
+            self.ledger = self.delivery.received
 
     def apply(self):
         """Effect and ledger in one transaction; only then the acknowledgement."""

@@ -1,0 +1,96 @@
+"""`python -m benchmarks [case ...]`: measure, keep the results, draw their tables.
+
+python -m benchmarks                 the list of cases
+python -m benchmarks step device     measure these, append to results/<case>.jsonl, draw results/<case>.md
+python -m benchmarks --table         draw all tables again from the results
+"""
+
+import argparse
+import ast
+import importlib
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks import results
+from benchmarks.child import ChildError
+from benchmarks.options import BenchmarkError, Options
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+CASES: dict[str, str] = {
+    "adasplit": "benchmarks.adasplit",
+    "device": "benchmarks.device",
+    "step": "benchmarks.step",
+}
+"""A case is a module: its docstring begins with the question, `run(options)` yields rows, `draw(runs)` gives markdown.
+
+Named, not imported: one that measures memory and time should not share its process with what another needs.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    unknown = [name for name in options.cases if name not in CASES]
+    if unknown:
+        print(f"benchmarks: there is no case {unknown[0]!r}; there are {', '.join(CASES)}", file=sys.stderr)
+        return 2
+    if not options.cases and not options.table:
+        print("\n".join(_list()))
+        return 0
+    try:
+        for name in options.cases or CASES:
+            if not options.table:
+                _measure(name, options)
+            _draw(name, options.results)
+    except (BenchmarkError, ChildError, results.ResultsError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("benchmarks: broken off; what was measured is kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _list() -> Iterator[str]:
+    for name in CASES:
+        yield f"{name:<10} {question(name)}"
+
+
+def question(name: str) -> str:
+    """The first line of a case's docstring, read without importing it."""
+    file = Path(__file__).with_name(CASES[name].rpartition(".")[2] + ".py")
+    return (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").split("\n", 1)[0]
+
+
+def _measure(name: str, asked: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
+        options = Options(Path(folder), asked.quick, asked.only)
+        rows = importlib.import_module(CASES[name]).run(options)
+        results.record(asked.results / f"{name}.jsonl", rows, partial=options.partial)
+
+
+def _draw(name: str, folder: Path) -> None:
+    runs = results.read(folder / f"{name}.jsonl")
+    if not any(run.rows for run in runs):
+        print(f"{name}: no results yet", file=sys.stderr)
+        return
+    text = f"# {name}: {question(name)}\n\n{importlib.import_module(CASES[name]).draw(runs)}\n"
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure cutlayer, one question a case.")
+    parser.add_argument("cases", nargs="*", metavar="case", help="what to measure; without a name: the list")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of results (benchmarks/results)")
+    parser.add_argument("--table", action="store_true", help="measure nothing, draw the tables of the results again")
+    parser.add_argument("--quick", action="store_true", help="few repeats, marked as not for quoting")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains TEXT")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

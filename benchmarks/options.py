@@ -1,0 +1,30 @@
+"""What the command line asks of a case."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class BenchmarkError(RuntimeError):
+    """A case cannot be measured here; the message says why and what would help."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much to measure, and where to put what is needed on the way."""
+
+    folder: Path
+    """An empty folder for bundles, wheels and the like; gone after the run."""
+    quick: bool = False
+    """Few repeats: enough to see that the case works, not to quote it."""
+    only: str = ""
+    """Measure only rows whose name contains this."""
+
+    @property
+    def partial(self) -> str:
+        """Why the run's figures are not to be quoted; empty for a full run."""
+        return ", ".join(["quick"] * self.quick + [f"only {self.only!r}"] * bool(self.only))
+
+    def say(self, text: str) -> None:
+        """Progress for whoever waits."""
+        print(text, file=sys.stderr, flush=True)
