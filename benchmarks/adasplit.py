@@ -133,7 +133,7 @@ def _bundle(objective: str, seed: int, options: Options) -> Path:
 def _new_wearers(records: Sequence[Mapping[str, Any]], task: Task) -> float | None:
     if not task.new_wearers:
         return None
-    trained = {record["device"] for record in records if record["record"] == "device" and record["flops"]}
+    trained = {record["device"] for record in records if record["record"] == "device" and record["steps"]}
     last = [record["accuracies"] for record in records if record["record"] == "round"][-1]
     return statistics.fmean(value for name, value in last.items() if name not in trained)
 

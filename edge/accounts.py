@@ -55,7 +55,9 @@ class Accounts:
         self._opened = (self._total["sent"], self._total["received"])
 
     def ran(self, kind: str, rows: int) -> None:
-        """A graph of this kind ran on so many samples."""
+        """A graph of this kind ran on so many samples. Evaluation is no part of training, and stands apart as its bytes do."""
+        if kind == "evaluate":
+            return
         forward, training = self._flops["forward"], self._flops["training"]
         self._total["flops"] += rows * (training if kind in ("local", "backward") else forward)
         if kind in ("local", "forward"):

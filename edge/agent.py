@@ -48,8 +48,8 @@ class Work:
     """The step to do next; the order is done when it reaches `end`."""
     waiting: Batch | None = None
     """An exchange step between its upload and the gradient for it."""
-    gradient: tuple[int, npt.NDArray[Any]] | None = None
-    """Number of the message it came in, and the gradient: `(batch, *smashed)`."""
+    gradient: tuple[Arrived, npt.NDArray[Any]] | None = None
+    """The message it came in, and the gradient: `(batch, *smashed)`."""
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class Agent:
     def _take(self, arrived: Arrived) -> None:
         message = arrived.message
         if isinstance(message, Gradient):
-            self._take_gradient(arrived.number, message)
+            self._take_gradient(arrived, message)
             return
         if isinstance(message, Order):
             self._take_order(message, arrived.data)
@@ -130,7 +130,7 @@ class Agent:
             self.finished = self._once
         elif not isinstance(message, Welcome):
             self._mailbox.refused[f"{type(message).__name__} is not for a device"] += 1
-        self._mailbox.done(arrived.number)
+        self._mailbox.done(arrived)
 
     def _take_order(self, order: Order, data: bytes) -> None:
         last = self._outbox.fact("last_order", 0)
@@ -171,17 +171,17 @@ class Agent:
                 return f"state {name!r} has shape {array.shape}; the lower segment has {shapes.get(name)}"
         return None
 
-    def _take_gradient(self, number: int, message: Gradient) -> None:
+    def _take_gradient(self, arrived: Arrived, message: Gradient) -> None:
         work = self._work
         if work and (message.order, message.step) == (work.order.order, work.step):
             wanted = (len(self._batch(work).x), *self._bundle.manifest.smashed.shape)
             if message.gradient.shape == wanted:
-                work.gradient = (number, message.gradient)  # acknowledged with the update it causes
+                work.gradient = (arrived, message.gradient)  # acknowledged with the update it causes
                 return
             self._mailbox.refused[f"gradient of shape {message.gradient.shape}, wanted {wanted}"] += 1
         else:
             self._mailbox.refused["gradient for a step that is over"] += 1
-        self._mailbox.done(number)
+        self._mailbox.done(arrived)
 
     def _refusal(self, message: Refusal) -> None:
         if message.instance != self._mailbox.instance:
@@ -244,10 +244,10 @@ class Agent:
             self._upload(work, batch, self._run("forward", batch, work))
             work.waiting = batch
             return
-        number, gradient = work.gradient
+        arrived, gradient = work.gradient
         result = self._run("backward", batch, work, gradient=gradient)
         work.waiting = work.gradient = None
-        self._mailbox.done(number)
+        self._mailbox.done(arrived)
         self._advance(work, result, durable=True)
 
     def _evaluate(self, work: Work) -> None:
@@ -308,7 +308,7 @@ class Agent:
         if order.kind == "evaluate" and not self._mailbox.idle:
             return  # so that the bytes of an evaluation end where its report begins
         if order.give_state:
-            self._mailbox.send(State(order.bundle, order.order, self._segment.lower(), order.codec))
+            self._mailbox.send(State(order.bundle, order.order, self._segment.lower()))
         metrics: dict[str, Any] = {name: statistics.fmean(values) for name, values in work.metrics.items()}
         if order.kind != "evaluate":
             metrics["steps"] = order.steps

@@ -21,9 +21,11 @@ log = logging.getLogger("cutlayer.mailbox")
 
 @dataclass(frozen=True)
 class Arrived:
-    """A message from the hub, once; `Mailbox.done(number)` after its effect has been put into the outbox."""
+    """A message from the hub, once; `Mailbox.done(arrived)` after its effect has been put into the outbox."""
 
     number: int
+    epoch: int
+    """Of the hub's stream that the number belongs to."""
     message: messages.Message
     data: bytes
     """The message as it was packed: what the outbox keeps while it is worked off."""
@@ -53,6 +55,7 @@ class Mailbox:
             received=Ledger.from_json(ledger) if ledger else None,
             limits=limits or Limits(),
         )
+        self._epoch_kept = self._delivery.received.epoch
         for unsent in outbox.unsent():
             self._delivery.restore(unsent.number, unsent.message, urgent=unsent.urgent)
 
@@ -67,7 +70,7 @@ class Mailbox:
 
     def wait_seconds(self, now: float, longest: float) -> float:
         """How long the loop may sleep in `poll` before delivery wants to resend something."""
-        timer = self._delivery.timer()
+        timer = self._delivery.timer() if self._link.connected else None  # nothing can be resent into the void
         return longest if timer is None else min(longest, max(0.0, timer - now))
 
     def announce(self) -> None:
@@ -94,10 +97,10 @@ class Mailbox:
         self._outbox.put_fact("stream", {"epoch": self._delivery.epoch, "next": number + 1})
         return len(data)
 
-    def done(self, number: int) -> None:
+    def done(self, arrived: Arrived) -> None:
         """The effect of a message from the hub has been put: acknowledge it after the next commit."""
-        self._delivery.confirm(number)
-        self._outbox.put_fact("ledger", self._delivery.received.to_json())
+        self._delivery.confirm(arrived.number, arrived.epoch)
+        self._keep_ledger()
 
     def commit(self) -> None:
         """Make everything that was put durable.
@@ -124,11 +127,22 @@ class Mailbox:
             self._see_hub(event.payload)
             return
         try:
-            for delivered in self._delivery.receive(event.payload, now):
-                yield Arrived(delivered.number, messages.unpack(delivered.payload), delivered.payload)
+            delivered = self._delivery.receive(event.payload, now)
         except WireError as error:
-            self.refused[str(error)[:80]] += 1
-            log.warning("refused from the hub: %s", error)
+            self._refuse(error)
+            return
+        for item in delivered:
+            try:
+                message = messages.unpack(item.payload)
+            except WireError as error:
+                self._refuse(error)
+                self._delivery.confirm(item.number, item.epoch)  # sent again it would be no better
+                continue
+            yield Arrived(item.number, item.epoch, message, item.payload)
+
+    def _refuse(self, error: WireError) -> None:
+        self.refused[error.reason] += 1
+        log.warning("refused from the hub: %s", error)
 
     def _see_hub(self, payload: bytes) -> None:
         try:
@@ -145,3 +159,9 @@ class Mailbox:
                 self._outbox.put_unsent(Unsent(item.number, item.payload, item.urgent))
             self._outbox.put_fact("stream", {"epoch": self._delivery.epoch, "next": self._delivery.next_number})
         self._outbox.drop_unsent(self._delivery.acknowledged())
+        if self._delivery.received.epoch != self._epoch_kept:
+            self._keep_ledger()
+
+    def _keep_ledger(self) -> None:
+        self._outbox.put_fact("ledger", self._delivery.received.to_json())
+        self._epoch_kept = self._delivery.received.epoch

@@ -60,6 +60,8 @@ class Arrived:
 
     device: str
     number: int
+    epoch: int
+    """Of the device's stream that the number belongs to."""
     message: messages.Message
 
 
@@ -104,7 +106,7 @@ class Devices:
 
     def done(self, arrived: Arrived) -> None:
         """The effect of a message is in the hub's state: acknowledge it."""
-        self.known[arrived.device].delivery.confirm(arrived.number)
+        self.known[arrived.device].delivery.confirm(arrived.number, arrived.epoch)
 
     def ledgers(self) -> dict[str, Any]:
         """What has been received from whom, for the checkpoint."""
@@ -160,7 +162,7 @@ class Devices:
             name, leaf = topics.parse(self._fleet, event.topic)
             device = self._device(name)
         except WireError as error:
-            self.strangers[str(error)[:80]] += 1
+            self.strangers[error.reason] += 1
             return
         if leaf == "status":
             yield from self._status(device, event.payload)
@@ -170,7 +172,7 @@ class Devices:
     def _device(self, name: str) -> Device:
         if name not in self.known:
             if len(self.known) >= MAXIMUM_DEVICES:
-                raise WireError(f"more than {MAXIMUM_DEVICES} devices in fleet {self._fleet}")
+                raise WireError(f"more than {MAXIMUM_DEVICES} devices in fleet {self._fleet}", "devices")
             ledger = self._ledgers.get(name)
             self.known[name] = Device(
                 name,
@@ -199,18 +201,18 @@ class Devices:
         try:
             delivered = device.delivery.receive(frame, now)
         except WireError as error:
-            device.refused[str(error)[:80]] += 1
+            device.refused[error.reason] += 1
             log.warning("refused from %s: %s", device.name, error)
             return
         for item in delivered:
             try:
                 message = messages.unpack(item.payload)
             except WireError as error:
-                device.refused[str(error)[:80]] += 1
+                device.refused[error.reason] += 1
                 log.warning("refused from %s: %s", device.name, error)
-                device.delivery.confirm(item.number)  # resending would not mend it
+                device.delivery.confirm(item.number, item.epoch)  # resending would not mend it
                 continue
-            arrived = Arrived(device.name, item.number, message)
+            arrived = Arrived(device.name, item.number, item.epoch, message)
             if isinstance(message, Hello):
                 yield from self._hello(device, message)
                 self.done(arrived)
