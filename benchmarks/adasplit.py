@@ -118,7 +118,9 @@ def _demo(name: str, method: Method, task: Task, seed: int, options: Options) ->
     if done.returncode:
         raise BenchmarkError(f"{name} ended with code {done.returncode}: {done.stderr.strip()[-500:]}")
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
-    return _row(task, name, seed, summarise(records), _new_wearers(records, task))
+    trained = {record["device"] for record in records if record["record"] == "device" and record["steps"]}
+    of_trained = [record for record in records if record.get("device", next(iter(trained))) in trained]
+    return _row(task, name, seed, summarise(of_trained), _new_wearers(records, trained, task))
 
 
 def _bundle(objective: str, seed: int, options: Options) -> Path:
@@ -130,10 +132,9 @@ def _bundle(objective: str, seed: int, options: Options) -> Path:
     return folder
 
 
-def _new_wearers(records: Sequence[Mapping[str, Any]], task: Task) -> float | None:
+def _new_wearers(records: Sequence[Mapping[str, Any]], trained: set[str], task: Task) -> float | None:
     if not task.new_wearers:
         return None
-    trained = {record["device"] for record in records if record["record"] == "device" and record["steps"]}
     last = [record["accuracies"] for record in records if record["record"] == "round"][-1]
     return statistics.fmean(value for name, value in last.items() if name not in trained)
 

@@ -128,6 +128,9 @@ class DataConfig:
     """A .npz file with x and y (and test_x, test_y), a folder of such pieces that may grow, a function of one's own as
     package.module:function, or synthetic:SAMPLES for a check without data."""
 
+    only_tested: bool = False
+    """Whether this device takes no part in training and may do without x and y of its own."""
+
 
 @dataclass(frozen=True)
 class RunConfig:

@@ -29,6 +29,8 @@ class Wanted:
     shape: tuple[int, ...]
     dtype: str
     classes: int
+    training: bool = True
+    """Whether there must be samples to train on; a device that is only tested has none."""
 
 
 @dataclass(frozen=True)

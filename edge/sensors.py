@@ -83,7 +83,7 @@ class Arrays(Shuffled):
         empty = np.empty((0, *wanted.shape), wanted.dtype), np.empty(0, np.int64)
         tested = "test_x" in arrays
         self._test = check_arrays(name, "test_", arrays["test_x"], arrays["test_y"], wanted) if tested else empty
-        if not self.samples:
+        if not self.samples and wanted.training:
             raise SensorError(f"{name} holds no samples: x is {self._x.shape}")
 
     @property
@@ -188,7 +188,8 @@ def open_source(config: DeviceConfig, shape: tuple[int, ...], dtype: str, classe
     Raises:
         SensorError: it is missing, empty or damaged, or does not fit the bundle.
     """
-    source, device, wanted = config.data.source, config.device.name, Wanted(tuple(shape), dtype, classes)
+    source, device = config.data.source, config.device.name
+    wanted = Wanted(tuple(shape), dtype, classes, training=not config.data.only_tested)
     if re.fullmatch(SYNTHETIC, source):
         return Synthetic(int(source.partition(":")[2] or SYNTHETIC_SAMPLES), device, wanted)
     if re.fullmatch(FUNCTION, source):

@@ -61,10 +61,14 @@ def _build(arguments: argparse.Namespace) -> int:
     print(f"{built.device}  {_bytes(built.device.stat().st_size)}, graphs {', '.join(manifest.graphs)}")
     print(f"{built.hub}  {_bytes(built.hub.stat().st_size)}")
     print(f"bundle {built.id}")
+    check = manifest.check
     print(
-        f"checked against PyTorch float64: gradients within {manifest.check['gradient']:.1e} "
-        f"(PyTorch float32: {manifest.check['gradient_float32']:.1e})"
+        f"checked against PyTorch float64: gradients within {check['gradient']:.1e} (float32: {check['gradient_float32']:.1e})"
     )
+    if check["excused"]:
+        print(
+            f"{check['excused']} further gradients up to {check['excused_gradient']:.1e}, kinks or rounding: see the command check"
+        )
     return 0
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edge.wire.manifest import File, Graph, Manifest, Slice, TensorSpec
 from export import archive
 from export.builder import OPSET
-from export.cost import cost_below
+from export.cost import cost_below, training_cost
 from export.cut import Split, load_factory, split
 from export.errors import ExportError
 from export.graphs import Graph as OnnxGraph
@@ -208,7 +208,6 @@ def _manifest(
 ) -> Manifest:
     spec, steps = prepared.spec, prepared.steps
     state = steps.initial_state()
-    cost = cost_below(prepared.halves.lower, steps.x, head=steps.learner.head, smashed=prepared.halves.smashed_shape)
     return Manifest(
         name=_name(prepared),
         model=spec.model,
@@ -235,7 +234,7 @@ def _manifest(
             for kind, graph in graphs.items()
         },
         files={name: File(len(data), archive.sha256(data)) for name, data in members.items()},
-        flops={"forward": float(cost.forward), "training": float(cost.training)},
+        flops={"forward": float(cost_below(prepared.halves.lower, steps.x).forward), "training": training_cost(steps)},
         check=summary,
         versions={"torch": torch.__version__, "onnx": onnx.__version__, "opset": OPSET},
     )

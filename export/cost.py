@@ -1,5 +1,6 @@
 """What a cut costs: multiply-adds, parameters, bytes of activations. The table one chooses a cut from."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from export.cut import legal_cuts, segment_below, trace_layers
+from export.step import StepMaker
 from export.trace import traceable_torch
 
 
@@ -16,8 +18,8 @@ class Cost:
 
     Attributes:
         forward: Multiply-adds of a forward pass (matrix products and convolutions; elementwise work is not counted).
-        training: Multiply-adds of a local training step, estimated as three forward passes of segment and head,
-            less the gradient with respect to the input, which nobody needs.
+        training: Multiply-adds of a training step of the segment alone, estimated as three forward passes less the
+            gradient with respect to the input, which nobody needs.
         parameters: Number of parameters.
         smashed_shape: Shape of the smashed data without batch.
         smashed_bytes: Bytes of the smashed data in float32.
@@ -50,21 +52,32 @@ def cuts(model: nn.Module, example: Tensor) -> list[Cut]:
     return [Cut(name, cost_below(segment_below(traced, name), example)) for name in legal_cuts(traced)]
 
 
-def cost_below(
-    lower: nn.Module, example: Tensor, *, head: nn.Module | None = None, smashed: tuple[int, ...] = ()
-) -> Cost:
-    """Return the cost of a lower segment; the head counts for training only."""
+def cost_below(lower: nn.Module, example: Tensor) -> Cost:
+    """Return the cost of a lower segment."""
     sizes: list[int] = []
     output, forward, first = _run(lower, example[:1], sizes)
-    above = _run(head, torch.zeros(1, *smashed), [])[1] if head is not None else 0
     return Cost(
         forward=forward,
-        training=3 * (forward + above) - first,
+        training=3 * forward - first,
         parameters=sum(parameter.numel() for parameter in lower.parameters()),
         smashed_shape=tuple(output.shape[1:]),
         smashed_bytes=4 * output[0].numel(),
         activation_bytes=sum(sizes),
     )
+
+
+def training_cost(steps: StepMaker) -> float:
+    """Return the multiply-adds per sample of one step, forward and backward, head included, as counted over two samples.
+
+    A local step where the objective has one, else a backward step.
+    """
+    tensors = steps.inputs("local" if "local" in steps.learner.objective.kinds else "backward", 2)
+    setting = {name: torch.tensor(entry.default) for name, entry in steps.settings.items()}
+    learner = copy.deepcopy(steps.learner).train()
+    counter = FlopCounterMode(display=False)
+    with traceable_torch(), torch.random.fork_rng(devices=[]), counter:
+        learner(tensors["batch.x"], tensors["batch.y"], tensors.get("down.gradient"), setting)[0].backward()
+    return counter.get_total_flops() / 2 / 2
 
 
 def _run(module: nn.Module, x: Tensor, sizes: list[int]) -> tuple[Tensor, int, int]:

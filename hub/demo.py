@@ -134,6 +134,7 @@ def _train(
             url,
             shown,
             started=lambda: devices.extend(_start(wish, name, data, url, bundles) for name, data in everybody.items()),
+            watch=lambda: _watch(wish, dict(zip(everybody, devices, strict=True))),
             run_facts={
                 "dataset": wish.dataset,
                 "windows": wish.windows,
@@ -219,12 +220,20 @@ def _start(wish: Wish, name: str, data: DeviceData, url: str, bundles: Path) -> 
         "device": {"name": name, "state_directory": "state"},
         "broker": {"url": url},
         "bundle": {"path": str((bundles / "device.bundle").resolve())},
-        "data": {"source": "data.npz"},
+        "data": {"source": "data.npz", "only_tested": not len(data.x_train)},
         "run": {"fleet": "demo", "threads": 1, "once": True},
     }
     (folder / "device.toml").write_text(as_toml(sections), encoding="utf-8")
     command = [sys.executable, "-m", "edge", "run", "--config", str(folder / "device.toml")]
     return processes.start(command, folder / "log.txt", environ={"OMP_NUM_THREADS": "1"})
+
+
+def _watch(wish: Wish, devices: Mapping[str, Any]) -> None:
+    """Do not wait for a device whose process has ended."""
+    for name, process in devices.items():
+        if process.poll() is not None:
+            words = (wish.folder / "devices" / name / "log.txt").read_text(encoding="utf-8").strip().splitlines()
+            raise DemoError(f"{name} ended with code {process.returncode}: {words[-1] if words else 'without a word'}")
 
 
 def _wait(devices: Sequence[Any], seconds: float = 5.0) -> None:

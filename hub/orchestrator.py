@@ -146,14 +146,18 @@ class Orchestrator:
 
     # The fleet --------------------------------------------------------------------------------------------------
 
-    def gather(self) -> None:
+    def gather(self, watch: Callable[[], None] = lambda: None) -> None:
         """Wait for the devices; go on without those who do not come, if the others are enough.
+
+        Args:
+            watch: called while waiting; may raise when it knows that nobody will come.
 
         Raises:
             FleetError: too few came in time.
         """
         terms, until = self._terms, self._now() + self._terms.gather_seconds
         while len(self._devices.online()) < terms.devices and self._now() < until:
+            watch()
             self._pump()
         present = self._devices.online()
         if len(present) < terms.minimum_devices:

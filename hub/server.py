@@ -89,6 +89,7 @@ def serve(
     *,
     resume: bool = False,
     started: Callable[[], None] = lambda: None,
+    watch: Callable[[], None] = lambda: None,
     run_facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Carry a run out to its last round and leave its metrics in the run's folder.
@@ -99,6 +100,7 @@ def serve(
         progress: where to show what happens.
         resume: go on from the folder's checkpoint; without, the folder must not hold a run.
         started: called once the hub listens, so that devices may be started.
+        watch: called while devices are awaited; may raise when it knows that they will not come.
         run_facts: more facts for the first record of the metrics.
 
     Raises:
@@ -127,7 +129,7 @@ def serve(
         upper = _upper(bundle)
         flops = cost_below(upper, torch.zeros(1, *bundle.smashed.shape)).training
         if checkpoint is None:
-            orchestrator.gather()
+            orchestrator.gather(watch)
             facts = orchestrator.facts()
             fleet = orchestrator.fleet(facts)
             state = strategy.init(fleet, upper, rounds=config.run.rounds, seed=config.run.seed)
@@ -138,7 +140,7 @@ def serve(
             state = strategy.load(fleet, upper, checkpoint.strategy)
             run = Run(strategy, orchestrator, devices, store, fleet, checkpoint.fleet, state, flops)
             run.rounds_done, run.tally = checkpoint.rounds_done, Tally(**checkpoint.tally)
-            orchestrator.gather()
+            orchestrator.gather(watch)
         _rounds(run, config, progress)
         orchestrator.farewell(f"the run of {config.run.rounds} rounds is over")
 

@@ -84,11 +84,11 @@ class Tuned(Trainer):
         return (F.softplus(negatives - similarity) * pairs).sum() / (alike.sum() - len(y)).clamp(min=1)
 
     def shaped(self, lower: nn.Module, head: nn.Module) -> tuple[nn.Module, nn.Module]:
-        """Images in channels_last, through a head that keeps them so."""
+        """Images in channels_last; the head that was fastest for the kind of smashed data."""
         self.images = any(isinstance(module, nn.Conv2d) for module in lower.modules())
-        if not self.images:
-            return lower, head
-        return lower.to(memory_format=torch.channels_last), ImageHead(head.mix, head.out)
+        if self.images:
+            lower = lower.to(memory_format=torch.channels_last)
+        return lower, (ImageHead if self.images else SequenceHead)(head)
 
     def placed(self, x: Tensor) -> Tensor:
         """In channels_last before the clock starts."""
@@ -105,14 +105,28 @@ class ImageHead(nn.Module):
     LeakyReLU rises everywhere, so the largest can be taken before it, which leaves it one place to work on.
     """
 
-    def __init__(self, mix: nn.Conv1d, out: nn.Linear) -> None:
+    def __init__(self, head: nn.Module) -> None:
         super().__init__()
-        self.mix, self.out = mix, out
+        self.mix, self.out = head.mix, head.out
 
     def forward(self, smashed: Tensor) -> Tensor:
         """Return (batch, 64)."""
         mixed = F.conv2d(smashed, self.mix.weight[..., None], self.mix.bias)
         return self.out(F.leaky_relu(F.adaptive_max_pool2d(mixed, 1).flatten(1), 0.01))
+
+
+class SequenceHead(nn.Module):
+    """The same for (batch, channels, length), or (batch, places, features): one matrix product for all places."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.mix, self.out, self.features_last = head.mix, head.out, head.channels_last
+
+    def forward(self, smashed: Tensor) -> Tensor:
+        """Return (batch, 64)."""
+        places = smashed if self.features_last else smashed.transpose(1, 2)
+        mixed = F.linear(places, self.mix.weight[..., 0], self.mix.bias)
+        return self.out(F.leaky_relu(mixed.max(1).values, 0.01))
 
 
 METHODS: dict[str, type[Trainer]] = {"default": Trainer, "tuned": Tuned}

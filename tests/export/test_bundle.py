@@ -31,6 +31,8 @@ def test_the_manifest_is_true(built):
     assert manifest.input.shape == (1, 8, 8)
     assert manifest.smashed.shape == (16, 4, 4)
     assert manifest.flops["forward"] == 64 * 16 * 9
+    # Convolution and its weight gradient; the head's 1x1 convolution without gradient, its Linear three times; NT-Xent of 2.
+    assert manifest.flops["training"] == 2 * 64 * 16 * 9 + 16 * 128 * 16 + 3 * 128 * 64 + 3 * 2 * 64
     assert all(graph.in_place for graph in manifest.graphs.values())
     assert set(manifest.settings) == {
         name.removeprefix("setting.")
