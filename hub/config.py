@@ -150,7 +150,7 @@ def load(path: Path, environ: Mapping[str, str]) -> HubConfig:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
-    read = toml_fields.read(
+    read: Any = toml_fields.read(
         schema(_strategy_name(text, str(path), environ)),
         text,
         str(path),

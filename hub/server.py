@@ -153,8 +153,8 @@ def _fresh_or_resumed(store: Store, *, resume: bool, found: bool) -> None:
 
 
 def _rounds(run: Run, config: HubConfig, progress: Progress) -> None:
+    progress.stage("training")
     for number in range(run.rounds_done, config.run.rounds):
-        progress.stage(f"round {number + 1} of {config.run.rounds}")
         began = time.monotonic()
         run.state, learned = run.orchestrator.train(run.state, run.fleet, number)
         accuracies = {}

@@ -3,9 +3,12 @@
 import logging
 import os
 import secrets
+import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from export.bundle import BuildSpec, build
 from hub.broker import find_mosquitto, start_broker
@@ -84,6 +87,44 @@ def broker(tmp_path):
     """A broker for the length of a test, in this test's own process tree."""
     with start_broker("embedded", tmp_path / "broker") as started:
         yield started
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command came to."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def mistake(self, *words):
+        """It ended as for a user's mistake, and every one of the words is in what it said; returns that."""
+        assert self.code == 2, self
+        assert self.stderr.startswith("cutlayer"), self
+        for word in words:
+            assert word in self.stderr, f"{word!r} is not in:\n{self.stderr}"
+        return self.stderr
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs commands in this process, where torch is imported already; a traceback would fail the test here."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    threads = torch.get_num_threads()
+
+    def run(main, *arguments):
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as error:  # argparse's way
+            code = error.code
+        said = capsys.readouterr()
+        return Answer(code, said.out, said.err)
+
+    yield run
+    torch.set_num_threads(threads)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
