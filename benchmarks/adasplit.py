@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,15 +170,28 @@ def _row(task: Task, name: str, seed: int, figures: Figures, new_wearers: float 
 
 
 def draw(runs: Sequence[Run]) -> str:
-    """One table a task, and what was wanted."""
-    run_ = latest(runs)
-    parts = [markdown.birth(run_), __doc__.split("\n\n", 1)[1].strip()]
+    """One table a task, each from the last run that measured all of it; and what was wanted."""
+    parts = [__doc__.split("\n\n", 1)[1].strip()]
     for task in TASKS:
+        run_ = _of_task(runs, task)
         rows = [row for row in run_.rows if row["task"] == task.name]
         if rows:
-            parts += [f"## {task.name}: {task.devices} wearers, {task.rounds} rounds", _table(rows)]
+            title = f"## {task.name}: {task.devices} wearers, {task.rounds} rounds, {len({row['seed'] for row in rows})} seeds"
+            parts += [title, markdown.birth(run_), _table(rows)]
             parts += _wanted(rows) if task.name == "scarce" else []
     return "\n\n".join(parts)
+
+
+def _of_task(runs: Sequence[Run], task: Task) -> Run:
+    """The last run with every method and seed of a task; a whole task may be quoted though others were left out."""
+    methods = {name for name, method in METHODS.items() if task.name in method.tasks}
+    wanted = {(name, seed) for name in methods for seed in SEEDS}
+    whole = [
+        run_
+        for run_ in runs
+        if wanted <= {(row["method"], row["seed"]) for row in run_.rows if row["task"] == task.name}
+    ]
+    return replace(whole[-1], partial="", ended=True) if whole else latest(runs)
 
 
 def _table(rows: Sequence[Row]) -> str:

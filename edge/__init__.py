@@ -1,13 +1,15 @@
 """What runs on the board: numpy, onnxruntime, paho-mqtt and psutil, nothing else.
 
-    sensors.py    a batch of the device's own samples
-    segment.py    one graph of the bundle: activation, new state
-    wire/codec    the activation, coded; wire/messages: with order, round, step
-    outbox.py     state, position and message in one transaction
-    wire/delivery numbers, chunks, acknowledgements, resends
-    link.py       MQTT to the hub, and back: orders, gradients
-    accounts.py   what all this has cost, with the source of each figure
-    mailbox.py    ties delivery, outbox and link together: commit, then publish
-    agent.py      ties everything together: the one loop, from a batch to an update
-    device.py     builds it from a configuration and takes it down in the right order
+sensors.py    a batch of the device's own samples
+segment.py    one graph of the bundle: activation, new state
+wire/codec    the activation, coded; wire/messages: with order, round, step
+outbox.py     state, position and message in one transaction
+wire/delivery numbers, chunks, acknowledgements, resends
+link.py       MQTT to the hub, and back: orders, gradients
+accounts.py   what all this has cost, with the source of each figure
+mailbox.py    ties delivery, outbox and link together: commit, then publish
+agent.py      ties everything together: the one loop, from a batch to an update
+device.py     builds it from a configuration and takes it down in the right order
+
+Batches and noise are functions of seed, round and step, so a step that is done again is the same step.
 """

@@ -133,8 +133,7 @@ class Segment:
 
     def _view(self, piece: Slice) -> Array:
         flat = self._state[piece.state].reshape(-1)
-        size = int(np.prod(piece.shape, dtype=np.int64))
-        return flat[piece.offset : piece.offset + size].reshape(piece.shape)
+        return flat[piece.offset : piece.offset + piece.size].reshape(piece.shape)
 
     def _session(self, kind: str) -> Any:
         if kind not in self._bundle.graphs:

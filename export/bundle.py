@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from edge.wire.manifest import File, Graph, Manifest, Slice, TensorSpec
+from edge.wire.manifest import File, Graph, Manifest, TensorSpec
 from export import archive
 from export.builder import OPSET
 from export.cost import cost_below, training_cost
@@ -219,10 +219,7 @@ def _manifest(
         smashed=TensorSpec(prepared.halves.smashed_shape, "float32"),
         settings=dict(steps.settings),
         state={name: TensorSpec(tuple(value.shape), "float32") for name, value in state.items()},
-        slices=tuple(
-            Slice(piece.name.removeprefix("lower."), piece.state, piece.offset, piece.shape, piece.part)
-            for piece in steps.slices
-        ),
+        slices=tuple(replace(piece, name=piece.name.removeprefix("lower.")) for piece in steps.slices),
         graphs={
             kind: Graph(
                 f"graphs/{kind}.onnx",

@@ -8,31 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
-from edge.wire.manifest import Setting
+from edge.wire.manifest import Setting, Slice
 from export.errors import ExportError
 from export.objectives import Given, Objective
 from export.optimizers import Optimizer
 
 Tensors = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Where one parameter or buffer lies in a flat state vector."""
-
-    name: str
-    state: str
-    offset: int
-    shape: tuple[int, ...]
-    part: str
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        size = 1
-        for length in self.shape:
-            size *= length
-        return size
 
 
 class Learner(nn.Module):

@@ -6,6 +6,7 @@ SHA-256 of the manifest's own bytes is the bundle's id. Hub and device compare i
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -35,10 +36,7 @@ class TensorSpec:
     @property
     def elements(self) -> int:
         """Number of elements."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,11 @@ class Slice:
     shape: tuple[int, ...]
     part: str
     """`lower` for what belongs to the model, `head` for what only the local objective uses."""
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -159,9 +162,8 @@ class Manifest:
                 raise ManifestError(f"the {kind} graph's file {graph.file!r} has no hash under files")
 
     def _check_slice(self, piece: Slice) -> None:
-        spec = TensorSpec(piece.shape, "float32")
         vector = self.state.get(piece.state)
-        if vector is None or piece.offset < 0 or piece.offset + spec.elements > vector.elements:
+        if vector is None or piece.offset < 0 or piece.offset + piece.size > vector.elements:
             raise ManifestError(f"slice {piece.name!r} does not lie inside state {piece.state!r}")
 
 
