@@ -302,7 +302,10 @@ def _key_of_cells(axes: Axes, most: int) -> None:
             [],
             marker="s",
             s=60,
-            color=(*mpl.colors.to_rgb(SERIES[0]), 0.2 + 0.8 * count / most),
+            color=(
+                *mpl.colors.to_rgb(SERIES[0]),
+                0.2 + 0.8 * (count / most),
+            ),  # in this order: 0.8 * 12 / 12 is more than 0.8
             label=f"selected {count}x",
         )
     legend(axes)

@@ -187,3 +187,10 @@ def test_refusals_in_a_devices_own_record_count_too(tmp_path):
     text = page_of(write(tmp_path, records))
     assert ["bed-1", "0", "2 late activation"] in Page(text).rows
     assert "adasplit on wearables, 1 device<" in text
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 11, 12, 24, 120])
+def test_any_number_of_selections_can_be_drawn(tmp_path, most):
+    records = [RUN, device("bed-1", 1), {**fleet_round(1, "global", 0.5), "selected": {"bed-1": most}}]
+    write(tmp_path, records)
+    assert f"selected {most}x" in page_of(tmp_path)
