@@ -11,7 +11,7 @@ from edge.agent import Agent
 from edge.mailbox import Mailbox
 from edge.memory_link import MemoryBroker, MemoryLink
 from edge.meters import Meter
-from edge.outbox import Outbox
+from edge.outbox import Outbox, OutboxError
 from edge.refusal import RefusalError
 from edge.segment import Segment
 from edge.sensors import Batch
@@ -382,6 +382,4 @@ def test_a_full_disk_lets_nothing_leave_until_it_can_be_kept(stage, monkeypatch)
 
 
 def _full():
-    from edge.outbox import OutboxError
-
     raise OutboxError("outbox.sqlite cannot be written: database or disk is full")

@@ -75,6 +75,8 @@ class Child:
 class Children:
     """Starts commands, and ends those that are left when the test is over."""
 
+    executable = sys.executable
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._started: list[Child] = []
@@ -96,7 +98,9 @@ class Children:
         self._started.append(Child(process, output, errors))
         return self._started[-1]
 
-    def python(self, *arguments: str | Path, environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Child:
+    def python(
+        self, *arguments: str | Path, environ: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> Child:
         """Start this Python, as `python -m …`."""
         return self.start(sys.executable, *arguments, environ=environ, cwd=cwd)
 

@@ -94,33 +94,39 @@ def test_a_folder_that_cannot_be(trial, serve):
 
 
 DEMO = {
-    "unknown data set": (["--dataset", "digit"], "unknown data set 'digit'", "wearables, digits"),
-    "too many devices": (["--devices", "11"], "11", "10"),
-    "own data without a model": (["--dataset", "tests.own:source"], "tests.own"),
-    "no folder of files": (["--dataset", "idx"], "--data"),
-    "unknown strategy": (["--strategy", "adasplat"], "there is no strategy 'adasplat'; known are adasplit"),
-    "option out of range": (["--set", "eta=2"], "eta = 2", "from 0 to 1"),
-    "unknown option": (["--set", "etta=1"], "etta", "did you mean eta"),
-    "option of another type": (["--set", "replay=often"], "replay", "often", "a whole number"),
-    "options that do not go together": (["--set", "handover=true", "--set", "select_every=3"], "select_every = 3"),
-    "unknown model": (["--model", "export.models:Nothing", "--cut", "a"], "Nothing"),
-    "unknown cut": (["--cut", "pool9"], "pool9"),
-    "unknown broker": (["--broker", "rabbit"], "rabbit", "embedded"),
-    "broker that is not there": (["--broker", UNUSED], f"no broker answers at {UNUSED}"),
-    "unknown codec": (["--codec", "float8"], "float8", "quantised"),
-    "folder that cannot be": (["--out", "/dev/null/run"], "/dev/null/run"),
-    "folder of a bundle without one": (["--bundle", "/nowhere"], "/nowhere"),
+    "unknown data set": ({"--dataset": "digit"}, "unknown data set 'digit'", "wearables, digits"),
+    "too many devices": ({"--dataset": "wearables", "--devices": "11"}, "11", "10"),
+    "own data without a model": ({"--dataset": "tests.own:source"}, "tests.own"),
+    "no folder of files": ({"--dataset": "idx"}, "give their folder"),
+    "unknown strategy": ({"--strategy": "adasplat"}, "there is no strategy 'adasplat'; known are adasplit"),
+    "option out of range": ({"--set": "eta=2"}, "eta = 2", "from 0 to 1"),
+    "unknown option": ({"--set": "etta=1"}, "etta", "did you mean eta"),
+    "option of another type": ({"--set": "replay=often"}, "replay", "often", "a whole number"),
+    "option without a value": ({"--set": "replay"}, "'replay' is not OPTION=VALUE"),
+    "no rounds": ({"--rounds": "0"}, "0 is less than 1"),
+    "unknown codec": ({"--codec": "float8"}, "float8", "quantised"),
+    "unknown broker": ({"--broker": "rabbit"}, "rabbit", "embedded"),
+    "broker that is not there": ({"--broker": UNUSED}, f"no broker answers at {UNUSED}"),
+    "unknown model": ({"--model": "export.models:Nothing", "--cut": "a", "--bundle": None}, "Nothing"),
+    "unknown cut": ({"--cut": "pool9", "--bundle": None}, "pool9"),
+    "folder that cannot be": ({"--out": "/dev/null/run"}, "/dev/null/run"),
+    "folder of a bundle without one": ({"--bundle": "/nowhere"}, "/nowhere"),
 }
 
 
 @pytest.mark.parametrize("case", DEMO)
-def test_a_demo_that_cannot_be(call, tmp_path, monkeypatch, case):
-    options, *words = DEMO[case]
+def test_a_demo_that_cannot_be(call, tmp_path, monkeypatch, material, case):
+    changes, *words = DEMO[case]
     monkeypatch.chdir(tmp_path)
-    usual = {"--dataset": "digits", "--devices": "2", "--rounds": "1", "--out": tmp_path / "run"}
-    rest = [part for option, value in usual.items() if option not in options for part in (option, value)]
-    said = call(main, "demo", *options, *rest).mistake(*words)
-    assert said.startswith("cutlayer-hub demo: ")
+    usual = {
+        "--dataset": "digits",
+        "--devices": "2",
+        "--rounds": "1",
+        "--out": tmp_path / "run",
+        "--bundle": material.hub_bundle.parent,
+    }
+    options = {option: value for option, value in {**usual, **changes}.items() if value is not None}
+    call(main, "demo", *(part for pair in options.items() for part in pair)).mistake(*words)
 
 
 def test_a_demo_does_not_write_over_a_folder(call, tmp_path):

@@ -16,6 +16,8 @@ Sections = dict[str, dict[str, Any]]
 class Material:
     """What a trial is made of: both halves of a bundle, and one file of data a device."""
 
+    bundle: str
+    """Its id."""
     device_bundle: Path
     hub_bundle: Path
     data: Mapping[str, Path]
