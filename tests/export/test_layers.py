@@ -20,10 +20,20 @@ CONVOLUTIONS = {
     "2d many channels": (nn.Conv2d(12, 5, 3, padding=1), (12, 7, 6)),
     "2d stride (2, 1)": (nn.Conv2d(12, 5, (3, 2), stride=(2, 1), padding=(1, 0)), (12, 8, 7)),
     "2d stride 3 beyond the kernel": (nn.Conv2d(9, 5, 2, stride=3), (9, 9, 10)),
+    "2d many places": (nn.Conv2d(9, 4, 5, padding=2), (9, 12, 12)),
+    "2d many places, dilation": (nn.Conv2d(8, 5, (3, 2), padding=(1, 0), dilation=(2, 1)), (8, 12, 14)),
     "2d dilation": (nn.Conv2d(9, 4, 3, dilation=2, padding=2), (9, 8, 8)),
     "2d padding beyond the kernel": (nn.Conv2d(9, 4, 2, padding=2), (9, 5, 5)),
     "2d groups, stride": (nn.Conv2d(8, 12, 3, groups=2, stride=2, padding=1), (8, 9, 8)),
     "2d depthwise": (nn.Conv2d(6, 6, 3, groups=6, padding=1), (6, 7, 7)),
+    "2d depthwise, stride": (nn.Conv2d(6, 6, 3, groups=6, stride=2, padding=1), (6, 8, 7)),
+    "2d depthwise, rows that the stride does not divide": (nn.Conv2d(6, 6, 3, groups=6, stride=2), (6, 9, 8)),
+    "2d depthwise, rows beyond the last window": (nn.Conv2d(6, 6, (5, 3), groups=6, stride=(4, 1)), (6, 12, 9)),
+    "2d depthwise, dilation": (
+        nn.Conv2d(6, 6, 3, groups=6, stride=(2, 1), padding=(2, 1), dilation=(2, 1)),
+        (6, 8, 7),
+    ),
+    "2d depthwise, wide": (nn.Conv2d(4, 4, 3, groups=4), (4, 5, 70)),
     "2d depthwise, multiplier 2": (nn.Conv2d(6, 12, 3, groups=6, stride=2, padding=1), (6, 8, 8)),
     "2d same": (nn.Conv2d(3, 5, 5, padding="same"), (3, 8, 8)),
     "2d without bias": (nn.Conv2d(16, 4, 1, bias=False), (16, 5, 5)),
@@ -88,6 +98,23 @@ def test_norm_in_training_and_evaluation(name):
 
 def test_batch_norm_of_vectors():
     assert_layer(nn.BatchNorm1d(6), (6,), batches=(5, 8))
+
+
+class TwoNorms(nn.Module):
+    """Two batch norms of one batch, and a third of as many channels, all with statistics of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.BatchNorm1d(4), nn.BatchNorm1d(4, affine=False)
+        self.third = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.third(torch.tanh(self.first(x)) * 2 + 1) + self.second(x)
+
+
+def test_batch_norms_side_by_side():
+    # onnxruntime writes a batch's statistics over an input of the node: no two norms may lend each other theirs.
+    assert_segment(TwoNorms(), (4, 9))
 
 
 def test_frozen_batch_norm_uses_and_keeps_its_statistics():
