@@ -24,7 +24,7 @@ import torch
 
 from benchmarks import markdown
 from benchmarks.options import BenchmarkError, Options
-from benchmarks.results import Row, Run, latest
+from benchmarks.results import Row, Run
 from export.bundle import BuildSpec, build
 from export.models import Wearable
 from hub.datasets import Federation, split
@@ -174,25 +174,27 @@ def draw(runs: Sequence[Run]) -> str:
     """One table a task, each from the last run that measured all of it; and what was wanted."""
     parts = [markdown.paragraph(part) for part in __doc__.split("\n\n")[1:]]
     for task in TASKS:
-        run_ = _of_task(runs, task)
-        rows = [row for row in run_.rows if row["task"] == task.name]
+        rows, sources = _of_task(runs, task)
         if rows:
-            title = f"## {task.name}: {task.devices} wearers, {task.rounds} rounds, {len({row['seed'] for row in rows})} seeds"
-            parts += [title, markdown.birth(run_), _table(rows)]
+            seeds = len({row["seed"] for row in rows})
+            parts += [f"## {task.name}: {task.devices} wearers, {task.rounds} rounds, {seeds} seeds", _table(rows)]
             parts += _wanted(rows) if task.name == "scarce" else []
+            parts += [markdown.birth(replace(source, partial="", ended=True)) for source in sources]
     return "\n\n".join(parts)
 
 
-def _of_task(runs: Sequence[Run], task: Task) -> Run:
-    """The last run with every method and seed of a task; a whole task may be quoted though others were left out."""
-    methods = {name for name, method in METHODS.items() if task.name in method.tasks}
-    wanted = {(name, seed) for name in methods for seed in SEEDS}
-    whole = [
-        run_
-        for run_ in runs
-        if wanted <= {(row["method"], row["seed"]) for row in run_.rows if row["task"] == task.name}
-    ]
-    return replace(whole[-1], partial="", ended=True) if whole else latest(runs)
+def _of_task(runs: Sequence[Run], task: Task) -> tuple[list[Row], list[Run]]:
+    """The last row of every method and seed, and the runs they come from.
+
+    Accuracy and bytes do not depend on how busy the machine was, so rows of several runs may stand in one table.
+    """
+    last: dict[tuple[str, int], tuple[Row, Run]] = {}
+    for run_ in runs:
+        last |= {(row["method"], row["seed"]): (row, run_) for row in run_.rows if row["task"] == task.name}
+    known = [*REFERENCES, *METHODS]
+    found = sorted(last.values(), key=lambda item: (known.index(item[0]["method"]), item[0]["seed"]))
+    sources = {run_.id: run_ for _, run_ in found}
+    return [row for row, _ in found], list(sources.values())
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -12,7 +12,7 @@ from edge import bundle, sensors
 from edge.accounts import Accounts
 from edge.agent import Agent
 from edge.config import DeviceConfig
-from edge.link import MqttLink
+from edge.link import MqttLink, read_password
 from edge.mailbox import Mailbox
 from edge.meters import Meter
 from edge.outbox import Outbox
@@ -117,7 +117,6 @@ def status(config: DeviceConfig) -> Iterator[str]:
 def _link(config: DeviceConfig, instance: int) -> MqttLink:
     broker, fleet, name = config.broker, config.run.fleet, config.device.name
     offline = json.dumps({"online": False, "instance": instance}).encode()
-    password = broker.password_file.read_text("utf-8").splitlines()[0] if broker.password_file else None
     return MqttLink(
         broker.url,
         # Two processes with one client id would throw each other off the broker for ever; the hub decides instead.
@@ -126,7 +125,7 @@ def _link(config: DeviceConfig, instance: int) -> MqttLink:
         subscriptions=(topics.down(fleet, name), topics.hub_status(fleet)),
         keepalive=broker.keepalive_seconds,
         username=broker.username,
-        password=password,
+        password=read_password(broker.password_file),
         ca=broker.ca,
         certificate=broker.certificate,
         key=broker.key,

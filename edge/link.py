@@ -24,7 +24,17 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edge import tcp_info
 from edge.tcp_info import SocketBytes
 
-__all__ = ["Connected", "Disconnected", "Event", "Link", "LinkError", "Message", "MqttLink", "SocketBytes"]
+__all__ = [
+    "Connected",
+    "Disconnected",
+    "Event",
+    "Link",
+    "LinkError",
+    "Message",
+    "MqttLink",
+    "SocketBytes",
+    "read_password",
+]
 
 log = logging.getLogger("cutlayer.link")
 
@@ -41,6 +51,23 @@ _PORTS = {"mqtt": 1883, _TLS: 8883}
 
 class LinkError(OSError):
     """The broker cannot be reached, or did not take something; the message names the endpoint."""
+
+
+def read_password(path: Path | None) -> str | None:
+    """The first line of a password file; None without a file.
+
+    Raises:
+        LinkError: it cannot be read, or has no password.
+    """
+    if path is None:
+        return None
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LinkError(f"the password file {path} cannot be read: {error}") from error
+    if not lines or not lines[0]:
+        raise LinkError(f"the password file {path} is empty in its first line: the password goes there")
+    return lines[0]
 
 
 @dataclass(frozen=True)

@@ -192,11 +192,12 @@ def _mistakes() -> tuple[type[Exception], ...]:
     from hub.datasets import DatasetError
     from hub.demo import DemoError
     from hub.orchestrator import FleetError
+    from hub.outcome import OutcomeError
     from hub.server import RunError
     from hub.store import StoreError
 
     return (
-        BrokerError, ConfigError, DatasetError, DemoError, ExportError, FleetError, LinkError, RunError, StoreError,
+        BrokerError, ConfigError, DatasetError, DemoError, ExportError, FleetError, LinkError, OutcomeError, RunError, StoreError,
     )  # fmt: skip
 
 

@@ -113,7 +113,10 @@ def start_broker(kind: str, directory: Path, *, port: int | None = None) -> Brok
     """
     if kind not in _KINDS:
         raise BrokerError(f"unknown broker {kind!r}: choose {' or '.join(_KINDS)}")
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BrokerError(f"the broker's folder {directory} cannot be made: {error.strerror}") from error
     chosen = port or _free_port()
     if not _is_free(chosen):
         raise BrokerError(f"port {chosen} is in use: stop the program that has it, or choose another port")

@@ -110,6 +110,10 @@ def run(wish: Wish) -> None:
         wish.classes_per_device,
     )
     everybody = {**federation, **federation.unseen}
+    try:
+        wish.folder.mkdir(parents=True)
+    except OSError as error:
+        raise DemoError(f"the run's folder {wish.folder} cannot be made: {error.strerror}") from error
     with progress(_rounds(wish), list(everybody)) as shown:
         if wish.bundle is None:
             shown.stage("building the bundle")

@@ -25,10 +25,24 @@ RECORDED = "sequential SL, float32"
 """The row of recorded results that stands for split learning."""
 
 
+class OutcomeError(ValueError):
+    """A folder that holds no run; the message names it and what is missing."""
+
+
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run's metrics."""
-    with (folder / "metrics.jsonl").open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    """The records of a run's metrics.
+
+    Raises:
+        OutcomeError: the folder is not that of a run.
+    """
+    path = folder / "metrics.jsonl"
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise OutcomeError(f"{folder} is not the folder of a run: {path.name} cannot be read: {error}") from error
+    if not any(record.get("record") == "run" for record in records):
+        raise OutcomeError(f"{folder} is not the folder of a run: {path.name} holds no 'run' record")
+    return records
 
 
 def rows(folder: Path) -> list[Row]:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edge.link import MqttLink
+from edge.link import MqttLink, read_password
 from edge.wire import topics
 from export.bundle import HubBundle, example_input, load_hub_bundle
 from export.cost import cost_below
@@ -276,14 +276,13 @@ def _devices(
 ) -> tuple[Devices, MqttLink]:
     fleet, instance = config.fleet.name, secrets.randbits(32)
     offline = json.dumps({"online": False, "instance": instance}).encode()
-    password = config.broker.password_file
     link = MqttLink(
         url,
         client_id=f"hub-{fleet}-{instance:08x}",
         will=(topics.hub_status(fleet), offline),
         subscriptions=topics.subscriptions_of_hub(fleet),
         username=config.broker.username,
-        password=password.read_text("utf-8").splitlines()[0] if password else None,
+        password=read_password(config.broker.password_file),
         ca=config.broker.ca,
         certificate=config.broker.certificate,
         key=config.broker.key,

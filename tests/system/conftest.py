@@ -68,10 +68,10 @@ def make_bundle(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
-    """Three devices' files, of ten batches each: a round takes long enough to be interrupted, and not longer."""
+    """Three devices' files, of six batches each: a round takes long enough to be interrupted, and not longer."""
     folder = tmp_path_factory.mktemp("digits")
     for name, data in split("digits", 3, "all", 0, None).items():
-        some = DeviceData(data.x_train[:320], data.y_train[:320], data.x_test[:64], data.y_test[:64])
+        some = DeviceData(data.x_train[:192], data.y_train[:192], data.x_test[:64], data.y_test[:64])
         write_device_file(folder / f"{name}.npz", some)
     return {path.stem: path for path in sorted(folder.iterdir())}
 

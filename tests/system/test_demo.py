@@ -63,7 +63,8 @@ def honest(folder, names):
 
 
 def screen(text, folder, first):
-    assert max(map(len, text.splitlines())) <= 80, max(text.splitlines(), key=len)
+    # The last line is a path, as long as the folder the run is in.
+    assert max(map(len, text.splitlines()[:-1])) <= 80, max(text.splitlines()[:-1], key=len)
     assert "\x1b" not in text, "plain lines where there is no terminal"
     stages = [*first, "waiting for 4 devices", "round 1/4", "round 4/4", "each device alone"]
     places = [text.index(stage) for stage in stages]

@@ -73,7 +73,7 @@ def test_the_base_install_trains_without_torch(trial, board, tmp_path):
     first = trial.root / names[0] / "device.toml"
     checked = answer("cutlayer", "check", "--config", first)
     assert {line.split()[0] for line in checked.splitlines()} == {"ok"}, checked
-    assert "320 samples to train on, 64 to test" in checked
+    assert "192 samples to train on, 64 to test" in checked
 
     trial.start_hub()
     devices = [command("cutlayer", "run", "--config", trial.root / name / "device.toml") for name in names]
