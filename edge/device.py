@@ -1,6 +1,5 @@
 """Puts a device together from its configuration, runs it, and takes it down in the right order."""
 
-import json
 import logging
 import platform
 import secrets
@@ -116,7 +115,7 @@ def status(config: DeviceConfig) -> Iterator[str]:
 
 def _link(config: DeviceConfig, instance: int) -> MqttLink:
     broker, fleet, name = config.broker, config.run.fleet, config.device.name
-    offline = json.dumps({"online": False, "instance": instance}).encode()
+    offline = topics.pack_status(online=False, instance=instance)
     return MqttLink(
         broker.url,
         # Two processes with one client id would throw each other off the broker for ever; the hub decides instead.

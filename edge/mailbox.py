@@ -4,7 +4,6 @@ What is sent lies in the outbox until the hub has acknowledged it; what arrives 
 is committed. So neither a lost frame nor a power cut loses a message or repeats its effect.
 """
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -75,8 +74,8 @@ class Mailbox:
 
     def announce(self) -> None:
         """Publish this device's retained status: it is here, as this process."""
-        status = json.dumps({"online": True, "instance": self.instance})
-        self._link.publish(topics.status(self._fleet, self.device), status.encode(), qos=1, retain=True)
+        status = topics.pack_status(online=True, instance=self.instance)
+        self._link.publish(topics.status(self._fleet, self.device), status, qos=1, retain=True)
 
     def poll(self, timeout: float, now: float) -> Iterator[Arrived]:
         """Take in what the link has; refuse and count what cannot be read."""
@@ -146,10 +145,11 @@ class Mailbox:
 
     def _see_hub(self, payload: bytes) -> None:
         try:
-            status = json.loads(payload)
-            self.hub_instance = int(status["instance"]) if status["online"] else None
-        except (ValueError, KeyError, TypeError):
-            self.refused["hub status that is no status"] += 1
+            online, instance = topics.read_status(payload)
+        except WireError as error:
+            self._refuse(error)
+        else:
+            self.hub_instance = instance if online else None
 
     def _follow(self) -> None:
         """Bring the outbox in line with what delivery has learned from acknowledgements."""

@@ -1,6 +1,7 @@
 """The hub's commands: `cutlayer-hub demo|serve|report|example` (the same as `python -m hub …`)."""
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -17,6 +18,13 @@ MISTAKE = 2
 """Exit code for what the user can mend."""
 
 
+_OF_THE_EXTRA = ("torch", "onnx", "iotcore", "jinja2", "matplotlib", "rich")
+"""What a hub needs beyond the base install, which is a device."""
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
+"""A full or read-only disk may show at any write."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
@@ -27,8 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"cutlayer-hub {options.command}: stopped", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        if error.name not in _OF_THE_EXTRA:
+            raise
+        print(
+            f"cutlayer-hub {options.command}: {error.name} is not installed: pip install 'cutlayer[hub]'",
+            file=sys.stderr,
+        )
+        return MISTAKE
     except Exception as error:
-        if not isinstance(error, _mistakes()):
+        if not isinstance(error, _mistakes()) and getattr(error, "errno", None) not in _OF_THE_DISK:
             raise
         print(f"cutlayer-hub {options.command}: {error}", file=sys.stderr)
         return MISTAKE

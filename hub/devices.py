@@ -1,6 +1,5 @@
 """The hub's correspondence with its devices: who is there, what arrives once, what is refused and counted."""
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -93,8 +92,8 @@ class Devices:
 
     def announce(self) -> None:
         """Publish the hub's retained status; devices say hello when they see a new instance."""
-        status = json.dumps({"online": True, "instance": self.instance})
-        self._link.publish(topics.hub_status(self._fleet), status.encode(), qos=1, retain=True)
+        status = topics.pack_status(online=True, instance=self.instance)
+        self._link.publish(topics.hub_status(self._fleet), status, qos=1, retain=True)
 
     def online(self) -> list[str]:
         """Names of the devices that are there and have been accepted."""
@@ -186,10 +185,9 @@ class Devices:
 
     def _status(self, device: Device, payload: bytes) -> Iterator[Happening]:
         try:
-            status = json.loads(payload)
-            online, instance = bool(status["online"]), int(status["instance"])
-        except (ValueError, KeyError, TypeError):
-            device.refused["status that is no status"] += 1
+            online, instance = topics.read_status(payload)
+        except WireError as error:
+            device.refused[error.reason] += 1
             return
         if device.instance is not None and instance != device.instance:
             return  # another process under this name; its hello decides

@@ -390,6 +390,8 @@ class Orchestrator:
             return f"activation of bundle {message.bundle.hex()}, this run uses {self._bundle.hex()}"
         if message.smashed.shape != wanted:
             return f"activation of shape {message.smashed.shape}, wanted {wanted}"
+        if message.labels.ndim != 1 or not len(message.labels):
+            return f"labels of shape {message.labels.shape}, wanted one for each of one or more samples"
         if len(message.labels) and not 0 <= message.labels.min() <= message.labels.max() < self._shapes.classes:
             return f"label outside 0 to {self._shapes.classes - 1}"
         return None

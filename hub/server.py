@@ -4,7 +4,6 @@
 the checkpoint of its last round.
 """
 
-import json
 import logging
 import os
 import platform
@@ -275,7 +274,7 @@ def _devices(
     config: HubConfig, url: str, bundle: HubBundle, store: Store, ledgers: Mapping[str, Any] | None
 ) -> tuple[Devices, MqttLink]:
     fleet, instance = config.fleet.name, secrets.randbits(32)
-    offline = json.dumps({"online": False, "instance": instance}).encode()
+    offline = topics.pack_status(online=False, instance=instance)
     link = MqttLink(
         url,
         client_id=f"hub-{fleet}-{instance:08x}",

@@ -6,9 +6,10 @@
 * `cutlayer/FLEET/DEVICE/down`: frames to the device
 """
 
+import json
 import re
 
-from edge.wire.frames import WireError
+from edge.wire.frames import U32, WireError
 
 ROOT = "cutlayer"
 HUB = "hub"
@@ -48,6 +49,27 @@ def status(fleet: str, device: str) -> str:
 def hub_status(fleet: str) -> str:
     """Where the hub's retained `{"online": bool, "instance": n}` lies."""
     return f"{ROOT}/{check_name(fleet, 'fleet')}/{HUB}/status"
+
+
+def pack_status(*, online: bool, instance: int) -> bytes:
+    """What lies on a status topic."""
+    return json.dumps({"online": online, "instance": instance}).encode()
+
+
+def read_status(payload: bytes) -> tuple[bool, int]:
+    """Whether somebody is there, and which process.
+
+    Raises:
+        WireError: it is no status.
+    """
+    try:
+        status = json.loads(payload)
+        online, instance = status["online"], status["instance"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WireError(f"{payload[:40]!r} is no status", "status") from error
+    if type(online) is not bool or type(instance) is not int or not 0 <= instance <= U32:
+        raise WireError(f"a status with online = {online!r:.20} and instance = {instance!r:.20}", "status")
+    return online, instance
 
 
 def subscriptions_of_hub(fleet: str) -> tuple[str, ...]:

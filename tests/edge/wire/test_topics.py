@@ -35,3 +35,21 @@ def test_topics_of_others_are_refused(topic):
 def test_the_hub_is_no_device():
     with pytest.raises(WireError, match="cannot be named 'hub'"):
         topics.parse("f", topics.hub_status("f"))
+
+
+def test_a_status_round_trip():
+    assert topics.read_status(topics.pack_status(online=True, instance=7)) == (True, 7)
+    assert topics.read_status(b'{"online": false, "instance": 0}') == (False, 0)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"", b"{}", b"[]", b"null", b"\xff", b'{"online": 1, "instance": 1}', b'{"online": true, "instance": true}',
+        b'{"online": true, "instance": 1e999}', b'{"online": true, "instance": -1}', b"[" * 100_000,
+        b'{"online": true, "instance": 4294967296}',
+    ],
+)  # fmt: skip
+def test_what_is_no_status_is_refused(payload):
+    with pytest.raises(WireError, match="status"):
+        topics.read_status(payload)
