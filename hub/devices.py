@@ -135,6 +135,11 @@ class Devices:
                     log.debug("a frame did not leave: %s", error)  # delivery resends it
                     return
 
+    def refusals(self) -> dict[str, dict[str, int]]:
+        """What the hub has refused since it started, by device and reason; under no name what was no device's."""
+        found = {"": dict(self.strangers), **{name: dict(device.refused) for name, device in self.known.items()}}
+        return {name: counts for name, counts in found.items() if counts}
+
     def idle(self) -> bool:
         """Whether every device that is there has acknowledged everything."""
         return all(device.delivery.idle for device in self.known.values() if device.online)
@@ -244,15 +249,36 @@ class Devices:
         return None
 
 
+_COUNTERS = (
+    "sent", "received", "retransmitted", "evaluation_sent", "evaluation_received", "paper_bytes", "elements",
+    "flops", "paper_flops", "peak_rss_bytes", "cpu_seconds", "restarts",
+)  # fmt: skip
+
+
 def keep_report(device: Device, report: Report) -> None:
-    """Remember a device's totals; a report of a failure has none and changes nothing."""
+    """Remember a device's totals; a report of a failure has none, and one that makes no sense is counted and ignored."""
     metrics = report.metrics
-    if "sent" not in metrics:
+    if "failed" in metrics or "refused_order" in metrics:
+        return
+    if not _makes_sense(metrics):
+        device.refused["report"] += 1
         return
     device.totals = {**device.totals, **metrics}
     device.steps += metrics.get("steps", 0)
     if "loss" in metrics and "steps" in metrics:
         device.losses.append((metrics["loss"], metrics["steps"]))
+
+
+def _makes_sense(metrics: Mapping[str, Any]) -> bool:
+    numbers = [*(metrics.get(name) for name in _COUNTERS), metrics.get("loss", 0), metrics.get("step_seconds") or 0]
+    return (
+        all(type(number) in (int, float) for number in numbers)
+        and type(metrics.get("steps", 0)) is int
+        and isinstance(metrics.get("source"), str)
+        and isinstance(metrics.get("energy"), Mapping)
+        and isinstance(metrics.get("refused"), Mapping)
+        and type(metrics["energy"].get("joules")) in (int, float, type(None))
+    )
 
 
 def take_steps(device: Device) -> tuple[int, float | None]:

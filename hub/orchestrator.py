@@ -79,6 +79,8 @@ class Turn:
     expected: list[tuple[int, str]] = field(default_factory=list)
     """Step and device of every activation to come, in the order in which the hub learns from them."""
     activations: dict[tuple[int, str], Arrived] = field(default_factory=dict)
+    seen: set[tuple[int, str]] = field(default_factory=set)
+    """Step and device of every activation that was taken, so that none is taken twice."""
     reports: dict[str, Report] = field(default_factory=dict)
     states: dict[str, Mapping[str, npt.NDArray[Any]]] = field(default_factory=dict)
     gone: dict[str, float] = field(default_factory=dict)
@@ -362,7 +364,12 @@ class Orchestrator:
             device.refused[f"late {type(message).__name__.lower()}"] += 1
         elif isinstance(message, Activation):
             fault = self._fault(message)
+            if fault is None and ((message.step, name) in turn.seen or message.step not in order.send):
+                device.refused["activation that was not asked for"] += 1
+                self._devices.done(arrived)
+                return False
             if fault is None:
+                turn.seen.add((message.step, name))
                 return True
             device.refused[fault] += 1
             log.warning("refused from %s: %s", name, fault)

@@ -100,8 +100,14 @@ def _by_kind(records: list[Record]) -> dict[str, list[Record]]:
 
 
 def _refusals(records: list[Record], devices: Mapping[str, Record]) -> dict[str, dict[str, int]]:
-    last = {name: record.get("refused") or {} for name, record in devices.items()}
-    last.update({str(record.get("device") or "hub"): record for record in records})
+    last = {name: dict(record.get("refused") or {}) for name, record in devices.items()}
+    # What the hub refused of a device comes beside what the device refused; the counters run on, so the last one holds.
+    of_hub = {str(record.get("device") or "hub"): record for record in records}
+    for who, record in of_hub.items():
+        mine = last.setdefault(who, {})
+        for reason, count in record.items():
+            if isinstance(count, int) and reason != "round":
+                mine[reason] = mine.get(reason, 0) + count
     counts = {
         who: {k: v for k, v in found.items() if isinstance(v, int) and k != "round" and v}
         for who, found in last.items()

@@ -195,6 +195,8 @@ def _keep(
     for _, device in sorted(run.devices.known.items()):
         if device.totals:
             run.store.record(_device_record(number + 1, device))
+    for name, refused in run.devices.refusals().items():
+        run.store.record({"record": "refusal", "round": number + 1, "device": name or None, **refused})
     run.store.save(
         {
             "rounds_done": run.rounds_done,

@@ -1,4 +1,7 @@
-"""Child processes for tests: every one is bounded in time, ended by its own pid, and leaves its words in files."""
+"""Child processes for tests: every one is bounded in time, ended by its own pid, and leaves its words in files.
+
+They end with the tests' own process too, however that ends.
+"""
 
 import os
 import signal
@@ -13,6 +16,8 @@ from typing import Any
 
 import psutil
 
+from hub.processes import _die_with_parent
+
 POLL_SECONDS = 0.03
 
 
@@ -23,6 +28,11 @@ def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = 40.0) 
         assert time.monotonic() < until, f"after {seconds:g} s still not: {what}"
         time.sleep(POLL_SECONDS)
     return value
+
+
+def within(seconds: float) -> float:
+    """So many seconds of a machine that is ours; more of one that is busy with others as well."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 @dataclass
@@ -94,6 +104,7 @@ class Children:
                 cwd=cwd or self._folder,
                 env={**os.environ, **(environ or {})},
                 start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  only one system call
             )
         self._started.append(Child(process, output, errors))
         return self._started[-1]

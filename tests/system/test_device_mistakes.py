@@ -62,7 +62,7 @@ def test_a_password_file_without_a_password(trial, run):
     secret = trial.root / "password"
     secret.touch()
     run(trial.write_device("device-01", broker={"username": "me", "password_file": secret})).mistake(
-        "password_file", "empty"
+        "password", "empty"
     )
 
 

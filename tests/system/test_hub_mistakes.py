@@ -53,7 +53,7 @@ def test_strategies_and_options_that_are_not_there(trial, serve):
 def test_a_password_file_without_a_password(trial, serve):
     (trial.root / "password").touch()
     trial.write_hub(broker={"username": "me", "password_file": "password"})
-    serve().mistake("password_file", "empty")
+    serve().mistake("password", "empty")
     trial.write_hub(broker={"username": "me", "password_file": "none"})
     serve().mistake("password_file", "none")
 
