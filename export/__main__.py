@@ -94,8 +94,10 @@ def check_table(report: "Report", *, every: bool = False) -> str:
     for (graph, what), members in groups.items():
         worst = max(members, key=lambda row: (not row.passed, not row.note, row.ours))
         shown = (f"{worst.ours:.1e}", "" if worst.control is None else f"{worst.control:.1e}", f"{worst.limit:.1e}")
-        rows.append((graph, what[:34], *shown, "ok" if all(row.passed for row in members) else "FAILED"))
-        notes += [f"{row.graph}: {row.what}: {row.ours:.1e}; {row.note}" for row in members if row.note]
+        noted = [row for row in members if row.note]
+        passed = all(row.passed for row in members)
+        rows.append((graph, what[:34], *shown, "FAILED" if not passed else "ok *" if noted else "ok"))
+        notes += [f"* {row.graph}: {row.what}: {row.ours:.1e}; {row.note}" for row in noted]
     text = table(("graph", "quantity", "graph-f64", "torch32-f64", "limit", ""), rows)
     return "\n".join([text, *notes])
 

@@ -73,9 +73,9 @@ def test_the_table_shows_the_worst_of_each_kind_and_every_excuse():
         Row("local", "metric.loss, seed 0", 1.0, 1e-7, 1e-5, passed=False),
     ]
     lines = check_table(Report(rows)).splitlines()
-    assert lines[1].split() == ["local", "gradient", "1.0e-06", "2.0e-06", "2.0e-05", "ok"]
+    assert lines[1].split() == ["local", "gradient", "1.0e-06", "2.0e-06", "2.0e-05", "ok", "*"]
     assert lines[2].split()[-1] == "FAILED"
-    assert lines[3] == "local: gradient, seed 1, batch 32 (b): 4.0e-04; kink: 1e-06 once moved by 1e-3"
+    assert lines[3] == "* local: gradient, seed 1, batch 32 (b): 4.0e-04; kink: 1e-06 once moved by 1e-3"
 
 
 def test_columns_are_aligned():
