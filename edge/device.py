@@ -14,7 +14,7 @@ from edge.config import DeviceConfig
 from edge.link import MqttLink, read_password
 from edge.mailbox import Mailbox
 from edge.meters import Meter
-from edge.outbox import Outbox
+from edge.outbox import Outbox, holder
 from edge.segment import Segment
 from edge.wire import topics
 from edge.wire.delivery import Limits
@@ -99,11 +99,12 @@ def facts(outbox: Outbox) -> dict[str, str | float]:
 
 
 def status(config: DeviceConfig) -> Iterator[str]:
-    """What the state directory remembers, a line each."""
-    outbox = Outbox.open(config.device.state_directory)
+    """What the state directory remembers, a line each; the device may run meanwhile."""
+    running = holder(config.device.state_directory)
+    outbox = Outbox.look(config.device.state_directory)
     try:
         unsent = outbox.unsent()
-        yield f"device     {config.device.name}"
+        yield f"device     {config.device.name}, {f'running as process {running}' if running else 'not running'}"
         yield f"bundle     {outbox.fact('bundle') or 'none yet'}"
         yield f"last order {outbox.fact('last_order', 'none yet')}"
         yield f"unsent     {len(unsent)} messages, {sum(len(item.message) for item in unsent)} bytes"

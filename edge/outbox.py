@@ -9,6 +9,7 @@ import io
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, array BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS received (name TEXT PRIMARY KEY, message BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS unsent (number INTEGER PRIMARY KEY, message BLOB NOT NULL, urgent INTEGER NOT NULL);
 """
+
+
+# `holder` has the lock for an instant itself: a device that starts just then tries again.
+_LOOKS, _LOOK_SECONDS = 5, 0.02
 
 
 class OutboxError(OSError):
@@ -46,7 +51,7 @@ class Outbox:
     what was committed.
     """
 
-    def __init__(self, database: sqlite3.Connection, lock: TextIO, path: Path) -> None:
+    def __init__(self, database: sqlite3.Connection, lock: TextIO | None, path: Path) -> None:
         self._database = database
         self._lock = lock
         self._path = path
@@ -77,6 +82,22 @@ class Outbox:
             lock.close()
             raise OutboxError(f"{path} cannot be used: {error}") from error
         return cls(database, lock, path)
+
+    @classmethod
+    def look(cls, directory: Path) -> Self:
+        """Open an outbox to read it, beside the process that may be using it; `commit` would fail.
+
+        Raises:
+            OutboxError: there is none yet, or it cannot be read.
+        """
+        path = directory / "outbox.sqlite"
+        if not path.exists():
+            raise OutboxError(f"the state directory {directory} holds no outbox yet: no device has run with it")
+        try:
+            database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        except sqlite3.Error as error:
+            raise OutboxError(f"{path} cannot be read: {error}") from error
+        return cls(database, None, path)
 
     def put_fact(self, name: str, value: Any) -> None:
         """Set one small value (anything JSON can carry)."""
@@ -155,7 +176,8 @@ class Outbox:
     def close(self) -> None:
         """Forget what was not committed and let another process in."""
         self._database.close()
-        self._lock.close()
+        if self._lock:
+            self._lock.close()
 
     def _put(self, statement: str, values: tuple[Any, ...] = ()) -> None:
         self._pending.append((statement, values))
@@ -168,19 +190,32 @@ class Outbox:
             raise OutboxError(f"{self._path} cannot be read: {error}") from error
 
 
+def holder(directory: Path) -> str | None:
+    """The process that uses the outbox of a state directory at this moment, as text; None if nobody does."""
+    try:
+        with (directory / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return (directory / "lock").read_text().strip()
+    return None
+
+
 def _lock(path: Path) -> TextIO:
     lock = path.open("a+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        holder = lock.read().strip() or "another process"
-        lock.close()
-        raise OutboxError(f"the state directory {path.parent} is in use by process {holder}") from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock
+    for _ in range(_LOOKS):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOOK_SECONDS)
+            continue
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        return lock
+    lock.close()
+    raise OutboxError(f"the state directory {path.parent} is in use by process {path.read_text().strip()}")
 
 
 def _pack(array: npt.NDArray[Any]) -> bytes:

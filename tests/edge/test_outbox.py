@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from edge.outbox import Outbox, OutboxError, Unsent
+from edge.outbox import Outbox, OutboxError, Unsent, holder
 
 
 def test_what_was_committed_is_there_after_a_restart(tmp_path):
@@ -39,6 +39,31 @@ def test_what_was_not_committed_is_not(tmp_path):
     assert again.fact("position") == 3
     assert again.unsent() == []
     again.close()
+
+
+def test_a_look_at_an_outbox_that_is_in_use(tmp_path):
+    assert holder(tmp_path) is None
+    with pytest.raises(OutboxError, match="holds no outbox yet"):
+        Outbox.look(tmp_path)
+    outbox = Outbox.open(tmp_path)
+    outbox.put_fact("position", 3)
+    outbox.commit()
+    outbox.put_fact("position", 4)
+
+    beside = Outbox.look(tmp_path)
+    assert holder(tmp_path) == str(os.getpid())
+    assert beside.fact("position") == 3
+    beside.put_fact("position", 5)
+    with pytest.raises(OutboxError, match="readonly"):
+        beside.commit()
+    beside.close()
+
+    outbox.commit()
+    outbox.close()
+    assert holder(tmp_path) is None
+    after = Outbox.look(tmp_path)
+    assert after.fact("position") == 4
+    after.close()
 
 
 def test_acknowledged_messages_go(tmp_path):

@@ -37,6 +37,9 @@ def test_a_state_directory_serves_one_process_at_a_time(trial):
     assert second.wait(10) == 2
     directory = trial.root / "device-01" / "state"
     assert second.stderr() == f"cutlayer run: the state directory {directory} is in use by process {first.pid}\n"
+    status = trial.children.python("-m", "edge", "status", "--config", trial.root / "device-01" / "device.toml")
+    assert status.wait(10) == 0, status.said()
+    assert status.stdout().splitlines()[0] == f"device     device-01, running as process {first.pid}"
     assert first.alive
     first.process.terminate()
     assert first.wait(5) == 0, first.said()
