@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from export.bundle import BuildSpec
     from export.check import Report
 
+_OF_THE_EXTRA = ("torch", "onnx")
+"""What the exporter needs beyond the base install, which is a device."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0, 1 for a failed check, 2 for the user's mistake."""
@@ -22,6 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except ExportError as error:
         print(f"cutlayer-export: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in _OF_THE_EXTRA:
+            raise
+        print(f"cutlayer-export: {error.name} is not installed: pip install 'cutlayer[export]'", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"cutlayer-export: {error.filename}: {error.strerror}", file=sys.stderr)

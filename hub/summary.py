@@ -138,7 +138,7 @@ def fleet_size(run: Mapping[str, Any]) -> int | None:
 def c3_score(accuracy: float, sent_and_received: float, flops: float, budgets: Budgets) -> float | None:
     """C3 = Â · exp(-(B̂ + Ĉ)/8) of AdaSplit, with accuracy in 0..1; `None` where a budget is missing or 0.
 
-    A method that moves no byte, where nobody does, uses none of the budget: 0/0 counts as 0.
+    Name and purpose are as the paper has them; the form is recalled, not checked against its text. A method that moves no byte, where nobody does, uses none of the budget: 0/0 counts as 0.
     """
     shares = []
     for used, limit in ((sent_and_received, budgets.bytes), (flops, budgets.flops)):

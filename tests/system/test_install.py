@@ -83,14 +83,18 @@ def test_the_base_install_trains_without_torch(trial, board, tmp_path):
     for device in devices:
         assert device.wait(20) == 0, device.said()
     status = dict(line.split(maxsplit=1) for line in answer("cutlayer", "status", "--config", first).splitlines())
-    assert status["device"] == names[0]
+    assert status["device"] == f"{names[0]}, not running"
     assert status["bundle"] == trial.material.bundle
     assert status["unsent"] == "0 messages, 0 bytes"
 
-    hub = command("cutlayer-hub", "demo")
-    assert hub.wait(20) == 2, hub.said()
-    assert "pip install 'cutlayer[hub]'" in hub.stderr()
-    assert "Traceback" not in hub.stderr()
+    for name, extra, *arguments in (
+        ("cutlayer-hub", "hub", "demo"),
+        ("cutlayer-export", "export", "cuts", "--model", "export.models:wearable"),
+    ):
+        other = command(name, *arguments)
+        assert other.wait(20) == 2, other.said()
+        assert f"pip install 'cutlayer[{extra}]'" in other.stderr()
+        assert "Traceback" not in other.stderr()
 
 
 def test_an_example_is_a_configuration_once_its_files_are_there(trial):
