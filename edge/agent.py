@@ -35,6 +35,9 @@ log = logging.getLogger("cutlayer.device")
 IDLE_SECONDS = 0.5
 """Longest wait for the network while nothing is due."""
 
+_NO_NOISE = np.random.default_rng(0)
+"""For the graphs that see no batch."""
+
 RETRY_SECONDS = 5.0
 """How long to wait before a full disk is tried again."""
 
@@ -142,13 +145,23 @@ class Agent:
             log.warning("refused order %d: %s", order.order, fault)
             self._mailbox.send(Report(order.order, order.round, {"refused_order": fault}), urgent=True)
             return
-        if order.state:
-            self._segment.load_lower(order.state)
-            self._outbox.put_state(self._segment.snapshot())
         self._work = Work(order, order.first_step)
         self._accounts.open()
         self._outbox.put_received("order", data)
         self._outbox.put_fact("position", order.first_step)
+        try:
+            self._begin(order)
+        except SegmentError as error:
+            self._fail(self._work, str(error))
+
+    def _begin(self, order: Order) -> None:
+        """Load what came with the order; in the same transaction as the order itself, so that it happens once."""
+        self._segment.load(order.state)
+        begins = order.kind == "local" and "begin" in self._segment.kinds
+        if begins:
+            self._segment.run("begin", {}, order.settings, _NO_NOISE)
+        if order.state or begins:
+            self._outbox.put_state(self._segment.snapshot())
 
     def _fault(self, order: Order) -> str | None:
         """Why an order cannot be carried out, or None."""
@@ -162,13 +175,10 @@ class Agent:
             known = self._bundle.manifest.settings.get(name)
             if known is not None and not known.minimum <= value <= known.maximum:
                 return f"setting {name} = {value} is outside {known.minimum} to {known.maximum}"
-        return self._fault_of_state(order)
-
-    def _fault_of_state(self, order: Order) -> str | None:
-        shapes = {piece.name: piece.shape for piece in self._bundle.manifest.part("lower")}
-        for name, array in order.state.items():
-            if shapes.get(name) != array.shape:
-                return f"state {name!r} has shape {array.shape}; the lower segment has {shapes.get(name)}"
+        try:
+            self._segment.places(order.state)
+        except SegmentError as error:
+            return str(error)
         return None
 
     def _take_gradient(self, arrived: Arrived, message: Gradient) -> None:
@@ -307,8 +317,13 @@ class Agent:
         order = work.order
         if order.kind == "evaluate" and not self._mailbox.idle:
             return  # so that the bytes of an evaluation end where its report begins
-        if order.give_state:
-            self._mailbox.send(State(order.bundle, order.order, self._segment.lower()))
+        try:
+            given = self._end(order)
+        except SegmentError as error:
+            self._fail(work, str(error))
+            return
+        if order.give:
+            self._mailbox.send(State(order.bundle, order.order, given))
         metrics: dict[str, Any] = {name: statistics.fmean(values) for name, values in work.metrics.items()}
         if order.kind != "evaluate":
             metrics["steps"] = order.steps
@@ -318,6 +333,14 @@ class Agent:
         metrics["refused"] = dict(self._mailbox.refused)
         self._mailbox.send(Report(order.order, order.round, metrics))
         self._drop_work()
+
+    def _end(self, order: Order) -> dict[str, npt.NDArray[Any]]:
+        """What goes up at the end of an order; in the same transaction as the report, so that it happens once."""
+        handed: Mapping[str, npt.NDArray[Any]] = {}
+        if order.kind == "local" and "end" in self._segment.kinds:
+            handed = self._segment.run("end", {}, order.settings, _NO_NOISE).up
+            self._outbox.put_state(self._segment.snapshot())
+        return {**self._segment.tensors(order.give), **handed}
 
     def _fail(self, work: Work, reason: str) -> None:
         """Give an order up, go back to the last committed state, and say why."""

@@ -11,7 +11,7 @@ so a new algorithm is a new bundle, and this file never learns its name.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,8 +72,9 @@ class Segment:
         """Run one graph on one batch and move the state on.
 
         Args:
-            kind: `local`, `forward`, `backward` or `evaluate`.
-            inputs: by full name: `batch.x` (batch, *input), `batch.y` (batch,), `down.gradient` (batch, *smashed).
+            kind: a kind of graph of `edge.wire.manifest.GRAPHS`.
+            inputs: by full name: `batch.x` (batch, *input), `batch.y` (batch,), `down.gradient` (batch, *smashed);
+                none for `begin` and `end`.
             settings: hyperparameters by name without prefix; what is not given has the manifest's default.
             rng: draws the noise of `random.*` inputs; same generator state, same noise.
             up: false leaves the tensors for the hub where they are: a step that sends nothing copies nothing.
@@ -84,7 +85,7 @@ class Segment:
         session = self._session(kind)
         graph = self.manifest.graphs[kind]
         binding = session.io_binding()
-        rows = len(inputs["batch.x"])
+        rows = len(inputs["batch.x"]) if inputs else 0
         for name in graph.inputs:
             self._bind_input(binding, name, inputs, settings, graph.random, rows, rng)
         outputs = [name for name in graph.outputs if up or not name.startswith("up.")]
@@ -112,24 +113,36 @@ class Segment:
         for name, array in self._state.items():
             array[...] = state[name]
 
-    def lower(self) -> dict[str, Array]:
-        """Parameters and buffers of the lower segment by name; the local objective's head stays here."""
-        return {piece.name: self._view(piece).copy() for piece in self.manifest.part("lower")}
+    def tensors(self, parts: Collection[str]) -> dict[str, Array]:
+        """Copies of the parameters and buffers of these parts of the model, by name."""
+        return {piece.name: self._view(piece).copy() for piece in self.manifest.pieces(parts)}
 
-    def load_lower(self, tensors: Mapping[str, Array]) -> None:
-        """Replace parameters and buffers of the lower segment; optimizer moments stay as they are.
+    def load(self, tensors: Mapping[str, Array]) -> None:
+        """Replace parameters, buffers and whole state vectors by name; all others stay as they are.
 
         Raises:
-            SegmentError: a name the lower segment does not have, or another shape; nothing is changed then.
+            SegmentError: see `places`; nothing is changed then.
         """
-        pieces = {piece.name: piece for piece in self.manifest.part("lower")}
+        for name, place in self.places(tensors).items():
+            self._view(place)[...] = tensors[name]
+
+    def places(self, tensors: Mapping[str, Array]) -> dict[str, Slice]:
+        """Where tensors from the hub belong.
+
+        Raises:
+            SegmentError: a name this device does not have, another shape, or a value that is not finite.
+        """
+        places = {}
         for name, array in tensors.items():
-            if name not in pieces:
-                raise SegmentError(f"the hub sent {name!r}, which the lower segment does not have")
-            if array.shape != pieces[name].shape:
-                raise SegmentError(f"the hub sent {name!r} with shape {array.shape}; it is {pieces[name].shape}")
-        for name, array in tensors.items():
-            self._view(pieces[name])[...] = array
+            place = self.manifest.find(name)
+            if place is None:
+                raise SegmentError(f"the hub sent {name!r}, which this device's model does not have")
+            if array.shape != place.shape:
+                raise SegmentError(f"the hub sent {name!r} with shape {array.shape}; here it has {place.shape}")
+            if not np.isfinite(array).all():
+                raise SegmentError(f"the hub sent {name!r} with values that are not finite")
+            places[name] = place
+        return places
 
     def _view(self, piece: Slice) -> Array:
         flat = self._state[piece.state].reshape(-1)

@@ -15,12 +15,13 @@ from edge.wire.manifest import File, Graph, Manifest, TensorSpec
 from export import archive
 from export.builder import OPSET
 from export.cost import cost_below, training_cost
-from export.cut import Split, load_factory, split
+from export.cut import Split, load_factory, split, uncut
 from export.errors import ExportError
 from export.graphs import Graph as OnnxGraph
 from export.graphs import make_graph
+from export.heads import Place, channels_last
 from export.in_place import unsafe_states
-from export.objectives import OBJECTIVES, channels_last
+from export.objectives import OBJECTIVES
 from export.optimizers import OPTIMIZERS
 from export.step import Learner, StepMaker
 
@@ -33,7 +34,7 @@ class BuildSpec:
 
     Attributes:
         model: Factory, as ``package.module:factory``.
-        cut: Layer behind which to cut; the model's ``default_cut`` if None.
+        cut: Layer behind which to cut; the model's ``default_cut`` if None. Of no meaning where the device trains the whole model.
         objective: A row of `OBJECTIVES`.
         optimizer: A row of `OPTIMIZERS`.
         arguments: Keyword arguments of the factory.
@@ -90,6 +91,8 @@ class HubBundle:
     model: str
     arguments: Mapping[str, Any]
     cut: str
+    objective: str
+    optimizer: str
     classes: int
     input: TensorSpec
     smashed: TensorSpec
@@ -127,14 +130,13 @@ def prepare(spec: BuildSpec) -> Prepared:
         torch.manual_seed(spec.seed)
         model = load_factory(spec.model, **spec.arguments)
         x = example_input(model, spec.input_shape, spec.dtype)
-        cut = spec.cut or getattr(model, "default_cut", None)
-        if cut is None:
-            raise ExportError("no cut was given and the model has no default_cut: name a layer, such as --cut layer1")
-        halves = split(model, cut, x)
         objective = OBJECTIVES[spec.objective]
-        head = objective.head(halves.smashed_shape, channels_last=channels_last(halves.lower))
+        halves = uncut(model, x) if objective.whole else split(model, _cut(spec, model), x)
+        classes = spec.classes or _classes(model, x)
+        shape, floats = tuple(x.shape[1:]), x.is_floating_point()
+        head = objective.head(Place(shape, floats, halves.smashed_shape, channels_last(halves.lower), classes))
     steps = StepMaker(Learner(halves.lower, head, objective), OPTIMIZERS[spec.optimizer], x, halves.smashed_shape)
-    return Prepared(spec, model, halves, steps, spec.classes or _classes(model, x))
+    return Prepared(spec, model, halves, steps, classes)
 
 
 def build(spec: BuildSpec, out: Path, *, checked: bool = True) -> Built:
@@ -178,7 +180,10 @@ def load_hub_bundle(path: Path) -> HubBundle:
             name.removeprefix("upper/").removesuffix(".npy"): archive.array(members[name]) for name in fields["files"]
         }
         specs = {key: TensorSpec(tuple(fields[key]["shape"]), fields[key]["dtype"]) for key in ("input", "smashed")}
-        kept = {key: fields[key] for key in ("bundle", "name", "model", "arguments", "cut", "classes", "seed")}
+        kept = {
+            key: fields[key]
+            for key in ("bundle", "name", "model", "arguments", "cut", "objective", "optimizer", "classes", "seed")
+        }
         return HubBundle(input=specs["input"], smashed=specs["smashed"], upper=upper, **kept)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ExportError(f"the bundle {path} is damaged: {error}") from error
@@ -191,6 +196,13 @@ def _check(prepared: Prepared, graphs: Mapping[str, OnnxGraph]) -> dict[str, Any
     if not report.passed:
         raise ExportError(f"the graphs differ from PyTorch, so no bundle is written: {'; '.join(report.failures)}")
     return report.summary()
+
+
+def _cut(spec: BuildSpec, model: nn.Module) -> str:
+    cut = spec.cut or getattr(model, "default_cut", None)
+    if not isinstance(cut, str):
+        raise ExportError("no cut was given and the model has no default_cut: name a layer, such as --cut layer1")
+    return cut
 
 
 def _classes(model: nn.Module, x: Tensor) -> int:
@@ -254,6 +266,8 @@ def _hub_members(prepared: Prepared, manifest: Manifest) -> dict[str, bytes]:
         "model": manifest.model,
         "arguments": dict(prepared.spec.arguments),
         "cut": manifest.cut,
+        "objective": manifest.objective,
+        "optimizer": manifest.optimizer,
         "classes": manifest.classes,
         "input": {"shape": manifest.input.shape, "dtype": manifest.input.dtype},
         "smashed": {"shape": manifest.smashed.shape, "dtype": manifest.smashed.dtype},

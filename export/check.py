@@ -112,7 +112,9 @@ def check_graphs(steps: StepMaker, graphs: Mapping[str, Graph]) -> Report:
     with _one_thread():
         for kind, graph in graphs.items():
             checker = _Checker(steps, graph)
-            report.rows += checker.training() if kind in {"local", "backward"} else checker.forward()
+            rows: dict[str, Callable[[], list[Row]]] = {"begin": checker.between, "end": checker.between}
+            rows |= {"local": checker.training, "backward": checker.training}
+            report.rows += rows.get(kind, checker.forward)()
     return report
 
 
@@ -138,6 +140,17 @@ class _Checker:
             ours = distance(self.runner.run(arrays)["up.smashed"], truth)
             control = distance(self.control.smash(self.graph.kind, arrays, self.graph.noise), truth)
             rows.append(self._row(f"smashed, seed {seed}, batch {batch}", ours, control, VALUE_LIMIT))
+        return rows
+
+    def between(self) -> list[Row]:
+        """Compare a graph that sees no batch."""
+        rows = []
+        for seed in BATCHES:
+            arrays = make_inputs(self.steps, self.graph, seed, 1)
+            ours, control = self.runner.run(arrays), self.control.between(self.graph.kind, arrays)
+            for name, right in self.truth.between(self.graph.kind, arrays).items():
+                given, shared = distance(ours[name], right), distance(control[name], right)
+                rows.append(self._row(f"{name}, seed {seed}", given, shared, VALUE_LIMIT))
         return rows
 
     def training(self) -> list[Row]:
@@ -272,11 +285,10 @@ def make_inputs(steps: StepMaker, graph: Graph, seed: int, batch: int) -> Arrays
         for name, value in steps.inputs(graph.kind, batch).items()
         if not name.startswith("constant.")
     }
-    shape = arrays["batch.x"].shape
-    if arrays["batch.x"].dtype == np.int64:
-        arrays["batch.x"] = chance.integers(0, token_limit(steps), shape)
-    else:
-        arrays["batch.x"] = chance.standard_normal(shape, np.float32)
+    if "batch.x" in arrays:
+        shape, tokens = arrays["batch.x"].shape, arrays["batch.x"].dtype == np.int64
+        x = chance.integers(0, token_limit(steps), shape) if tokens else chance.standard_normal(shape, np.float32)
+        arrays["batch.x"] = x
     if "batch.y" in arrays:
         arrays["batch.y"] = chance.integers(0, 4, batch)
     if "down.gradient" in arrays:
@@ -315,14 +327,14 @@ def _lived_in(arrays: Arrays, chance: np.random.Generator) -> Arrays:
         noise = chance.standard_normal(value.shape).astype(np.float32)
         if name == "state.weights":
             state[name] = (value + 0.1 * np.std(value) * noise).astype(np.float32)
-        elif name in {"state.moment1", "state.momentum"}:
-            state[name] = 1e-2 * noise
         elif name == "state.moment2":
             state[name] = 1e-4 * noise * noise
         elif name == "state.steps":
             state[name] = np.array(5.0, np.float32)
         elif name == "state.buffers":
             state[name] = (value * (1.0 + 0.1 * np.tanh(noise))).astype(np.float32)
+        elif name.startswith("state."):
+            state[name] = 1e-2 * noise
     return state
 
 
@@ -331,7 +343,7 @@ def _path(step: Callable[[Arrays], Arrays], start: Arrays, batches: list[Arrays]
     states = [start]
     for batch in batches:
         results = step({**batch, **states[-1]})
-        states.append({name: results[f"{name}.next"] for name in start})
+        states.append({name: results.get(f"{name}.next", value) for name, value in states[-1].items()})
     return states[1:]
 
 

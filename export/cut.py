@@ -10,6 +10,9 @@ from torch import Tensor, fx, nn
 
 from export.errors import ExportError
 
+WHOLE = "output"
+"""The cut of a model that is not cut."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -23,8 +26,8 @@ class Split:
     """
 
     cut: str
-    lower: fx.GraphModule
-    upper: fx.GraphModule
+    lower: nn.Module
+    upper: nn.Module
     smashed_shape: tuple[int, ...]
 
 
@@ -102,6 +105,18 @@ def split(model: nn.Module, cut: str, example: Tensor) -> Split:
     lower, upper = _lower(traced, node), _upper(traced, node)
     _refuse_shared(lower, upper, cut)
     return Split(cut, lower, upper, _smashed_shape(lower, cut, example))
+
+
+def uncut(model: nn.Module, example: Tensor) -> Split:
+    """Return the whole ``model`` as the lower segment; the hub's is empty, and the smashed data are the output.
+
+    Raises:
+        ExportError: The output is not one tensor of (batch, classes).
+    """
+    shape = _smashed_shape(model, WHOLE, example)
+    if len(shape) != 1:
+        raise ExportError(f"a whole model must give logits (batch, classes), and this one gives (batch, {shape})")
+    return Split(WHOLE, model, nn.Identity(), shape)
 
 
 def legal_cuts(traced: _Trace) -> list[str]:

@@ -9,6 +9,8 @@ import torch.nn.functional as F  # noqa: N812  the name everybody reads
 from torch import Tensor, nn
 
 from edge.wire.manifest import Setting
+from export.corrections import ControlVariates, Correction, Fresh, Proximal
+from export.heads import Classifier, Place, decoder, projection
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,46 @@ class Given:
 
 
 class Objective(Protocol):
-    """Which graphs a bundle has, which extra module the device trains, and the loss."""
+    """Which graphs a bundle has, which extra module the device trains, the loss, and what happens to its gradient."""
 
     kinds: ClassVar[tuple[str, ...]]
     settings: ClassVar[dict[str, Setting]]
+    whole: ClassVar[bool]
+    """Whether the device trains the whole model, uncut."""
 
-    def head(self, smashed: tuple[int, ...], *, channels_last: bool) -> nn.Module:
-        """Return the module that the device trains beside the lower segment; ``smashed`` is a shape without batch."""
+    @property
+    def correction(self) -> Correction | None:
+        """With one, the optimizer's moments start anew with every order, and the bundle has a `begin` graph."""
+
+    def head(self, place: Place) -> nn.Module:
+        """Return the module that the device trains beside the lower segment."""
 
     def loss(self, given: Given) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar to minimise and further scalars to report."""
 
 
-class Contrastive:
+class Gradient:
+    """The gradient from above and nothing else: split learning as first published."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("forward", "backward", "evaluate")
+    settings: ClassVar[dict[str, Setting]] = {}
+    whole: ClassVar[bool] = False
+
+    @property
+    def correction(self) -> Correction | None:
+        """None: the gradient is taken as it is."""
+        return None
+
+    def head(self, place: Place) -> nn.Module:  # noqa: ARG002  nothing to add
+        """Return an empty module."""
+        return nn.Identity()
+
+    def loss(self, given: Given) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return <smashed, gradient>, whose derivative is the chain rule through the cut."""
+        return _from_above(given), {}
+
+
+class Contrastive(Gradient):
     """Supervised NT-Xent on a projection of the smashed data (AdaSplit, arXiv 2112.01637, and its authors' code).
 
     Local steps minimise L_c = NTXent(H(a), y) + beta * sum|a|; backward steps minimise <a, gradient from above> + local_weight * L_c.
@@ -58,11 +87,9 @@ class Contrastive:
         "local_weight": Setting(1.0, 0.0, 1e3),
     }
 
-    def head(self, smashed: tuple[int, ...], *, channels_last: bool) -> nn.Module:
-        """Return the projection head H of the authors' code: to 64 features."""
-        if len(smashed) == 1:
-            return nn.Sequential(nn.Linear(smashed[0], 256), nn.LeakyReLU(0.01), nn.Linear(256, 64))
-        return Projection(smashed[-1] if channels_last else smashed[0], channels_last=channels_last)
+    def head(self, place: Place) -> nn.Module:
+        """Return the projection head H."""
+        return projection(place)
 
     def loss(self, given: Given) -> tuple[Tensor, dict[str, Tensor]]:
         """Return L_c, with the term of the gradient from above in a backward step."""
@@ -71,50 +98,83 @@ class Contrastive:
         metrics = {"contrastive": contrastive}
         if given.down is None:
             return local, metrics
-        return (given.smashed * given.down).sum() + given.setting["local_weight"] * local, metrics
+        return _from_above(given) + given.setting["local_weight"] * local, metrics
 
 
-class Gradient:
-    """The gradient from above and nothing else: split learning as first published."""
+class Auxiliary(Gradient):
+    """Cross-entropy through a small classifier of its own (LocSplitFed, Han et al., 2021); nothing comes down at the cut."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("forward", "backward", "evaluate")
-    settings: ClassVar[dict[str, Setting]] = {}
+    kinds: ClassVar[tuple[str, ...]] = ("local", "forward", "evaluate")
 
-    def head(self, smashed: tuple[int, ...], *, channels_last: bool) -> nn.Module:  # noqa: ARG002  nothing to project
-        """Return an empty module."""
-        return nn.Identity()
+    def head(self, place: Place) -> nn.Module:
+        """Return the classifier."""
+        return Classifier(place)
 
     def loss(self, given: Given) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return <smashed, gradient>, whose derivative is the chain rule through the cut."""
-        if given.down is None:
-            raise ValueError("the objective 'gradient' has no local step")
-        return (given.smashed * given.down).sum(), {}
+        """Return CE(classifier(a), y)."""
+        loss = cross_entropy(given.head(given.smashed), given.y)
+        return loss, {"cross_entropy": loss}
 
 
-class Projection(nn.Module):
-    """1x1 convolution to 128, LeakyReLU(0.01), global max-pool, Linear to 64.
+class Rebuilding(Gradient):
+    """The gradient from above, and the mean squared error of a decoder that rebuilds the sample (LocFedMix-SL, WWW 2022).
 
-    Takes (batch, channels, *places), or (batch, places, channels) with ``channels_last``; a 1x1 convolution is a
-    linear map of the channels at every place, so one weight (128, channels) serves all ranks.
+    Minimises <a, gradient from above> + local_weight * mean (x - h(a))^2. That the error is a mean over the elements is our choice.
     """
 
-    def __init__(self, channels: int, *, channels_last: bool) -> None:
-        super().__init__()
-        self.channels_last = channels_last
-        self.mix = nn.Conv1d(channels, 128, 1)
-        self.out = nn.Linear(128, 64)
+    settings: ClassVar[dict[str, Setting]] = {"local_weight": Setting(1.0, 0.0, 1e3)}
 
-    def forward(self, smashed: Tensor) -> Tensor:
-        """Return (batch, 64).
+    def head(self, place: Place) -> nn.Module:
+        """Return the decoder h."""
+        return decoder(place)
 
-        LeakyReLU keeps order, so the maximum comes first; and only the place of each maximum has a gradient, so the
-        channels at that place are picked first and mixed again: the gradient of the mix never exists at all places.
-        """
-        places = smashed.flatten(1, -2).transpose(1, 2) if self.channels_last else smashed.flatten(2)
-        best = F.conv1d(places.detach(), self.mix.weight.detach()).max(-1).indices
-        picked = places.gather(2, best[:, None, :].expand(-1, places.shape[1], -1))
-        mixed = (picked * self.mix.weight[:, :, 0].t()).sum(1) + self.mix.bias
-        return self.out(F.leaky_relu(mixed, 0.01))
+    def loss(self, given: Given) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum of both."""
+        error = (given.x - given.head(given.smashed)).square().mean()
+        return _from_above(given) + given.setting["local_weight"] * error, {"rebuilding": error}
+
+
+class Whole(Gradient):
+    """Cross-entropy of the whole model on the device: what federated averaging and its kin train."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("local", "evaluate", "begin")
+    whole: ClassVar[bool] = True
+    rule: ClassVar[Correction] = Fresh()
+
+    @property
+    def correction(self) -> Correction | None:
+        """The rule of the method."""
+        return self.rule
+
+    def loss(self, given: Given) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return CE(logits, y); the smashed data of an uncut model are its logits."""
+        loss = cross_entropy(given.smashed, given.y)
+        return loss, {"cross_entropy": loss}
+
+
+class Near(Whole):
+    """The same with FedProx's term."""
+
+    rule: ClassVar[Correction] = Proximal()
+
+
+class Steered(Whole):
+    """The same with SCAFFOLD's control variates."""
+
+    kinds: ClassVar[tuple[str, ...]] = (*Whole.kinds, "end")
+    rule: ClassVar[Correction] = ControlVariates()
+
+
+def _from_above(given: Given) -> Tensor:
+    if given.down is None:
+        raise ValueError("this objective has no local step")
+    return (given.smashed * given.down).sum()
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the mean cross-entropy of logits (batch, classes) with labels (batch,), without indexing."""
+    chosen = (y[:, None] == torch.arange(logits.shape[1], device=logits.device)[None, :]).to(logits.dtype)
+    return -(F.log_softmax(logits, 1) * chosen).sum(1).mean()
 
 
 def nt_xent(z: Tensor, y: Tensor, temperature: Tensor | float) -> Tensor:
@@ -140,12 +200,12 @@ def nt_xent(z: Tensor, y: Tensor, temperature: Tensor | float) -> Tensor:
     return pairs.sum() / torch.clamp(positive.sum(), min=1.0)
 
 
-OBJECTIVES: dict[str, Objective] = {"contrastive": Contrastive(), "gradient": Gradient()}
-
-
-def channels_last(lower: nn.Module) -> bool:
-    """Tell whether (batch, A, B) smashed data are places by features (a sequence), judged by the last layer that knows."""
-    sequence = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention, nn.TransformerEncoderLayer)
-    grid = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.MaxPool1d, nn.AvgPool1d)  # noqa: SLF001  the only common bases
-    known = [module for module in lower.modules() if isinstance(module, sequence + grid)]
-    return bool(known) and isinstance(known[-1], sequence)
+OBJECTIVES: dict[str, Objective] = {
+    "contrastive": Contrastive(),
+    "gradient": Gradient(),
+    "auxiliary": Auxiliary(),
+    "decoder": Rebuilding(),
+    "whole": Whole(),
+    "proximal": Near(),
+    "control_variates": Steered(),
+}

@@ -80,7 +80,11 @@ class Reference:
         self.load(arrays)
         rule = self.steps.optimizer
         optimizer = rule.reference(self.trained, {name: float(arrays[f"setting.{name}"]) for name in rule.settings})
-        pieces = self._pieces(self._tensor(gradient))
+        state, setting = (
+            {name.removeprefix(route): self._tensor(value) for name, value in arrays.items() if name.startswith(route)}
+            for route in ("state.", "setting.")
+        )
+        pieces = self._pieces(self.steps.corrected(self._tensor(gradient), state, setting))
         moments = {
             torch_name: self._pieces(self._tensor(arrays[f"state.{name}"])) for name, torch_name in rule.moments.items()
         }
@@ -103,6 +107,11 @@ class Reference:
         """Return everything a training graph gives."""
         learned = self.learn(arrays, noise)
         return {**learned, **self.update(arrays, learned["check.gradient"])}
+
+    def between(self, kind: str, arrays: Arrays) -> dict[str, np.ndarray]:
+        """Return the outputs of a `begin` or `end` graph."""
+        results = self.steps.run(kind, {name: self._tensor(value) for name, value in arrays.items()})
+        return {name: value.numpy() for name, value in results.items()}
 
     def load(self, arrays: Arrays) -> None:
         """Copy the flat weights and buffers into the modules."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
 from edge.wire.manifest import Setting, Slice
+from export.corrections import Correction
 from export.errors import ExportError
 from export.objectives import Given, Objective
 from export.optimizers import Optimizer
@@ -57,8 +58,19 @@ class StepMaker:
 
     @property
     def settings(self) -> dict[str, Setting]:
-        """Every hyperparameter of the objective and the optimizer."""
-        return {**self.optimizer.settings, **self.learner.objective.settings}
+        """Every hyperparameter of the optimizer, the objective and its correction."""
+        correction = self.correction
+        return {**self.optimizer.settings, **self.objective.settings, **(correction.settings if correction else {})}
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised."""
+        return self.learner.objective
+
+    @property
+    def correction(self) -> Correction | None:
+        """What happens to its gradient."""
+        return self.objective.correction
 
     def initial_state(self) -> Tensors:
         """Return the state vectors before the first step."""
@@ -66,7 +78,8 @@ class StepMaker:
         weights = torch.cat(
             [named[piece.name].detach().reshape(-1) for piece in self.slices if piece.state == "weights"]
         )
-        state = {"weights": weights.float(), **{name: torch.zeros_like(weights) for name in self.optimizer.moments}}
+        further = [*self.optimizer.moments, *(self.correction.vectors if self.correction else ())]
+        state = {"weights": weights.float(), **{name: torch.zeros_like(weights) for name in further}}
         if self.optimizer.counts:
             state["steps"] = torch.zeros(())
         buffers = [named[piece.name].detach().reshape(-1) for piece in self.slices if piece.state == "buffers"]
@@ -74,9 +87,11 @@ class StepMaker:
 
     def inputs(self, kind: str, batch: int) -> Tensors:
         """Return example tensors for every routed input of a graph of one kind, constants of the model included."""
-        inputs = {"batch.x": self.x[:1].expand(batch, *self.x.shape[1:]).contiguous()}
-        trains = kind in {"local", "backward"}
-        if trains:
+        sees, trains = kind not in {"begin", "end"}, kind not in {"forward", "evaluate"}
+        inputs: Tensors = {}
+        if sees:
+            inputs["batch.x"] = self.x[:1].expand(batch, *self.x.shape[1:]).contiguous()
+        if sees and trains:
             inputs["batch.y"] = torch.zeros(batch, dtype=torch.int64)
         if kind == "backward":
             inputs["down.gradient"] = torch.zeros(batch, *self.smashed_shape)
@@ -84,7 +99,7 @@ class StepMaker:
         inputs |= {f"state.{name}": value for name, value in kept.items() if trains or name in {"weights", "buffers"}}
         if trains:
             inputs |= {f"setting.{name}": torch.tensor(setting.default) for name, setting in self.settings.items()}
-        return inputs | {f"constant.{name}": value for name, value in self.constants().items()}
+        return inputs | ({f"constant.{name}": value for name, value in self.constants().items()} if sees else {})
 
     def constants(self) -> Tensors:
         """Return what belongs to the modules but never changes: frozen parameters, and buffers that no step writes."""
@@ -100,7 +115,19 @@ class StepMaker:
         tensors = {name: value.clone() if name.startswith("constant.") else value for name, value in tensors.items()}
         if kind in {"forward", "evaluate"}:
             return self._smash(tensors, training=kind == "forward")
-        return self._learn(tensors)
+        return self._between(kind, tensors) if kind in {"begin", "end"} else self._learn(tensors)
+
+    def _between(self, kind: str, tensors: Tensors) -> Tensors:
+        """Return what a `begin` or an `end` graph gives; a round begins with new moments."""
+        if self.correction is None:
+            raise ValueError("only objectives with a correction have graphs for the round's begin and end")
+        state, setting = _routed(tensors, "state."), _routed(tensors, "setting.")
+        if kind == "end":
+            after, up = self.correction.end(state, setting)
+        else:
+            kept = [*self.optimizer.moments, *(["steps"] if self.optimizer.counts else [])]
+            after, up = {name: torch.zeros_like(state[name]) for name in kept} | self.correction.begin(state), {}
+        return _named_next(after) | {f"up.{name}": value for name, value in up.items()}
 
     def _smash(self, tensors: Tensors, *, training: bool) -> Tensors:
         self.learner.train(training)
@@ -110,10 +137,7 @@ class StepMaker:
 
     def _learn(self, tensors: Tensors) -> Tensors:
         self.learner.train()
-        setting = {
-            name.removeprefix("setting."): value for name, value in tensors.items() if name.startswith("setting.")
-        }
-        state = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
+        state, setting = _routed(tensors, "state."), _routed(tensors, "setting.")
         down = tensors.get("down.gradient")
 
         def loss(weights: Tensors) -> tuple[Tensor, tuple[Any, ...]]:
@@ -129,19 +153,23 @@ class StepMaker:
             self._views(state["weights"], "weights")
         )
         gradient = torch.cat([gradients[piece.name].reshape(-1) for piece in self.slices if piece.state == "weights"])
-        after = self.optimizer.update(state, gradient, setting)
+        after = self.optimizer.update(state, self.corrected(gradient, state, setting), setting)
         if written:
             after["buffers"] = torch.cat(written)
         sent = {} if down is not None else {"up.smashed": smashed}
         nonzero = (smashed != 0).to(torch.float32).mean()
         return {
-            **{f"state.{name}.next": after[name] for name in state},
+            **_named_next({name: after[name] for name in state if name in after}),
             **sent,
             "metric.loss": value,
             "metric.nonzero": nonzero,
             **{f"metric.{name}": metric for name, metric in metrics.items()},
             "check.gradient": gradient,
         }
+
+    def corrected(self, gradient: Tensor, state: Tensors, setting: Tensors) -> Tensor:
+        """Return the flat gradient that the optimizer gets."""
+        return self.correction.gradient(gradient, state, setting) if self.correction else gradient
 
     def _modules(self, tensors: Tensors, weights: Tensor | None, buffers: Tensor | None) -> Tensors:
         found = {
@@ -162,6 +190,14 @@ class StepMaker:
 
 def _named(learner: Learner) -> Tensors:
     return {**dict(learner.named_parameters()), **dict(learner.named_buffers())}
+
+
+def _routed(tensors: Tensors, route: str) -> Tensors:
+    return {name.removeprefix(route): value for name, value in tensors.items() if name.startswith(route)}
+
+
+def _named_next(state: Tensors) -> Tensors:
+    return {f"state.{name}.next": value for name, value in state.items()}
 
 
 def _is_counter(name: str) -> bool:

@@ -162,13 +162,14 @@ def _build(wish: Wish, federation: Federation) -> Path:
     task = TASKS.get(wish.dataset)
     if task is None and (wish.model is None or wish.cut is None):
         raise DemoError(f"the data set {wish.dataset!r} is your own: name its --model and --cut too")
-    options = STRATEGIES[wish.strategy].options(**wish.options)
+    method = STRATEGIES[wish.strategy]
+    strategy = method(method.options(**wish.options))
     arguments = {"classes": federation.classes, **(task.arguments if task and wish.model is None else {})}
     spec = BuildSpec(
         model=wish.model or (task.model if task else ""),
         cut=wish.cut or (task.cut if task else ""),
-        objective=STRATEGIES[wish.strategy](options).objective,
-        optimizer="adam",
+        objective=strategy.objective,
+        optimizer=strategy.optimizer,
         arguments=arguments if wish.model is None else {},
         input_shape=federation.shape,
         classes=federation.classes,

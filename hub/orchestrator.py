@@ -22,7 +22,8 @@ import torch
 from edge.wire import messages
 from edge.wire.messages import Activation, Gradient, Report, State
 from hub.devices import Arrived, Devices, Joined, Left, keep_report
-from hub.strategies.base import Fleet, Lower, Member, Order, Strategy
+from hub.strategies.base import Batch, Fleet, Lower, Member, Order, Strategy
+from hub.strategies.base import Learned as Lesson
 
 log = logging.getLogger("cutlayer.hub")
 
@@ -95,18 +96,23 @@ class Turn:
             name
             for name, order in self.orders.items()
             if name not in self.given_up
-            and (name not in self.reports or (order.give_state and name not in self.states) or name in owing)
+            and (name not in self.reports or (order.give and name not in self.states) or name in owing)
         ]
 
-    def head(self) -> Arrived | None:
-        """The next activation to learn from, if it is here; those that will not come are skipped."""
-        while self.expected:
-            step, name = self.expected[0]
-            arrived = self.activations.get((step, name))
-            if arrived is not None or name not in self.given_up:
-                return arrived
-            self.expected.pop(0)
-        return None
+    def ready(self, *, together: bool) -> list[Arrived]:
+        """The activations to learn from next, if they are here: one, or all of a step; those that will not come are skipped."""
+        self.expected = [
+            (step, name)
+            for step, name in self.expected
+            if name not in self.given_up or (step, name) in self.activations
+        ]
+        count = sum(step == self.expected[0][0] for step, _ in self.expected) if together and self.expected else 1
+        found = [self.activations.get(place) for place in self.expected[:count]]
+        return [] if None in found else [arrived for arrived in found if arrived is not None]
+
+    def take(self, count: int) -> None:
+        """So many of the expected activations have been learned from."""
+        del self.expected[:count]
 
     def give_up(self, name: str, reason: str) -> None:
         """Wait for this device no longer; what it has sent already counts."""
@@ -253,7 +259,7 @@ class Orchestrator:
 
     def _fetch(self, names: set[str], round_number: int) -> dict[str, Lower]:
         """The lower segments of these devices, of those that come in time."""
-        order = Order(kind="forward", first_step=0, steps=0, give_state=True)
+        order = Order(kind="forward", first_step=0, steps=0, give=("lower",))
         turn = self._begin({name: self._order(order, round_number) for name in sorted(names)}, round_number)
         while turn.open():
             list(self._receive(turn))
@@ -292,7 +298,7 @@ class Orchestrator:
             batch=self._terms.batch,
             seed=self._terms.seed,
             state=dict(order.state or {}),
-            give_state=order.give_state,
+            give=order.give,
         )
 
     def _begin(self, orders: Mapping[str, messages.Order], round_number: int) -> Turn:
@@ -303,26 +309,31 @@ class Orchestrator:
         return turn
 
     def _carry_out(self, state: Any, turn: Turn, learned: Learned) -> Any:
-        while turn.open() or turn.head():
+        together = self._strategy.together
+        while turn.open() or turn.ready(together=together):
             for arrived in self._receive(turn):
                 message = cast("Activation", arrived.message)
                 turn.activations[message.step, arrived.device] = arrived
-            head = turn.head()
-            if head:
-                state = self._learn(state, turn, head, learned)
+            ready = turn.ready(together=together)
+            if ready:
+                turn.take(len(ready))
+                state = self._learn(state, ready, learned)
         return state
 
-    def _learn(self, state: Any, turn: Turn, arrived: Arrived, learned: Learned) -> Any:
-        message, name = cast("Activation", arrived.message), arrived.device
-        turn.expected.pop(0)
-        state, lesson = self._strategy.learn(
-            state,
-            name,
-            message.round,
-            message.step,
-            torch.tensor(message.smashed),
-            torch.tensor(message.labels, dtype=torch.int64),
-        )
+    def _learn(self, state: Any, ready: list[Arrived], learned: Learned) -> Any:
+        came = {arrived.device: cast("Activation", arrived.message) for arrived in ready}
+        first = next(iter(came.values()))
+        batches = {
+            name: Batch(torch.tensor(message.smashed), torch.tensor(message.labels, dtype=torch.int64))
+            for name, message in came.items()
+        }
+        state, lessons = self._strategy.learn(state, first.round, first.step, batches)
+        for arrived in ready:
+            self._answer(arrived, came[arrived.device], lessons[arrived.device], learned)
+        return state
+
+    def _answer(self, arrived: Arrived, message: Activation, lesson: Lesson, learned: Learned) -> None:
+        name = arrived.device
         learned.losses.append(lesson.loss)
         learned.selected[name] = learned.selected.get(name, 0) + 1
         learned.samples += len(message.labels)
@@ -335,11 +346,12 @@ class Orchestrator:
                 ),
             )
         self._devices.done(arrived)
-        return state
 
     def _receive(self, turn: Turn) -> Iterator[Arrived]:
         """The activations of this turn that have come since; everything else is seen to here."""
-        for happening in self._devices.poll(0.0 if turn.head() else POLL_SECONDS, self._now()):
+        for happening in self._devices.poll(
+            0.0 if turn.ready(together=self._strategy.together) else POLL_SECONDS, self._now()
+        ):
             if isinstance(happening, Joined):
                 turn.gone.pop(happening.device, None)
                 if happening.device in turn.open():

@@ -22,7 +22,7 @@ from edge.link import MqttLink, read_password
 from edge.wire import topics
 from export.bundle import HubBundle, example_input, load_hub_bundle
 from export.cost import cost_below
-from export.cut import load_factory, split
+from export.cut import WHOLE, load_factory, split, uncut
 from hub.broker import start_broker
 from hub.config import HubConfig
 from hub.devices import Device, Devices, take_steps
@@ -111,6 +111,7 @@ def serve(
     checkpoint = store.load() if resume else None
     _fresh_or_resumed(store, resume=resume, found=checkpoint is not None)
     strategy = _strategy(config)
+    _suits(strategy, config.run.strategy, bundle)
     with ExitStack() as down:
         devices, link = _devices(config, url, bundle, store, checkpoint.ledgers if checkpoint else None)
         down.callback(link.close)
@@ -247,10 +248,21 @@ def _strategy(config: HubConfig) -> Strategy:
         raise RunError(f"[strategy] of {config.run.strategy}: {error}") from error
 
 
+def _suits(strategy: Strategy, name: str, bundle: HubBundle) -> None:
+    """Refuse a bundle that was built for other methods."""
+    wanted, found = (strategy.objective, strategy.optimizer), (bundle.objective, bundle.optimizer)
+    if wanted != found:
+        raise RunError(
+            f"the strategy {name} needs a bundle with the objective {wanted[0]!r} and the optimizer {wanted[1]!r}, and this "
+            f"one has {found[0]!r} and {found[1]!r}: cutlayer-export build --objective {wanted[0]} --optimizer {wanted[1]}"
+        )
+
+
 def _upper(bundle: HubBundle) -> nn.Module:
-    """The upper segment with the weights it was built with."""
+    """The upper segment with the weights it was built with; an empty one where the devices train the whole model."""
     model = load_factory(bundle.model, **bundle.arguments)
-    upper = split(model, bundle.cut, example_input(model, bundle.input.shape, bundle.input.dtype)).upper
+    x = example_input(model, bundle.input.shape, bundle.input.dtype)
+    upper = (uncut(model, x) if bundle.cut == WHOLE else split(model, bundle.cut, x)).upper
     upper.load_state_dict({name: torch.tensor(array) for name, array in bundle.upper.items()})
     return upper
 

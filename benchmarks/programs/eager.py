@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from benchmarks.answering import memory, serve, timed, told
 from edge.wire.manifest import Manifest
 from export.cut import load_factory, split
-from export.objectives import OBJECTIVES, channels_last, nt_xent
+from export.heads import Place, channels_last, projection
+from export.objectives import nt_xent
 
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -30,7 +31,8 @@ class Trainer:
         with np.load(words["batches"]) as file:
             x, y = torch.from_numpy(file["x"]), torch.from_numpy(file["y"])
         halves = split(load_factory(manifest.model), manifest.cut, x[0, :2])
-        head = OBJECTIVES["contrastive"].head(halves.smashed_shape, channels_last=channels_last(halves.lower))
+        place = Place(manifest.input.shape, True, halves.smashed_shape, channels_last(halves.lower), manifest.classes)
+        head = projection(place)
         _fill(halves.lower, head, manifest, weights)
         self.setting = {name: setting.default for name, setting in manifest.settings.items()}
         self.lower, self.head = self.shaped(halves.lower.train(), head.train())

@@ -7,7 +7,7 @@ SHA-256 of the manifest's own bytes is the bundle's id. Hub and device compare i
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,7 +19,11 @@ MAXIMUM_ELEMENTS = 1 << 28
 
 DTYPES = ("float32", "int64")
 
-GRAPHS = ("local", "forward", "backward", "evaluate")
+GRAPHS = ("local", "forward", "backward", "evaluate", "begin", "end")
+"""The first four run on a batch; `begin` and `end`, where a bundle has them, before the first and after the last step of every local order."""
+
+PARTS = ("head", "lower")
+"""What a device trains: the model's lower segment, and what only the local objective uses."""
 
 
 class ManifestError(ValueError):
@@ -57,7 +61,7 @@ class Slice:
     offset: int
     shape: tuple[int, ...]
     part: str
-    """`lower` for what belongs to the model, `head` for what only the local objective uses."""
+    """One of `PARTS`."""
 
     @property
     def size(self) -> int:
@@ -141,9 +145,16 @@ class Manifest:
         """SHA-256 of the canonical bytes, 64 hexadecimal digits."""
         return hashlib.sha256(self.serialize()).hexdigest()
 
-    def part(self, part: str) -> tuple[Slice, ...]:
-        """The slices of one part of the device's model, in the order of the manifest."""
-        return tuple(piece for piece in self.slices if piece.part == part)
+    def pieces(self, parts: Collection[str]) -> tuple[Slice, ...]:
+        """The slices of these parts of the device's model, in the order of the manifest."""
+        return tuple(piece for piece in self.slices if piece.part in parts)
+
+    def find(self, name: str) -> Slice | None:
+        """Where a tensor of a message lies: a parameter or buffer by its name, a whole state vector as `state.NAME`."""
+        vector = name.removeprefix("state.")
+        if name != vector and vector in self.state:
+            return Slice(name, vector, 0, self.state[vector].shape, "state")
+        return next((piece for piece in self.slices if piece.name == name), None)
 
     def _check(self) -> None:
         for name, spec in {**self.state, "input": self.input, "smashed": self.smashed}.items():
@@ -163,6 +174,8 @@ class Manifest:
 
     def _check_slice(self, piece: Slice) -> None:
         vector = self.state.get(piece.state)
+        if piece.part not in PARTS:
+            raise ManifestError(f"slice {piece.name!r} is of the part {piece.part!r}; known are {', '.join(PARTS)}")
         if vector is None or piece.offset < 0 or piece.offset + piece.size > vector.elements:
             raise ManifestError(f"slice {piece.name!r} does not lie inside state {piece.state!r}")
 

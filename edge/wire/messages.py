@@ -14,6 +14,7 @@ from edge.wire import fields
 from edge.wire.codec import Array, decode, encode, parse_codec
 from edge.wire.fields import Check
 from edge.wire.frames import DEFAULT_LIMITS, U32, Limits, WireError
+from edge.wire.manifest import PARTS
 
 KINDS_OF_STEP = ("local", "exchange", "forward", "evaluate")
 PURPOSES = ("train", "evaluate")
@@ -100,9 +101,9 @@ class Order:
     batch: int
     seed: int
     state: Mapping[str, Array] = field(default_factory=dict)
-    """Tensors of the lower segment to load first, always coded exactly; perhaps none."""
-    give_state: bool = False
-    """Whether the lower segment's tensors are wanted at the end."""
+    """Tensors to load first, always coded exactly, perhaps none: parameters and buffers by name, whole state vectors as `state.NAME`."""
+    give: tuple[str, ...] = ()
+    """Which parts of the device's model are wanted at the end, ascending: of `PARTS`."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class Gradient:
 
 @dataclass(frozen=True)
 class State:
-    """Device to hub: tensors of the lower segment."""
+    """Device to hub: tensors of the parts that were wanted, and what the bundle's `end` graph hands out."""
 
     bundle: bytes
     order: int
@@ -263,7 +264,7 @@ _FIELDS: dict[type, dict[str, Check]] = {
         "codec": fields.text(64),
         "batch": fields.integer(1, BATCH_LIMIT),
         "seed": _u32,
-        "give_state": fields.flag,
+        "give": fields.ascending(fields.one_of(*PARTS), len(PARTS)),
     },
 }
 

@@ -175,14 +175,14 @@ def _by_shifts(b: Builder, gradient: Value, x: Value, shape: tuple[Dim, ...], ge
         [place * spread - pad for place in range(size)]
         for size, spread, pad in zip((high, wide), geometry.dilation, geometry.padding, strict=True)
     )
-    stacked = b.concat([_shifted(b, gradient, 2, shift, height) for shift in down], 1)
-    left = b.reshape(stacked, (x.shape[0], high * outputs, height * width))
+    stacked = _neighbours(b, gradient, down, height, rows_last=True)
+    left = b.reshape(stacked, (x.shape[0], outputs * high, height * width))
     products = []
     for shift in right:
         rows = b.reshape(_shifted(b, x, 3, -shift, width), (x.shape[0], inputs, height * width))
         products.append(b.reduce("ReduceSum", b.matmul(left, b.transpose(rows, [0, 2, 1])), [0], keep=False))
-    joined = b.reshape(b.concat(products, 0), (wide, high, outputs, inputs))
-    return b.transpose(joined, [2, 3, 1, 0])
+    joined = b.reshape(b.concat(products, 0), (wide, outputs, high, inputs))
+    return b.transpose(joined, [1, 3, 2, 0])
 
 
 def _shifted(b: Builder, x: Value, axis: int, shift: int, length: int) -> Value:
@@ -255,8 +255,11 @@ def _joined_rows(b: Builder, gradient: Value, shifts: Sequence[int], rows: int) 
     return b.reshape(joined, (gradient.shape[1], gradient.shape[0] * rows, len(shifts) * fixed(gradient.shape[3])))
 
 
-def _neighbours(b: Builder, x: Value, shifts: Sequence[int], rows: int) -> Value:
-    """Return (channels, batch, rows, shifts, columns): at each row the rows that ``shifts`` move there, zeros from outside."""
+def _neighbours(b: Builder, x: Value, shifts: Sequence[int], rows: int, *, rows_last: bool = False) -> Value:
+    """Return (…, …, rows, shifts, columns): at each row the rows that ``shifts`` move there, zeros from outside.
+
+    With ``rows_last`` it is (…, …, shifts, rows, columns).
+    """
     before, after = max(0, shifts[-1]), max(0, rows - shifts[0] - fixed(x.shape[2]))
     height = before + fixed(x.shape[2]) + after
     if before or after:
@@ -264,6 +267,7 @@ def _neighbours(b: Builder, x: Value, shifts: Sequence[int], rows: int) -> Value
             "Pad", [x, b.constant([0, 0, before, 0, 0, 0, after, 0])], (*x.shape[:2], height, x.shape[3]), x.dtype
         )
     places = before + np.arange(rows)[:, None] - np.array(shifts)
+    places = places.T if rows_last else places
     return b.node("Gather", [x, b.constant(places)], (*x.shape[:2], *places.shape, x.shape[3]), x.dtype, axis=2)
 
 

@@ -28,7 +28,20 @@ from edge.wire.toml_fields import Range
 from hub import selection
 from hub.segment import Replay, Tuning, UpperSegment
 from hub.selection import History
-from hub.strategies.base import Fleet, Kind, Learned, Lower, Order, Orders, Stand, arrays, check, same_fleet, tensors
+from hub.strategies.base import (
+    Batch,
+    Fleet,
+    Kind,
+    Learned,
+    Lower,
+    Order,
+    Orders,
+    Stand,
+    arrays,
+    check,
+    same_fleet,
+    tensors,
+)
 
 
 @dataclass(frozen=True)
@@ -121,7 +134,9 @@ class AdaSplit:
     """The strategy."""
 
     options: ClassVar[type] = AdaSplitOptions
+    together: ClassVar[bool] = False
     objective = "contrastive"
+    optimizer = "adam"
 
     def __init__(self, options: AdaSplitOptions) -> None:
         check(options)
@@ -159,22 +174,17 @@ class AdaSplit:
         return state, {name: order for name, order in orders.items() if order is not None}
 
     def learn(
-        self,
-        state: State,
-        device: str,
-        round: int,
-        step: int,
-        smashed: Tensor,
-        labels: Tensor,
-    ) -> tuple[State, Learned]:
+        self, state: State, round: int, step: int, batches: Mapping[str, Batch]
+    ) -> tuple[State, dict[str, Learned]]:
         """A hub step on L_s, and `replay` more on what came before."""
+        ((device, batch),) = batches.items()
         i = state.fleet.index(device)
-        loss, gradient = state.upper.step(i, smashed, labels, gradient=self.o.server_gradient)
+        loss, gradient = state.upper.step(i, batch.smashed, batch.labels, gradient=self.o.server_gradient)
         state.losses.setdefault(step, {})[i] = loss
         if self.o.replay:
             self._learn_again(state)
-            state.replay.add(i, smashed, labels)
-        return state, Learned(loss, gradient)
+            state.replay.add(i, batch.smashed, batch.labels)
+        return state, {device: Learned(loss, gradient)}
 
     def settle(
         self,
@@ -270,7 +280,7 @@ class AdaSplit:
             send=tuple(state.steps) if sends else (),
             settings=settings,
             state=state.handed.get(predecessor) if len(state.fleet) > 1 else None,
-            give_state=self.o.handover,
+            give=("lower",) if self.o.handover else (),
         )
 
     def _learn_again(self, state: State) -> None:

@@ -5,7 +5,7 @@
         for turn in count():
             state, orders = strategy.turn(state, round, turn, present)     what each device is told
             if orders is None: break                                       the round is over
-            state, learned = strategy.learn(state, device, round, step, …) for every activation, in a fixed order
+            state, learned = strategy.learn(state, round, step, batches)   for every activation, in a fixed order
             state = strategy.settle(state, round, turn, reports, states)   who came, and the weights they gave
         state = strategy.end_round(state, round)
 
@@ -16,8 +16,8 @@ State is a value that goes in and comes out; everything chance decides is a func
 so what `save` gives is a whole checkpoint. A method may change the state it was given in place (the hub's weights are
 large): after a call only the returned state is valid.
 
-Activations come step by step, and within a step in the order of the fleet. A strategy that learns from all devices of
-a step at once gathers gradients in `learn` and applies them when the first activation of another step, or `settle`, comes.
+Activations come step by step, and within a step in the order of the fleet: one at a time, or, for a strategy that is
+`together`, all of a step at once, of those devices that are still there.
 """
 
 # ruff: noqa: A002  a round is what the papers call it
@@ -37,7 +37,7 @@ from edge.wire.toml_fields import Range
 Kind = Literal["local", "exchange", "forward", "evaluate"]
 
 Lower = Mapping[str, npt.NDArray[Any]]
-"""Weights and buffers of a lower segment by name."""
+"""Weights and buffers of a lower segment by name, or of everything a device trains."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ class Order:
     settings: Mapping[str, float] = field(default_factory=dict)
     """Hyperparameters for the device's graphs; those not named keep the bundle's defaults."""
     state: Lower | None = None
-    """Weights of the lower segment to load first; None keeps the device's own."""
-    give_state: bool = False
-    """Whether to upload the lower segment when the steps are done."""
+    """Tensors to load first: weights and buffers by name, whole state vectors as `state.NAME`; None keeps the device's own."""
+    give: tuple[str, ...] = ()
+    """Which parts of its model the device uploads when the steps are done: head, lower. With them comes what the bundle's `end` graph hands out."""
 
 
 Orders = Mapping[str, Order]
@@ -118,6 +118,16 @@ class Stand:
     """Weights to load first."""
     donor: str | None = None
     """A device whose weights are fetched and loaded first, and whose mask serves the predictions."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One activation that came up."""
+
+    smashed: Tensor
+    """float32 (batch, *smashed)."""
+    labels: Tensor
+    """int64 (batch,)."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +149,16 @@ class Strategy(Protocol):
     def __init__(self, options: Any) -> None:
         """Raises `ValueError` that names the option, its value and its range."""
 
+    together: ClassVar[bool]
+    """Whether `learn` gets all activations of a step at once, or each by itself."""
+
     @property
     def objective(self) -> str:
-        """Which objective the devices' bundle must have been built with: contrastive or gradient."""
+        """Which objective the devices' bundle must have been built with: a name of `export.objectives`."""
+
+    @property
+    def optimizer(self) -> str:
+        """Which optimizer the devices' bundle must have been built with: a name of `export.optimizers`."""
 
     def init(self, fleet: Fleet, upper: nn.Module, *, rounds: int, seed: int) -> Any:
         """The state before round 0. The initial weights of `upper` are copied; the module itself is used as a template."""
@@ -150,15 +167,9 @@ class Strategy(Protocol):
         """What the devices in `present` are told in this turn, counted from 0 in every round; None: the round is over."""
 
     def learn(
-        self,
-        state: Any,
-        device: str,
-        round: int,
-        step: int,
-        smashed: Tensor,
-        labels: Tensor,
-    ) -> tuple[Any, Learned]:
-        """Learn from one activation: smashed (batch, *smashed) float32, labels (batch,) int64."""
+        self, state: Any, round: int, step: int, batches: Mapping[str, Batch]
+    ) -> tuple[Any, Mapping[str, Learned]]:
+        """Learn from one activation, or from all of a step, by device; the answer has the same devices."""
 
     def settle(
         self,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from edge.wire.toml_fields import Range
 from hub.segment import Tuning, UpperSegment
-from hub.strategies.base import Fleet, Learned, Lower, Order, Orders, Stand, arrays, check, same_fleet, tensors
+from hub.strategies.base import Batch, Fleet, Learned, Lower, Order, Orders, Stand, arrays, check, same_fleet, tensors
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ class SplitLearning:
     """The strategy."""
 
     options: ClassVar[type] = SplitLearningOptions
+    together: ClassVar[bool] = False
     objective = "gradient"
+    optimizer = "adam"
 
     def __init__(self, options: SplitLearningOptions) -> None:
         check(options)
@@ -79,17 +81,12 @@ class SplitLearning:
         return state, None
 
     def learn(
-        self,
-        state: State,
-        device: str,
-        round: int,
-        step: int,
-        smashed: Tensor,
-        labels: Tensor,
-    ) -> tuple[State, Learned]:
+        self, state: State, round: int, step: int, batches: Mapping[str, Batch]
+    ) -> tuple[State, dict[str, Learned]]:
         """A hub step on CE; its gradient goes down."""
-        loss, gradient = state.upper.step(state.fleet.index(device), smashed, labels, gradient=True)
-        return state, Learned(loss, gradient)
+        ((device, batch),) = batches.items()
+        loss, gradient = state.upper.step(state.fleet.index(device), batch.smashed, batch.labels, gradient=True)
+        return state, {device: Learned(loss, gradient)}
 
     def settle(
         self,
@@ -157,5 +154,5 @@ class SplitLearning:
             send=tuple(steps),
             settings={"lr": self.o.lr, "weight_decay": self.o.weight_decay},
             state=None if name == state.holder else state.lower,
-            give_state=True,
+            give=("lower",),
         )

@@ -99,7 +99,7 @@ class Stage:
         return [message for message in self.inbox if isinstance(message, kind)]
 
     def weights(self):
-        return self.segment.lower()["scale.weight"]
+        return self.segment.tensors({"lower"})["scale.weight"]
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_a_later_order_replaces_the_one_that_waits(stage):
 
 
 def test_weights_come_from_the_hub_and_go_back(stage):
-    stage.order(steps=1, state={"scale.weight": np.array([3, 5], np.float32)}, give_state=True, settings={"lr": 0.0})
+    stage.order(steps=1, state={"scale.weight": np.array([3, 5], np.float32)}, give=("lower",), settings={"lr": 0.0})
     stage.run()
     (state,) = stage.got(State)
     np.testing.assert_array_equal(state.state["scale.weight"], [3, 5])
@@ -242,8 +242,8 @@ def test_weights_come_from_the_hub_and_go_back(stage):
     ("fields", "sentence"),
     [
         ({"settings": {"lr": 2.0}}, "setting lr = 2.0 is outside 0.0 to 1.0"),
-        ({"state": {"scale.weight": np.zeros(3, np.float32)}}, "has shape (3,); the lower segment has (2,)"),
-        ({"state": {"other": np.zeros(3, np.float32)}}, "state 'other' has shape (3,); the lower segment has None"),
+        ({"state": {"scale.weight": np.zeros(3, np.float32)}}, "'scale.weight' with shape (3,); here it has (2,)"),
+        ({"state": {"other": np.zeros(3, np.float32)}}, "'other', which this device's model does not have"),
     ],
 )
 def test_an_order_that_does_not_fit_is_refused_in_a_sentence(stage, fields, sentence):

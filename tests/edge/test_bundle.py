@@ -32,7 +32,7 @@ def test_loads_what_was_written(tmp_path):
     assert set(loaded.graphs) == {"local", "forward", "backward", "evaluate"}
     np.testing.assert_array_equal(loaded.state["weights"], np.array([3, 4], np.float32))
     assert loaded.manifest.settings["lr"].default == 0.01
-    assert loaded.manifest.part("lower")[0].name == "scale.weight"
+    assert loaded.manifest.pieces({"lower"})[0].name == "scale.weight"
 
 
 def test_a_changed_graph_is_not_loaded(path):

@@ -27,14 +27,14 @@ def test_a_local_step_moves_the_state_and_hands_out_what_was_before(segment):
     # w = (1, 2): smashed = x·w; the gradient is w·Σx² = (35, 112); lr = 0.01
     np.testing.assert_array_equal(result.up["smashed"], X * [1, 2])
     assert result.metrics["loss"] == (1 + 16 + 9 + 64 + 25 + 144) / 2
-    np.testing.assert_allclose(segment.lower()["scale.weight"], [1 - 0.35, 2 - 1.12], rtol=1e-6)
+    np.testing.assert_allclose(segment.tensors({"lower"})["scale.weight"], [1 - 0.35, 2 - 1.12], rtol=1e-6)
 
 
 def test_many_steps_stay_exact(segment):
     for _ in range(7):
         run(segment, settings={"lr": 0.02})
     # each step multiplies w by 1 - 0.02·(35, 56)
-    np.testing.assert_allclose(segment.lower()["scale.weight"], [0.3**7, 2 * (-0.12) ** 7], rtol=1e-4)
+    np.testing.assert_allclose(segment.tensors({"lower"})["scale.weight"], [0.3**7, 2 * (-0.12) ** 7], rtol=1e-4)
 
 
 def test_any_batch_size(segment):
@@ -44,20 +44,20 @@ def test_any_batch_size(segment):
 
 def test_a_step_that_sends_nothing_hands_nothing_out(segment):
     assert run(segment, up=False).up == {}
-    np.testing.assert_allclose(segment.lower()["scale.weight"], [0.65, 0.88], rtol=1e-6)
+    np.testing.assert_allclose(segment.tensors({"lower"})["scale.weight"], [0.65, 0.88], rtol=1e-6)
 
 
 def test_backward_follows_the_gradient_from_above(segment):
     gradient = np.array([[1, 0], [0, 1], [1, 1]], np.float32)
     run(segment, "backward", inputs={"down.gradient": gradient})
     # Σ x·g = (1 + 5, 4 + 6)
-    np.testing.assert_allclose(segment.lower()["scale.weight"], [1 - 0.06, 2 - 0.1], rtol=1e-6)
+    np.testing.assert_allclose(segment.tensors({"lower"})["scale.weight"], [1 - 0.06, 2 - 0.1], rtol=1e-6)
 
 
 def test_forward_and_evaluate_leave_the_state_alone(segment):
     run(segment, "forward")
     run(segment, "evaluate")
-    np.testing.assert_array_equal(segment.lower()["scale.weight"], [1, 2])
+    np.testing.assert_array_equal(segment.tensors({"lower"})["scale.weight"], [1, 2])
 
 
 def test_a_snapshot_brings_the_same_future_back(segment):
@@ -75,16 +75,16 @@ def test_a_snapshot_does_not_move_with_the_state(segment):
 
 
 def test_lower_weights_from_the_hub_replace_ours(segment):
-    segment.load_lower({"scale.weight": np.array([5, 7], np.float32)})
+    segment.load({"scale.weight": np.array([5, 7], np.float32)})
     np.testing.assert_array_equal(run(segment, "evaluate").up["smashed"], X * [5, 7])
 
 
 def test_weights_that_do_not_fit_change_nothing(segment):
-    with pytest.raises(SegmentError, match=r"'scale.weight' with shape \(3,\); it is \(2,\)"):
-        segment.load_lower({"scale.weight": np.zeros(3, np.float32)})
-    with pytest.raises(SegmentError, match="'other', which the lower segment does not have"):
-        segment.load_lower({"scale.weight": np.zeros(2, np.float32), "other": np.zeros(2, np.float32)})
-    np.testing.assert_array_equal(segment.lower()["scale.weight"], [1, 2])
+    with pytest.raises(SegmentError, match=r"'scale.weight' with shape \(3,\); here it has \(2,\)"):
+        segment.load({"scale.weight": np.zeros(3, np.float32)})
+    with pytest.raises(SegmentError, match="'other', which this device's model does not have"):
+        segment.load({"scale.weight": np.zeros(2, np.float32), "other": np.zeros(2, np.float32)})
+    np.testing.assert_array_equal(segment.tensors({"lower"})["scale.weight"], [1, 2])
 
 
 def test_divergence_is_said_not_sent(segment):

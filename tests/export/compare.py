@@ -6,6 +6,7 @@ from torch import nn
 
 from export.check import GRADIENT_LIMIT, distance, make_inputs
 from export.graphs import make_graph
+from export.heads import Place
 from export.objectives import OBJECTIVES
 from export.optimizers import OPTIMIZERS
 from export.reference import Reference
@@ -25,12 +26,14 @@ class Scaled(nn.Module):
         return self.layer(x * self.factor)
 
 
-def step_maker(lower, shape, objective="gradient", optimizer="sgd", dtype=torch.float32, channels_last=False):
+def step_maker(
+    lower, shape, objective="gradient", optimizer="sgd", dtype=torch.float32, channels_last=False, classes=4
+):
     x = torch.zeros(2, *shape, dtype=dtype)
     with torch.no_grad():
         smashed = tuple(lower.eval()(x).shape[1:])
     goal = OBJECTIVES[objective]
-    head = goal.head(smashed, channels_last=channels_last)
+    head = goal.head(Place(shape, x.is_floating_point(), smashed, channels_last, classes))
     return StepMaker(Learner(lower, head, goal), OPTIMIZERS[optimizer], x, smashed)
 
 

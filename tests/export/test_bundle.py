@@ -53,8 +53,8 @@ def test_the_slices_tell_where_each_parameter_lies(built):
         for piece in manifest.slices
     }
     assert np.array_equal(named["conv1.weight"], model.conv1.weight.detach().numpy())
-    assert [piece.name for piece in manifest.part("lower")] == ["conv1.weight", "conv1.bias"]
-    assert manifest.part("head")[0].name == "head.mix.weight"
+    assert [piece.name for piece in manifest.pieces({"lower"})] == ["conv1.weight", "conv1.bias"]
+    assert manifest.pieces({"head"})[0].name == "head.mix.weight"
 
 
 def test_the_same_twice_gives_the_same_bytes(built, tmp_path):

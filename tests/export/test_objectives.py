@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from export.objectives import OBJECTIVES, Given, Projection, channels_last, nt_xent
+from export.heads import Place, Projection, channels_last
+from export.objectives import OBJECTIVES, Given, nt_xent
 
 
 def by_the_formula(z, y, temperature):
@@ -73,7 +74,7 @@ def test_which_dimension_holds_the_features():
 
 
 def test_head_of_vectors():
-    head = OBJECTIVES["contrastive"].head((30,), channels_last=False)
+    head = OBJECTIVES["contrastive"].head(Place((4,), True, (30,), False, 3))
     assert [tuple(weight.shape) for weight in head.parameters()] == [(256, 30), (256,), (64, 256), (64,)]
 
 

@@ -45,8 +45,11 @@ class Signs:
 class Everybody:
     """A strategy in its smallest form: one turn a round, everybody sends step 0, the hub notes what it learned."""
 
+    together = False
+
     def __init__(self, order=None):
         self.order = order or Order(kind="forward", first_step=0, steps=2, send=(0,))
+        self.together_with = []
         self.turns, self.stands, self.served = [], {}, []
 
     def turn(self, state, round_number, turn, present):
@@ -55,9 +58,13 @@ class Everybody:
         self.turns.append(sorted(present))
         return state, dict.fromkeys(present, self.order)
 
-    def learn(self, state, device, round_number, step, smashed, labels):
-        gradient = torch.ones_like(smashed) if self.order.kind == "exchange" else None
-        return [*state, (round_number, step, device)], Learned(float(smashed.sum()), gradient)
+    def learn(self, state, round_number, step, batches):
+        lessons = {}
+        for device, batch in batches.items():
+            gradient = torch.ones_like(batch.smashed) if self.order.kind == "exchange" else None
+            lessons[device] = Learned(float(batch.smashed.sum()), gradient)
+        self.together_with.append(sorted(batches))
+        return [*state, *((round_number, step, device) for device in batches)], lessons
 
     def settle(self, state, round_number, turn, reports, states):
         self.reports, self.states = reports, states
@@ -181,7 +188,7 @@ def test_the_hub_learns_in_a_fixed_order_however_frames_arrive(tmp_path):
 
 
 def test_gradients_go_down_and_the_devices_learn_from_them(field):
-    strategy = Everybody(Order(kind="exchange", first_step=0, steps=1, send=(0,), give_state=True))
+    strategy = Everybody(Order(kind="exchange", first_step=0, steps=1, send=(0,), give=("lower",)))
     orchestrator, fleet = gathered(field, strategy)
     orchestrator.train([], fleet, 0)
     # The gradient is 1 everywhere: w - lr·Σx over the batch's two rows, lr = 0.01

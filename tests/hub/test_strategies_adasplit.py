@@ -8,7 +8,7 @@ from torch import nn
 
 from hub.strategies import STRATEGIES
 from hub.strategies.adasplit import AdaSplit, AdaSplitOptions
-from hub.strategies.base import Fleet, Member
+from hub.strategies.base import Batch, Fleet, Member
 
 BOTH = ("a", "b")
 TWO = Fleet((Member("a", 5, 3), Member("b", 2, 1)))
@@ -43,8 +43,8 @@ def turns(strategy, state, number, present=None, *, lost=()):
         for step in sorted({step for order in orders.values() for step in order.send}):
             for name, order in orders.items():
                 if step in order.send and name not in lost:
-                    state, _ = strategy.learn(state, name, number, step, *batch(100 * number + step))
-        lower = {name: {"w": np.full(2, i)} for i, (name, order) in enumerate(orders.items()) if order.give_state}
+                    state, _ = strategy.learn(state, number, step, {name: Batch(*batch(100 * number + step))})
+        lower = {name: {"w": np.full(2, i)} for i, (name, order) in enumerate(orders.items()) if order.give}
         state = strategy.settle(state, number, len(told), {name: {} for name in orders}, lower)
         told.append(orders)
 
@@ -76,7 +76,7 @@ def test_in_the_local_phase_all_steps_are_one_turn_and_nobody_sends():
     for name in BOTH:  # b has one batch and recycles it
         order = told[0][name]
         assert (order.kind, order.first_step, order.steps, order.send) == ("local", 0, 3, ())
-        assert (order.state, order.give_state) == (None, False)
+        assert (order.state, order.give) == (None, ())
 
 
 def test_the_settings_that_devices_get():
@@ -128,7 +128,8 @@ def test_the_bandit_hears_the_loss_of_the_batch():
     x, y = batch(0)
     expected = [nn.functional.cross_entropy(state.upper.predict(i, x), y).item() for i in (0, 1)]
     state, _ = strategy.turn(state, 0, 0, BOTH)
-    state, learned = strategy.learn(state, "a", 0, 0, x, y)
+    state, lessons = strategy.learn(state, 0, 0, {"a": Batch(x, y)})
+    learned = lessons["a"]
     assert learned.loss == pytest.approx(expected[0])
     assert learned.gradient is None
     state = strategy.settle(state, 0, 0, {}, {})
@@ -207,7 +208,7 @@ def test_each_batch_but_the_first_is_followed_by_replay(masks):
     state, _ = strategy.turn(state, 0, 0, BOTH)
     steps = []
     for number, name in enumerate(("a", "b", "a")):
-        state, _ = strategy.learn(state, name, 0, number, *batch(number))
+        state, _ = strategy.learn(state, 0, number, {name: Batch(*batch(number))})
         steps.append(state.upper.steps)
     assert steps == [1, 1 + 4, 1 + 4 + 4]
 
@@ -246,7 +247,8 @@ def test_the_gradient_goes_down_to_the_selected_only():
     assert (orders[name].kind, orders[other].kind) == ("exchange", "local")
     x, y = batch(0)
     logits = state.upper.predict(TWO.index(name), x)
-    _, learned = strategy.learn(state, name, 0, 0, x, y)
+    _, lessons = strategy.learn(state, 0, 0, {name: Batch(x, y)})
+    learned = lessons[name]
     assert learned.loss == pytest.approx(nn.functional.cross_entropy(logits, y).item())
     assert learned.gradient.shape == x.shape
     assert learned.gradient.abs().sum() > 0
@@ -256,7 +258,7 @@ def test_handover_passes_lower_segments_around_the_ring_after_every_iteration():
     strategy, state = begin(fleet_of(3, batches=2), handover=True)
     state, told = turns(strategy, state, 0)
     assert len(told) == 2  # every iteration, in the local phase too
-    assert all(order.give_state for orders in told for order in orders.values())
+    assert all(order.give for orders in told for order in orders.values())
     assert [order.state for order in told[0].values()] == [None] * 3
     assert [order.state["w"][0] for order in told[1].values()] == [2, 0, 1]
     _, told = turns(strategy, state, 1)

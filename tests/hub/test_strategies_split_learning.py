@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from hub.strategies import STRATEGIES
-from hub.strategies.base import Fleet, Member
+from hub.strategies.base import Batch, Fleet, Member
 from hub.strategies.split_learning import SplitLearning, SplitLearningOptions
 
 THREE = Fleet((Member("a", 5, 3), Member("b", 2, 1), Member("c", 4, 2)))
@@ -66,7 +66,7 @@ def test_every_step_is_an_exchange_and_the_weights_are_wanted_back():
     strategy, state = begin(lr=0.01, weight_decay=0.1)
     _, orders = strategy.turn(state, 0, 0, EVERYBODY)
     order = orders["a"]
-    assert (order.kind, order.first_step, order.steps, order.give_state) == ("exchange", 0, 3, True)
+    assert (order.kind, order.first_step, order.steps, order.give) == ("exchange", 0, 3, ("lower",))
     assert order.settings == {"lr": 0.01, "weight_decay": 0.1}
 
 
@@ -113,7 +113,8 @@ def test_one_device_is_the_uncut_model(granularity):
         for step in orders["a"].send:
             x, y = torch.randn(8, 3), torch.randint(0, 2, (8,))
             smashed = lower(x)
-            state, learned = strategy.learn(state, "a", 0, step, smashed.detach(), y)
+            state, lessons = strategy.learn(state, 0, step, {"a": Batch(smashed.detach(), y)})
+            learned = lessons["a"]
             down.zero_grad()
             smashed.backward(learned.gradient)
             down.step()
@@ -131,7 +132,7 @@ def test_one_device_is_the_uncut_model(granularity):
 def test_a_run_that_was_stored_goes_on_the_same_way():
     strategy, state = begin(turns="batch")
     state, _ = turns(strategy, state, 0)
-    state, _ = strategy.learn(state, "a", 0, 0, torch.ones(1, 4), torch.tensor([1]))
+    state, _ = strategy.learn(state, 0, 0, {"a": Batch(torch.ones(1, 4), torch.tensor([1]))})
     file = io.BytesIO()
     torch.save(strategy.save(state), file)
     file.seek(0)
