@@ -18,6 +18,11 @@ SHAPES = {
     "state.weights": (FLOAT, [2]),
     "state.weights.next": (FLOAT, [2]),
     "setting.lr": (FLOAT, []),
+    "state.anchor": (FLOAT, [2]),
+    "state.anchor.next": (FLOAT, [2]),
+    "state.own": (FLOAT, [2]),
+    "state.own.next": (FLOAT, [2]),
+    "up.change": (FLOAT, [2]),
     "up.smashed": (FLOAT, ["B", 2]),
     "metric.loss": (FLOAT, []),
 }
@@ -68,11 +73,27 @@ def graphs():
     }
 
 
-def write_bundle(path: Path, *, weights=(1.0, 2.0), name="tiny", in_place=("local",), **changes) -> str:
+def around():
+    """Graphs for the begin and the end of a round: the way from the anchor goes up, and is added to `own`."""
+    begin = [("Identity", ["state.weights"], ["state.anchor.next"], {})]
+    end = [
+        ("Sub", ["state.weights", "state.anchor"], ["up.change"], {}),
+        ("Add", ["state.own", "up.change"], ["state.own.next"], {}),
+    ]
+    return {
+        "begin": _graph(begin, ["state.weights"], ["state.anchor.next"]),
+        "end": _graph(end, ["state.weights", "state.anchor", "state.own"], ["state.own.next", "up.change"]),
+    }
+
+
+def write_bundle(
+    path: Path, *, weights=(1.0, 2.0), name="tiny", in_place=("local",), with_ends=False, **changes
+) -> str:
     """Write the device's half; returns the bundle's id. `changes` replace keys of the manifest."""
     members = {}
     specs = {}
-    for kind, (data, inputs, outputs) in graphs().items():
+    vectors = ("weights", "anchor", "own") if with_ends else ("weights",)
+    for kind, (data, inputs, outputs) in (graphs() | (around() if with_ends else {})).items():
         members[f"graphs/{kind}.onnx"] = data
         specs[kind] = {
             "file": f"graphs/{kind}.onnx",
@@ -81,9 +102,10 @@ def write_bundle(path: Path, *, weights=(1.0, 2.0), name="tiny", in_place=("loca
             "in_place": kind in in_place,
             "random": {},
         }
-    buffer = io.BytesIO()
-    np.save(buffer, np.array(weights, np.float32))
-    members["state/weights.npy"] = buffer.getvalue()
+    for vector in vectors:
+        buffer = io.BytesIO()
+        np.save(buffer, np.array(weights if vector == "weights" else (0, 0), np.float32))
+        members[f"state/{vector}.npy"] = buffer.getvalue()
     manifest = {
         "format": 1,
         "name": name,
@@ -95,7 +117,7 @@ def write_bundle(path: Path, *, weights=(1.0, 2.0), name="tiny", in_place=("loca
         "classes": 2,
         "smashed": {"shape": [2], "dtype": "float32"},
         "settings": {"lr": {"default": 0.01, "minimum": 0.0, "maximum": 1.0}},
-        "state": {"weights": {"shape": [2], "dtype": "float32"}},
+        "state": {vector: {"shape": [2], "dtype": "float32"} for vector in vectors},
         "slices": [{"name": "scale.weight", "state": "weights", "offset": 0, "shape": [2], "part": "lower"}],
         "graphs": specs,
         "files": {

@@ -42,9 +42,9 @@ class Rows:
 class Stage:
     """The device under test, and the hub's end of the conversation."""
 
-    def __init__(self, folder, broker, **agent):
+    def __init__(self, folder, broker, *, with_ends=False, **agent):
         self.folder, self.broker, self.agent_options = folder, broker, agent
-        self.id = write_bundle(folder / "b")
+        self.id = write_bundle(folder / "b", with_ends=with_ends)
         self.now = 0.0
         self.inbox = []
         self.link = MemoryLink(broker, "hub", subscriptions=topics.subscriptions_of_hub(FLEET))
@@ -275,6 +275,32 @@ def test_divergence_is_reported_and_the_last_kept_state_comes_back(stage):
     stage.order(3, steps=1)
     stage.run()
     assert stage.got(Report)[-1].metrics["steps"] == 1
+
+
+def test_a_round_begins_and_ends_with_the_bundles_own_graphs(staged):
+    stage = staged(with_ends=True)
+    start = {"scale.weight": np.array([3, 5], np.float32), "state.own": np.array([10, 20], np.float32)}
+    stage.order(steps=4, state=start, give=("lower",))
+    stage.run()
+    (state,) = stage.got(State)
+    way = after(4) * [3, 2.5] - [3, 5]
+    np.testing.assert_allclose(state.state["scale.weight"], after(4) * [3, 2.5], rtol=1e-5)
+    np.testing.assert_allclose(state.state["change"], way, rtol=1e-5)
+    assert sorted(state.state) == ["change", "scale.weight"]
+    np.testing.assert_allclose(stage.segment.snapshot()["own"], [10, 20] + way, rtol=1e-5)
+
+
+@pytest.mark.parametrize("turns", range(1, 14))
+def test_a_power_cut_at_any_turn_ends_a_round_once(staged, turns):
+    stage = staged(with_ends=True, checkpoint_steps=2)
+    stage.order(steps=4, give=("lower",))
+    stage.run(turns)
+    stage.kill()
+    stage.start()
+    stage.run()
+    np.testing.assert_allclose(stage.segment.snapshot()["own"], after(4) - [1, 2], rtol=1e-5)
+    (state,) = stage.got(State)
+    np.testing.assert_allclose(state.state["change"], after(4) - [1, 2], rtol=1e-5)
 
 
 @pytest.mark.parametrize("turns", range(1, 14))

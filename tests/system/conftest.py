@@ -18,6 +18,10 @@ from tests.system.trial import Material, Trial
 
 HERE = Path(__file__).parent
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell without job control starts background commands deaf to Ctrl-C, and whatever they start would be deaf too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def pytest_collection_modifyitems(items):
     for item in items:
