@@ -287,7 +287,7 @@ def test_a_round_begins_and_ends_with_the_bundles_own_graphs(staged):
     np.testing.assert_allclose(state.state["scale.weight"], after(4) * [3, 2.5], rtol=1e-5)
     np.testing.assert_allclose(state.state["change"], way, rtol=1e-5)
     assert sorted(state.state) == ["change", "scale.weight"]
-    np.testing.assert_allclose(stage.segment.snapshot()["own"], [10, 20] + way, rtol=1e-5)
+    np.testing.assert_allclose(stage.segment.snapshot()["own"], np.array([10, 20]) + way, rtol=1e-5)
 
 
 @pytest.mark.parametrize("turns", range(1, 14))
