@@ -14,7 +14,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     Raises:
         ValueError: it would be wider than 100 columns.
     """
-    widths = [max(len(row[place]) for row in (headings, *rows)) for place in range(len(headings))]
+    widths = [max(2, *(len(row[place]) for row in (headings, *rows))) for place in range(len(headings))]
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [_line(cells, widths) for cells in (headings, rule, *rows)]
     if len(lines[0]) > WIDTH:

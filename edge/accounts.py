@@ -4,14 +4,14 @@ Each figure carries how it was obtained: bytes with the source of the socket's c
 or with the reason why there are none.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edge.energy import Energy
 from edge.link import Link
-from edge.meters import Meter
+from edge.meters import Measurement
 from edge.outbox import Outbox
 from edge.wire.manifest import Manifest
 
@@ -33,6 +33,16 @@ _START = {
     "energy_gap": None,
     "restarts": -1,
 }
+
+
+class Meter(Protocol):
+    """Measures what happens between `begin` and `end`: `edge.meters.Meter`, or what a simulated device has in its place."""
+
+    def begin(self, window: str) -> None:
+        """A window of this name begins."""
+
+    def end(self, window: str) -> Measurement:
+        """What it cost."""
 
 
 class Accounts:
@@ -66,7 +76,7 @@ class Accounts:
 
     def uploaded(self, smashed: npt.NDArray[Any]) -> None:
         """Smashed data was put into the outbox; the paper counts its non-zero elements at four bytes each."""
-        self._total["paper_bytes"] += 4 * int(np.count_nonzero(smashed))
+        self._total["paper_bytes"] += 4 * int(np.count_nonzero(smashed != 0))  # of floats, numpy counts one by one
         self._total["elements"] += smashed.size
 
     def close(self, kind: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ IDLE_SECONDS = 0.5
 """Longest wait for the network while nothing is due."""
 
 _NO_NOISE = np.random.default_rng(0)
-"""For the graphs that see no batch."""
+"""For the graphs that draw none."""
 
 RETRY_SECONDS = 5.0
 """How long to wait before a full disk is tried again."""
@@ -136,8 +136,7 @@ class Agent:
         self._mailbox.done(arrived)
 
     def _take_order(self, order: Order, data: bytes) -> None:
-        last = self._outbox.fact("last_order", 0)
-        if order.order <= last or (self._work and order.order <= self._work.order.order):
+        if self._known(order):
             return  # told again because the hub was not sure we had heard
         fault = self._fault(order)
         if fault:
@@ -149,10 +148,26 @@ class Agent:
         self._accounts.open()
         self._outbox.put_received("order", data)
         self._outbox.put_fact("position", order.first_step)
+        if order.run != self._outbox.fact("run"):
+            self._start_over(order.run)
         try:
             self._begin(order)
         except SegmentError as error:
             self._fail(self._work, str(error))
+
+    def _known(self, order: Order) -> bool:
+        work = self._work
+        if work and work.order.run == order.run:
+            return order.order <= work.order.order
+        last: int = self._outbox.fact("last_order", 0)
+        return order.run == self._outbox.fact("run") and order.order <= last
+
+    def _start_over(self, run: int) -> None:
+        """Another run than before: numbers count anew, and nothing that was learned stays."""
+        self._segment.reset()
+        self._outbox.put_state(self._segment.snapshot())
+        self._outbox.put_fact("run", run)
+        self._outbox.put_fact("last_order", 0)
 
     def _begin(self, order: Order) -> None:
         """Load what came with the order; in the same transaction as the order itself, so that it happens once."""
@@ -184,7 +199,7 @@ class Agent:
     def _take_gradient(self, arrived: Arrived, message: Gradient) -> None:
         work = self._work
         if work and (message.order, message.step) == (work.order.order, work.step):
-            wanted = (len(self._batch(work).x), *self._bundle.manifest.smashed.shape)
+            wanted = (len((work.waiting or self._batch(work)).x), *self._bundle.manifest.smashed.shape)
             if message.gradient.shape == wanted:
                 work.gradient = (arrived, message.gradient)  # acknowledged with the update it causes
                 return
@@ -276,7 +291,8 @@ class Agent:
         inputs = {"batch.x": batch.x, "batch.y": batch.y}
         if gradient is not None:
             inputs["down.gradient"] = gradient
-        rng = np.random.default_rng([work.order.seed, work.order.round, work.step])
+        noisy = self._bundle.manifest.graphs[kind].random
+        rng = np.random.default_rng([work.order.seed, work.order.round, work.step]) if noisy else _NO_NOISE
         result = self._segment.run(kind, inputs, work.order.settings, rng, up=up)
         self._accounts.ran(kind, len(batch.x))
         return result
@@ -345,8 +361,9 @@ class Agent:
     def _fail(self, work: Work, reason: str) -> None:
         """Give an order up, go back to the last committed state, and say why."""
         log.error("order %d, step %d: %s", work.order.order, work.step, reason)
-        stored = self._outbox.state()
-        if stored:
+        if work.order.run != self._outbox.fact("run"):
+            self._start_over(work.order.run)  # what was committed last is of another run
+        elif stored := self._outbox.state():
             self._segment.restore(stored)
             self._outbox.put_state(stored)  # over weights of this order that may be waiting for the commit
         self._mailbox.send(Report(work.order.order, work.order.round, {"failed": reason}), urgent=True)

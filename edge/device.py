@@ -11,7 +11,7 @@ from edge import bundle, sensors
 from edge.accounts import Accounts
 from edge.agent import Agent
 from edge.config import DeviceConfig
-from edge.link import MqttLink, read_password
+from edge.link import Link, MqttLink, read_password
 from edge.mailbox import Mailbox
 from edge.meters import Meter
 from edge.outbox import Outbox, holder
@@ -38,34 +38,46 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
     with ExitStack() as down:
         outbox = Outbox.open(config.device.state_directory)
         down.callback(outbox.close)
-        _prepare(outbox, loaded)
+        prepare(outbox, loaded)
         link = _link(config, instance)
         down.callback(link.close)
         meter = down.enter_context(Meter(sample_seconds=config.run.sample_seconds))
-        segment = Segment(loaded, threads=config.run.threads)
-        mailbox = Mailbox(
-            config.device.name,
-            config.run.fleet,
-            link,
-            outbox,
-            instance=instance,
-            limits=Limits(chunk_bytes=config.run.chunk_bytes, window_bytes=config.run.window_bytes),
-        )
         accounts = Accounts(outbox, link, meter, loaded.manifest)
-        agent = Agent(
-            loaded,
-            segment,
-            source,
-            mailbox,
-            outbox,
-            accounts,
-            facts=facts(outbox),
-            once=config.run.once,
-            checkpoint_steps=config.run.checkpoint_steps,
-        )
+        agent = assemble(config, loaded, source, outbox, link, accounts, instance)
         link.open(timeout=config.broker.connect_seconds)
         log.info("%s: bundle %s, %d samples", config.device.name, loaded.id[:8], source.samples)
         agent.run(stopped)
+
+
+def assemble(
+    config: DeviceConfig,
+    loaded: bundle.Bundle,
+    source: sensors.Source,
+    outbox: Outbox,
+    link: Link,
+    accounts: Accounts,
+    instance: int,
+) -> Agent:
+    """The agent of a device whose outbox is prepared; the link may be opened afterwards."""
+    mailbox = Mailbox(
+        config.device.name,
+        config.run.fleet,
+        link,
+        outbox,
+        instance=instance,
+        limits=Limits(chunk_bytes=config.run.chunk_bytes, window_bytes=config.run.window_bytes),
+    )
+    return Agent(
+        loaded,
+        Segment(loaded, threads=config.run.threads),
+        source,
+        mailbox,
+        outbox,
+        accounts,
+        facts=facts(outbox),
+        once=config.run.once,
+        checkpoint_steps=config.run.checkpoint_steps,
+    )
 
 
 def open_source(config: DeviceConfig, loaded: bundle.Bundle) -> sensors.Source:
@@ -74,7 +86,7 @@ def open_source(config: DeviceConfig, loaded: bundle.Bundle) -> sensors.Source:
     return sensors.open_source(config, manifest.input.shape, manifest.input.dtype, manifest.classes)
 
 
-def _prepare(outbox: Outbox, loaded: bundle.Bundle) -> None:
+def prepare(outbox: Outbox, loaded: bundle.Bundle) -> None:
     """Give a new outbox its identity, and clear one that belongs to another bundle."""
     if outbox.fact("outbox") is None:
         outbox.put_fact("outbox", secrets.token_hex(8))

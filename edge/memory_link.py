@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from itertools import cycle
 
 from edge.link import Connected, Disconnected, Event, LinkError, Message
-from edge.tcp_info import LINK, SocketBytes
+from edge.tcp_info import SocketBytes
 
-__all__ = ["MemoryBroker", "MemoryLink"]
+__all__ = ["SOURCE", "MemoryBroker", "MemoryLink"]
+
+SOURCE = "counted on the memory link"
+"""What a count of its bytes says of itself: payloads alone, without MQTT and TCP, which are not there."""
 
 
 @dataclass
@@ -39,17 +42,23 @@ class MemoryBroker:
     links: list["MemoryLink"] = field(default_factory=list)
     lost: int = 0
     _late: list[_Late] = field(default_factory=list)
+    _routes: dict[str, list["MemoryLink"]] = field(default_factory=dict)
+    """Who hears a topic, as long as nobody comes or goes."""
 
     def __post_init__(self) -> None:
         self._fate: Iterator[tuple[int, int, int]] = zip(
             cycle(self.loss), cycle(self.repeats), cycle(self.delays), strict=False
         )
+        self._fair = not any((*self.loss, *self.repeats, *self.delays))
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Let one message meet its fate."""
         message = Message(topic, payload)
         if retain:
             self.retained[topic] = payload
+            self._deliver(message)
+            return
+        if self._fair:
             self._deliver(message)
             return
         lost, repeats, delay = next(self._fate)
@@ -65,6 +74,16 @@ class MemoryBroker:
         for late in overtaking:
             self._deliver(late.message)
 
+    def join(self, link: "MemoryLink") -> None:
+        """A link comes."""
+        self.links.append(link)
+        self._routes.clear()
+
+    def leave(self, link: "MemoryLink") -> None:
+        """A link goes."""
+        self.links.remove(link)
+        self._routes.clear()
+
     def wipe(self) -> None:
         """Lose every connection and all that was retained or late, as a killed broker does."""
         self.retained.clear()
@@ -74,7 +93,10 @@ class MemoryBroker:
         self.retained.clear()
 
     def _deliver(self, message: Message) -> None:
-        for link in list(self.links):
+        hearers = self._routes.get(message.topic)
+        if hearers is None:
+            hearers = self._routes[message.topic] = [link for link in self.links if link.wants(message.topic)]
+        for link in hearers:
             link.hear(message)
 
 
@@ -103,6 +125,11 @@ class MemoryLink:
         return self in self._broker.links
 
     @property
+    def waiting(self) -> bool:
+        """Whether `poll` would have something."""
+        return bool(self._events)
+
+    @property
     def maximum_packet_bytes(self) -> int:
         """The longest payload the broker takes."""
         return self._broker.maximum_packet_bytes
@@ -111,10 +138,11 @@ class MemoryLink:
         """Connect, also after `break_off`; a link with the same client id is taken over."""
         for other in [link for link in self._broker.links if link.client_id == self.client_id]:
             other.break_off("session taken over: another client has connected with this client id")
-        self._broker.links.append(self)
+        self._broker.join(self)
         self._events.append(Connected())
         for topic, payload in self._broker.retained.items():
-            self.hear(Message(topic, payload))
+            if self.wants(topic):
+                self.hear(Message(topic, payload))
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:  # noqa: ARG002
         """Hand a payload to the broker.
@@ -136,7 +164,7 @@ class MemoryLink:
 
     def counters(self) -> SocketBytes:
         """Bytes of payloads so far."""
-        return SocketBytes(self._sent, self._received, 0, LINK)
+        return SocketBytes(self._sent, self._received, 0, SOURCE)
 
     def close(self) -> None:
         """Publish the last will and leave."""
@@ -146,17 +174,20 @@ class MemoryLink:
         """Lose the connection; the broker publishes the last will. `open` comes back."""
         if not self.connected:
             return
-        self._broker.links.remove(self)
+        self._broker.leave(self)
         self._events.append(Disconnected(reason))
         if self._will is not None:
             self._broker.publish(*self._will, retain=True)
 
+    def wants(self, topic: str) -> bool:
+        """Whether this is a topic of ours."""
+        levels = topic.split("/")
+        return any(_matches(wanted, levels) for wanted in self._filters)
+
     def hear(self, message: Message) -> None:
-        """Take a message in, if it is on a topic of ours."""
-        levels = message.topic.split("/")
-        if any(_matches(wanted, levels) for wanted in self._filters):
-            self._received += len(message.payload)
-            self._events.append(message)
+        """Take in a message on a topic of ours."""
+        self._received += len(message.payload)
+        self._events.append(message)
 
 
 def _matches(wanted: list[str], levels: list[str]) -> bool:

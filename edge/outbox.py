@@ -4,6 +4,7 @@ One sqlite file, one transaction a step. The rule that makes a step happen once:
 leaves only after the transaction that caused it; a message is acknowledged only after the transaction that used it.
 """
 
+import copy
 import fcntl
 import io
 import json
@@ -188,6 +189,66 @@ class Outbox:
                 return cursor.fetchall()
         except sqlite3.Error as error:
             raise OutboxError(f"{self._path} cannot be read: {error}") from error
+
+
+class MemoryOutbox(Outbox):
+    """An outbox that survives nothing, for the many devices of one process, which would wait for the disk by turns.
+
+    There is no later process: messages, which only that would read, are not kept. What is put is not copied.
+    """
+
+    def __init__(self) -> None:
+        self._facts: dict[str, Any] = {}
+        self._state: dict[str, npt.NDArray[Any]] = {}
+        self._changes: list[tuple[dict[str, Any], Mapping[str, Any]]] = []
+
+    def put_fact(self, name: str, value: Any) -> None:
+        """Set one small value."""
+        self._changes.append((self._facts, {name: copy.copy(value)}))
+
+    def fact(self, name: str, default: Any = None) -> Any:
+        """A small value as it was put."""
+        return self._facts.get(name, default)
+
+    def put_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Set every state tensor."""
+        self._changes.append((self._state, state))
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Every state tensor as it was put; empty on a new outbox."""
+        return dict(self._state)
+
+    def put_received(self, name: str, message: bytes | None) -> None:
+        """Nothing is kept."""
+
+    def received(self, name: str) -> bytes | None:  # noqa: ARG002  nothing is kept
+        """None."""
+        return None
+
+    def put_unsent(self, unsent: Unsent) -> None:
+        """Nothing is kept."""
+
+    def drop_unsent(self, numbers: list[int]) -> None:
+        """Nothing was kept."""
+
+    def clear_unsent(self) -> None:
+        """Nothing was kept."""
+
+    def unsent(self) -> list[Unsent]:
+        """None."""
+        return []
+
+    def forget_bundle(self) -> None:
+        """Nothing of a bundle is there yet when a device starts, and it starts once."""
+
+    def commit(self) -> None:
+        """Make what was put since the last commit readable."""
+        for kept, change in self._changes:
+            kept.update(change)
+        self._changes.clear()
+
+    def close(self) -> None:
+        """Nothing to give back."""
 
 
 def holder(directory: Path) -> str | None:

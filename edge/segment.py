@@ -99,6 +99,10 @@ class Segment:
         """A copy of every state tensor, for the outbox."""
         return {name: array.copy() for name, array in self._state.items()}
 
+    def reset(self) -> None:
+        """Go back to the state the bundle was built with."""
+        self.restore(self._bundle.state)
+
     def restore(self, state: Mapping[str, Array]) -> None:
         """Overwrite the whole state with a snapshot.
 

@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from edge.wire.manifest import File, Graph, Manifest, TensorSpec
+from edge.wire.manifest import PARTS, File, Graph, Manifest, TensorSpec
 from export import archive
 from export.builder import OPSET
 from export.cost import cost_below, training_cost
@@ -97,6 +97,8 @@ class HubBundle:
     input: TensorSpec
     smashed: TensorSpec
     seed: int
+    given: Mapping[str, Mapping[str, tuple[int, ...]]]
+    """Shapes of what devices may be asked for, by name: of each part of the model, and under `end` what that graph hands out."""
     upper: Mapping[str, np.ndarray]
 
 
@@ -184,7 +186,10 @@ def load_hub_bundle(path: Path) -> HubBundle:
             key: fields[key]
             for key in ("bundle", "name", "model", "arguments", "cut", "objective", "optimizer", "classes", "seed")
         }
-        return HubBundle(input=specs["input"], smashed=specs["smashed"], upper=upper, **kept)
+        given = {
+            part: {name: tuple(shape) for name, shape in tensors.items()} for part, tensors in fields["given"].items()
+        }
+        return HubBundle(input=specs["input"], smashed=specs["smashed"], given=given, upper=upper, **kept)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ExportError(f"the bundle {path} is damaged: {error}") from error
 
@@ -256,6 +261,13 @@ def _name(prepared: Prepared) -> str:
     )
 
 
+def _given(manifest: Manifest) -> dict[str, dict[str, tuple[int, ...]]]:
+    given = {part: {piece.name: piece.shape for piece in manifest.pieces({part})} for part in PARTS}
+    handed = manifest.graphs["end"].outputs if "end" in manifest.graphs else ()
+    whole = manifest.state["weights"].shape
+    return {**given, "end": {name.removeprefix("up."): whole for name in handed if name.startswith("up.")}}
+
+
 def _hub_members(prepared: Prepared, manifest: Manifest) -> dict[str, bytes]:
     upper = prepared.halves.upper.state_dict()
     members = {f"upper/{name}.npy": archive.array_bytes(value.numpy()) for name, value in upper.items()}
@@ -272,6 +284,7 @@ def _hub_members(prepared: Prepared, manifest: Manifest) -> dict[str, bytes]:
         "input": {"shape": manifest.input.shape, "dtype": manifest.input.dtype},
         "smashed": {"shape": manifest.smashed.shape, "dtype": manifest.smashed.dtype},
         "seed": prepared.spec.seed,
+        "given": _given(manifest),
         "files": {name: archive.sha256(data) for name, data in members.items()},
     }
     return {**members, "hub.json": json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()}

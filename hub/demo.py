@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from hub import config as hub_config
 from hub import processes
 from hub.broker import start_broker
 from hub.datasets import DeviceData, Federation, split, write_device_file
-from hub.outcome import record_local_only
+from hub.outcome import record_references
 from hub.progress import Progress, progress
 from hub.server import serve
 from hub.strategies import STRATEGIES
@@ -92,8 +92,16 @@ class Wish:
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
-def run(wish: Wish) -> None:
+Train = Callable[[Wish, Federation, Mapping[str, DeviceData], Path, Progress], None]
+"""Carries out the run: of a wish, the shares of those that train and of everybody, and the folder of the bundles."""
+
+
+def run(wish: Wish, train: Train | None = None) -> None:
     """Train a fleet on this machine; metrics, configuration and logs are left in the wish's folder.
+
+    Args:
+        wish: what is wanted.
+        train: carries it out; unset, with a broker and a process a device.
 
     Raises:
         DatasetError, ExportError, ConfigError, DemoError, and what `serve` raises.
@@ -118,10 +126,10 @@ def run(wish: Wish) -> None:
         if wish.bundle is None:
             shown.stage("building the bundle")
         bundles = wish.bundle or _build(wish, federation)
-        _train(wish, federation, everybody, bundles, shown)
+        (train or _train)(wish, federation, everybody, bundles, shown)
         if wish.references:
-            shown.stage("training each device alone, for reference")
-            record_local_only(wish.folder, federation, bundles / "hub.bundle", _rounds(wish), wish.batch, wish.seed)
+            shown.stage("training the reference rows")
+            record_references(wish.folder, federation, bundles / "hub.bundle", _rounds(wish), wish.batch, wish.seed)
 
 
 def _train(
@@ -130,7 +138,7 @@ def _train(
     with ExitStack() as down:
         broker = down.enter_context(start_broker(wish.broker, wish.folder / "broker")) if _own(wish.broker) else None
         url = broker.url if broker else wish.broker
-        settings = _hub_config(wish, url, len(everybody), bundles.resolve())
+        settings = write_config(wish, url, len(everybody), bundles.resolve())
         devices: list[Any] = []
         down.callback(lambda: processes.stop(devices))
         serve(
@@ -180,7 +188,8 @@ def _build(wish: Wish, federation: Federation) -> Path:
     return wish.folder / "bundle"
 
 
-def _hub_config(wish: Wish, url: str, devices: int, bundles: Path) -> hub_config.HubConfig:
+def write_config(wish: Wish, url: str, devices: int, bundles: Path) -> hub_config.HubConfig:
+    """Leave the hub's configuration in the run's folder, and read it."""
     sections: dict[str, dict[str, Any]] = {
         "broker": {"url": url},
         "fleet": {"name": "demo", "devices": devices, "minimum_devices": 1, "gather_seconds": 60.0},

@@ -1,6 +1,7 @@
 """The hub's correspondence with its devices: who is there, what arrives once, what is refused and counted."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ class Device:
     losses: list[tuple[float, int]] = field(default_factory=list)
     """Mean local loss and steps of each report since `take_steps`."""
     refused: Counter[str] = field(default_factory=Counter)
+    wakes: float = 0.0
+    """When its delivery has something to say next, as far as is known; 0 where something has happened since it was asked."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,11 @@ class Devices:
 
     def send(self, name: str, message: messages.Message, *, urgent: bool = False) -> None:
         """Queue a message for a device; it leaves with the next `poll`."""
-        self.known[name].delivery.send(messages.pack(message), urgent=urgent)
+        self._stir(name).delivery.send(messages.pack(message), urgent=urgent)
 
     def done(self, arrived: Arrived) -> None:
         """The effect of a message is in the hub's state: acknowledge it."""
-        self.known[arrived.device].delivery.confirm(arrived.number, arrived.epoch)
+        self._stir(arrived.device).delivery.confirm(arrived.number, arrived.epoch)
 
     def ledgers(self) -> dict[str, Any]:
         """What has been received from whom, for the checkpoint."""
@@ -118,6 +121,7 @@ class Devices:
             timeout: seconds to wait when nothing is there.
             now: monotonic seconds, for resends.
         """
+        self.publish(now)  # what was sent since must not wait for what arrives
         events = self._link.poll(self._patience(timeout, now))
         happenings = [happening for event in events for happening in self._take(event, now)]
         self.publish(now)
@@ -128,12 +132,16 @@ class Devices:
         if not self._link.connected:
             return
         for device in self.known.values():
+            if device.wakes > now:
+                continue
             for frame in device.delivery.poll(now):
                 try:
                     self._link.publish(topics.down(self._fleet, device.name), frame)
                 except LinkError as error:
                     log.debug("a frame did not leave: %s", error)  # delivery resends it
                     return
+            timer = device.delivery.timer()
+            device.wakes = math.inf if timer is None else timer
 
     def refusals(self) -> dict[str, dict[str, int]]:
         """What the hub has refused since it started, by device and reason; under no name what was no device's."""
@@ -146,8 +154,15 @@ class Devices:
 
     def _patience(self, longest: float, now: float) -> float:
         """How long to wait for the link before delivery has something to say."""
-        timers = [timer for device in self.known.values() if (timer := device.delivery.timer()) is not None]
-        return max(0.0, min(longest, min(timers, default=now + longest) - now))
+        if not self._link.connected:
+            return longest  # nothing can be said into the void
+        return max(0.0, min(longest, min((device.wakes for device in self.known.values()), default=math.inf) - now))
+
+    def _stir(self, name: str) -> Device:
+        """A device whose delivery is about to change, and has to be asked again what it has to say."""
+        device = self.known[name]
+        device.wakes = 0.0
+        return device
 
     def _take(self, event: Event, now: float) -> Iterator[Happening]:
         if isinstance(event, Published):
@@ -156,8 +171,8 @@ class Devices:
             yield from self._published(event, now)
         elif isinstance(event, Connected):
             self.announce()
-            for device in self.known.values():
-                device.delivery.reconnected(now)
+            for name in self.known:
+                self._stir(name).delivery.reconnected(now)
         elif isinstance(event, Disconnected):
             log.warning("the hub is offline: %s", event.reason)
 
@@ -201,12 +216,17 @@ class Devices:
             yield Left(device.name)
 
     def _frame(self, device: Device, frame: bytes, now: float) -> Iterator[Happening]:
+        self._stir(device.name)
         try:
             delivered = device.delivery.receive(frame, now)
         except WireError as error:
             device.refused[error.reason] += 1
             log.warning("refused from %s: %s", device.name, error)
             return
+        if (
+            device.delivery.renumbered
+        ):  # it remembers a later hub than this one; nothing of ours is stored that would change
+            device.delivery.take_renumbered()
         for item in delivered:
             try:
                 message = messages.unpack(item.payload)
@@ -255,6 +275,10 @@ _COUNTERS = (
 )  # fmt: skip
 
 
+_MAY_LACK = ("retransmitted", "peak_rss_bytes", "cpu_seconds")
+"""What a device may not know of itself; its report says why, under `missing`."""
+
+
 def keep_report(device: Device, report: Report) -> None:
     """Remember a device's totals; a report of a failure has none, and one that makes no sense is counted and ignored."""
     metrics = report.metrics
@@ -270,9 +294,14 @@ def keep_report(device: Device, report: Report) -> None:
 
 
 def _makes_sense(metrics: Mapping[str, Any]) -> bool:
-    numbers = [*(metrics.get(name) for name in _COUNTERS), metrics.get("loss", 0), metrics.get("step_seconds") or 0]
+    missing = metrics.get("missing", {})
+    if not isinstance(missing, Mapping):
+        return False
+    counters = [metrics.get(name) for name in _COUNTERS if name not in _MAY_LACK or name not in missing]
+    numbers = [*counters, metrics.get("loss", 0), metrics.get("step_seconds") or 0]
     return (
-        all(type(number) in (int, float) for number in numbers)
+        all(type(reason) is str for reason in missing.values())
+        and all(type(number) in (int, float) for number in numbers)
         and type(metrics.get("steps", 0)) is int
         and isinstance(metrics.get("source"), str)
         and isinstance(metrics.get("energy"), Mapping)

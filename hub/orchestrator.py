@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -42,6 +43,8 @@ class Terms:
     batch: int
     """Samples a batch."""
     seed: int
+    run: int
+    """Random for each run, the same after a restart: devices start over with another one."""
     devices: int
     """Devices to wait for at the start."""
     minimum_devices: int
@@ -68,6 +71,8 @@ class Shapes:
     smashed: tuple[int, ...]
     """Shape of one sample's smashed data."""
     classes: int
+    given: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    """Shapes of the tensors of each part that devices may be asked for; under `end` those that come with any local order."""
 
 
 @dataclass
@@ -127,6 +132,8 @@ class Learned:
     selected: dict[str, int] = field(default_factory=dict)
     late: set[str] = field(default_factory=set)
     samples: int = 0
+    states: int = 0
+    """Weights that devices gave."""
 
 
 class Orchestrator:
@@ -227,6 +234,7 @@ class Orchestrator:
                 turn.states,
             )
             learned.late.update(turn.given_up)
+            learned.states += len(turn.states)
             number += 1
 
     def evaluate(self, state: Any, round_number: int) -> dict[str, float]:
@@ -246,7 +254,7 @@ class Orchestrator:
             for arrived in self._receive(turn):
                 message = cast("Activation", arrived.message)
                 served = stands[arrived.device].donor or arrived.device
-                predicted = self._strategy.predict(state, served, torch.tensor(message.smashed)).argmax(1)
+                predicted = self._strategy.predict(state, served, torch.from_numpy(message.smashed)).argmax(1)
                 right[arrived.device] += int((predicted.numpy() == message.labels).sum())
                 total[arrived.device] += len(message.labels)
                 self._devices.done(arrived)
@@ -297,6 +305,7 @@ class Orchestrator:
             codec=self._terms.evaluation_codec if evaluating else self._terms.codec,
             batch=self._terms.batch,
             seed=self._terms.seed,
+            run=self._terms.run,
             state=dict(order.state or {}),
             give=order.give,
         )
@@ -324,7 +333,7 @@ class Orchestrator:
         came = {arrived.device: cast("Activation", arrived.message) for arrived in ready}
         first = next(iter(came.values()))
         batches = {
-            name: Batch(torch.tensor(message.smashed), torch.tensor(message.labels, dtype=torch.int64))
+            name: Batch(torch.from_numpy(message.smashed), torch.from_numpy(message.labels))
             for name, message in came.items()
         }
         state, lessons = self._strategy.learn(state, first.round, first.step, batches)
@@ -387,11 +396,22 @@ class Orchestrator:
             log.warning("refused from %s: %s", name, fault)
             turn.give_up(name, fault)
         elif isinstance(message, State):
-            turn.states[name] = message.state
+            self._put_by(turn, name, order, message)
         else:
             self._put_down(turn, name, message)
         self._devices.done(arrived)
         return False
+
+    def _put_by(self, turn: Turn, name: str, order: messages.Order, message: State) -> None:
+        parts = (*order.give, *(["end"] if order.kind == "local" else []))
+        wanted = {key: shape for part in parts for key, shape in self._shapes.given.get(part, {}).items()}
+        fault = _fault_of_state(message.state, wanted)
+        if fault:
+            self._devices.known[name].refused[fault] += 1
+            log.warning("refused from %s: %s", name, fault)
+            turn.give_up(name, fault)
+        else:
+            turn.states[name] = message.state
 
     def _put_down(self, turn: Turn, name: str, report: Report) -> None:
         reason = report.metrics.get("failed") or report.metrics.get("refused_order")
@@ -433,3 +453,15 @@ class Orchestrator:
                 self._devices.done(happening)
             else:
                 self._say(happening.device, "here" if isinstance(happening, Joined) else "offline")
+
+
+def _fault_of_state(state: Mapping[str, npt.NDArray[Any]], wanted: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Why weights cannot be used, or None."""
+    if state.keys() != wanted.keys():
+        return f"weights named {', '.join(sorted(state.keys() ^ wanted.keys()))}: not what was asked for"
+    for name, array in state.items():
+        if array.shape != wanted[name]:
+            return f"weights {name!r} of shape {array.shape}, wanted {wanted[name]}"
+        if not np.isfinite(array).all():
+            return f"weights {name!r} have values that are not finite"
+    return None

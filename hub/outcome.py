@@ -1,7 +1,7 @@
 """What a run came to: its table, with the reference rows that let a newcomer judge it.
 
-Two rows stand below every demo: each device alone without a network, trained here and now with the same model, data
-and rounds; and the last recorded split-learning run on the same task, marked as recorded.
+Three rows stand below every demo: each device alone without a network and one model on all data, trained here and now with
+the same model and rounds; and the last recorded split-learning run on the same task, marked as recorded.
 """
 
 import json
@@ -17,7 +17,7 @@ from export.bundle import example_input, load_hub_bundle
 from export.cost import cost_below
 from export.cut import load_factory
 from hub.datasets import Federation
-from hub.reference import Training, local_only
+from hub.reference import Training, centralised, local_only
 from hub.summary import Row, budgets_of, summarise
 from hub.table import render, rich_table
 
@@ -62,31 +62,41 @@ def show(folder: Path) -> None:
         print(render(found, 80, budgets))
 
 
-def record_local_only(folder: Path, federation: Federation, bundle: Path, rounds: int, batch: int, seed: int) -> None:
-    """Train each device alone, with the run's model, data and rounds, and add the row to the run's metrics."""
+def record_references(folder: Path, federation: Federation, bundle: Path, rounds: int, batch: int, seed: int) -> None:
+    """Train each device alone, and one model on all data, with the run's model and rounds; add both to its metrics."""
     half = load_hub_bundle(bundle)
     data = {name: (share.x_train, share.y_train, share.x_test, share.y_test) for name, share in federation.items()}
     training = Training(rounds=rounds, batch=batch, seed=seed)
-    curve = local_only(lambda: load_factory(half.model, **half.arguments), data, training)
     model = load_factory(half.model, **half.arguments)
     flops = cost_below(model, example_input(model, half.input.shape, half.input.dtype)).training
-    samples = fmean(_trained(len(share.y_train), federation, batch) for share in federation.values())
-    _append(
-        folder,
-        Row(
-            method="local only",
-            accuracy_last=curve.last,
-            accuracy_max=curve.max,
-            sent_bytes=0,
-            received_bytes=0,
-            evaluation_bytes=0,
-            paper_bytes=0,
-            client_flops=flops * samples * rounds,
-            total_flops=flops * samples * rounds * len(federation),
-            reference="trained in this process: each device alone with the whole model, no network",
-            missing=dict.fromkeys(_OF_DEVICES, "this row ran in one process, not on devices"),
-        ),
+    alone = [_trained(len(share.y_train), federation, batch) for share in federation.values()]
+    curve = local_only(lambda: load_factory(half.model, **half.arguments), data, training)
+    local = Row(
+        method="local only",
+        accuracy_last=curve.last,
+        accuracy_max=curve.max,
+        sent_bytes=0,
+        received_bytes=0,
+        evaluation_bytes=0,
+        paper_bytes=0,
+        client_flops=flops * fmean(alone) * rounds,
+        total_flops=flops * sum(alone) * rounds,
+        reference="trained in this process: each device alone with the whole model, no network",
+        missing=dict.fromkeys(_OF_DEVICES, "this row ran in one process, not on devices"),
     )
+    curve = centralised(lambda: load_factory(half.model, **half.arguments), data, training)
+    everything = sum(len(share.y_train) for share in federation.values())
+    central = Row(
+        method="centralised",
+        accuracy_last=curve.last,
+        accuracy_max=curve.max,
+        total_flops=flops * everything * rounds,
+        reference="trained in this process: one model on the data of all devices, as if they lay in one place",
+        missing=dict.fromkeys(_OF_DEVICES, "this row ran in one process, not on devices")
+        | dict.fromkeys((*_OF_THE_NETWORK, "client_flops"), "the data are in one place: no device works or sends"),
+    )
+    for row in (local, central):
+        _append(folder, row)
 
 
 def _trained(samples: int, federation: Federation, batch: int) -> int:
@@ -139,6 +149,7 @@ def _append(folder: Path, row: Row) -> None:
         file.write(json.dumps({"record": "reference", **asdict(row)}) + "\n")
 
 
+_OF_THE_NETWORK = ("sent_bytes", "received_bytes", "evaluation_bytes", "paper_bytes")
 _OF_DEVICES = ("peak_rss_bytes", "cpu_seconds", "joules", "seconds")
 _ALL = (
     "accuracy_last",

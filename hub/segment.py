@@ -13,7 +13,7 @@ All V move at every step, whoever's batch it was; the gradients of the masks are
 # ruff: noqa: RUF002  the letters are the paper's
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +48,8 @@ class UpperSegment:
         self.module = copy.deepcopy(module)
         self.effective = _flatten(self.module)
         """θ of the device served last; the module computes with it."""
-        self.weights = self.effective.detach().clone()
-        """U, (P,)."""
+        self.weights = self.effective.detach().clone() if tuning.masks else self.effective
+        """U, (P,); without masks, the same tensor as θ."""
         generator = torch.Generator().manual_seed(seed)
         self.logits = torch.randn(devices, len(self.weights), generator=generator) if tuning.masks else None
         """V, (devices, P); None without masks."""
@@ -57,9 +57,12 @@ class UpperSegment:
         self.samples = 0
         """Samples that went forward and backward, replayed ones included."""
         self._seed = seed
+        self._gathered = 0
+        """Batches since the last step; a checkpoint is made between steps, and has none."""
         trained = [self.weights] if self.logits is None else [self.weights, self.logits]
         for tensor in trained:
-            tensor.grad = torch.zeros_like(tensor)
+            if tensor is not self.effective:  # of whose gradient the module's are views
+                tensor.grad = torch.zeros_like(tensor)
         self.optimizer = torch.optim.Adam(trained, lr=tuning.lr, weight_decay=tuning.weight_decay, fused=True)
 
     def step(
@@ -89,12 +92,17 @@ class UpperSegment:
         self._train(len(labels))
         smashed = smashed.detach().clone().requires_grad_(gradient)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed * 1_000_003 + self.steps)  # dropout: a function of the seed and the step
+            # Dropout: a function of the seed, the step and the place in it. torch keeps 32 bits, in which multiples of the golden
+            # ratio lie farthest apart: no two batches share their noise. Not torch.manual_seed: that writes down the call stack for
+            # each kind of accelerator there might be, every time.
+            torch.default_generator.manual_seed(self._seed * 1_000_003 + self.steps + self._gathered * 2_654_435_761)
             loss = F.cross_entropy(self.module(smashed), labels)
-        self.effective.grad.zero_()
+        if self.logits is not None:
+            self.effective.grad.zero_()
         (weight * loss).backward()
         self._spread(device)
         self.samples += len(labels)
+        self._gathered += 1
         return float(loss.detach()), smashed.grad
 
     def apply(self) -> None:
@@ -105,6 +113,13 @@ class UpperSegment:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)
         self.steps += 1
+        self._gathered = 0
+
+    def learn_again(self, replay: "Replay", times: int) -> None:
+        """Take so many further steps on batches drawn from what was received before; none where nothing was."""
+        for _ in range(times if len(replay) else 0):
+            rng = np.random.default_rng([self._seed, 2, self.steps])
+            self.step(*replay.draw(rng, one_device=self.logits is not None))
 
     @torch.no_grad()
     def predict(self, device: int | None, smashed: Tensor) -> Tensor:
@@ -117,6 +132,18 @@ class UpperSegment:
     def set_lr(self, lr: float) -> None:
         """Learning rate of the steps to come."""
         self.optimizer.param_groups[0]["lr"] = lr
+
+    def learned(self) -> dict[str, Tensor]:
+        """Every tensor that steps change, by name and not copied: weights, masks, buffers, Adam's moments and its count."""
+        found = {f"buffer.{name}": buffer for name, buffer in self.module.named_buffers()}
+        for number, tensor in enumerate(self.optimizer.param_groups[0]["params"]):
+            moments = self.optimizer.state[tensor]
+            if not moments:  # Adam makes them at its first step; zeros mean the same
+                moments.update(
+                    step=torch.zeros(()), exp_avg=torch.zeros_like(tensor), exp_avg_sq=torch.zeros_like(tensor)
+                )
+            found |= {f"{number}": tensor, **{f"{number}.{name}": moment for name, moment in moments.items()}}
+        return found
 
     def save(self) -> dict[str, Any]:
         """Everything that changes, as tensors and plain values."""
@@ -154,8 +181,8 @@ class UpperSegment:
     @torch.no_grad()
     def _serve(self, device: int | None) -> None:
         if self.logits is None:
-            self.effective.copy_(self.weights)
-        elif device is None:
+            return
+        if device is None:
             torch.mul(self.weights, torch.sigmoid(self.logits).mean(0), out=self.effective)
         else:
             torch.mul(self.weights, torch.sigmoid(self.logits[device]), out=self.effective)
@@ -163,10 +190,9 @@ class UpperSegment:
     @torch.no_grad()
     def _spread(self, device: int) -> None:
         """From dCE/dθ to dCE/dU and dCE/dV."""
-        gradient = self.effective.grad
         if self.logits is None:
-            self.weights.grad += gradient
-            return
+            return  # θ is U
+        gradient = self.effective.grad
         open_share = torch.sigmoid(self.logits[device])
         self.weights.grad += gradient * open_share
         self.logits.grad[device] += gradient * self.weights * open_share * (1 - open_share)
@@ -177,6 +203,24 @@ class UpperSegment:
             for module in self.module.modules():
                 if isinstance(module, _NORMS):
                     module.eval()
+
+
+@torch.no_grad()
+def average(segments: Sequence[UpperSegment], weights: Sequence[float]) -> None:
+    """Give all segments the weighted mean of what they learned, Adam's moments included; their counter of steps becomes the largest.
+
+    Args:
+        segments: of one model and one fleet.
+        weights: one a segment, summing to 1; a segment of weight 0 receives and gives nothing.
+    """
+    learned = [segment.learned() for segment in segments]
+    for name in learned[0]:
+        giving = zip(weights, learned, strict=True)
+        mean = sum(weight * tensors[name].double() for weight, tensors in giving if weight)
+        for tensors in learned:
+            tensors[name].copy_(mean if tensors[name].is_floating_point() else mean.round())
+    for segment in segments:
+        segment.steps = max(other.steps for other in segments)
 
 
 def _flatten(module: nn.Module) -> Tensor:
@@ -239,6 +283,13 @@ class Replay:
         places = torch.nonzero(devices == device)[:, 0] if one_device else torch.arange(len(self))
         drawn = places[torch.from_numpy(rng.permutation(len(places))[: self._batch])]
         return int(devices[drawn[0]]), smashed[drawn], labels[drawn]
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """All samples once, shuffled: smashed data and labels in batches as large as the largest received, but for the last."""
+        if self._samples is not None:
+            smashed, labels, _ = self._samples
+            for places in torch.from_numpy(rng.permutation(len(self))).split(self._batch):
+                yield smashed[places], labels[places]
 
     def save(self) -> dict[str, Any]:
         """Everything that was kept."""

@@ -9,7 +9,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edge.link import MqttLink, read_password
+from edge.link import Link, MqttLink, read_password
 from edge.wire import topics
 from export.bundle import HubBundle, example_input, load_hub_bundle
 from export.cost import cost_below
@@ -33,6 +33,10 @@ from hub.strategies import STRATEGIES
 from hub.strategies.base import Fleet, Strategy
 
 log = logging.getLogger("cutlayer.hub")
+
+
+Connect = Callable[[str, tuple[str, bytes], Sequence[str]], Link]
+"""Makes the hub's link, not open yet, of a client id, the last will (topic, payload), and what is subscribed to."""
 
 
 class RunError(RuntimeError):
@@ -90,6 +94,8 @@ def serve(
     started: Callable[[], None] = lambda: None,
     watch: Callable[[], None] = lambda: None,
     run_facts: Mapping[str, Any] | None = None,
+    connect: Connect | None = None,
+    now: Callable[[], float] = time.monotonic,
 ) -> None:
     """Carry a run out to its last round and leave its metrics in the run's folder.
 
@@ -101,6 +107,8 @@ def serve(
         started: called once the hub listens, so that devices may be started.
         watch: called while devices are awaited; may raise when it knows that they will not come.
         run_facts: more facts for the first record of the metrics.
+        connect: another link than MQTT to `url`.
+        now: seconds that the deadlines of turns go by; those of the metrics are the wall clock's.
 
     Raises:
         RunError, FleetError, StoreError, LinkError, ExportError: in a sentence for the user.
@@ -113,16 +121,19 @@ def serve(
     strategy = _strategy(config)
     _suits(strategy, config.run.strategy, bundle)
     with ExitStack() as down:
-        devices, link = _devices(config, url, bundle, store, checkpoint.ledgers if checkpoint else None)
+        devices, link = _devices(
+            config, connect or _mqtt(config, url), bundle, store, checkpoint.ledgers if checkpoint else None
+        )
         down.callback(link.close)
         link.open(timeout=10.0)
         started()
         orchestrator = Orchestrator(
             devices,
             strategy,
-            _terms(config),
-            Shapes(bundle.bundle, bundle.smashed.shape, bundle.classes),
+            _terms(config, store.run),
+            Shapes(bundle.bundle, bundle.smashed.shape, bundle.classes, bundle.given),
             store.next_order,
+            now=now,
             say=progress.device,
         )
         progress.stage(f"waiting for {config.fleet.devices} devices")
@@ -167,8 +178,12 @@ def _rounds(run: Run, config: HubConfig, progress: Progress) -> None:
 
 def _evaluates(config: HubConfig, number: int, learned: Learned) -> bool:
     every, last = config.run.evaluate_every, number + 1 == config.run.rounds
-    # Before the hub has learned anything its predictions are chance, and asking for them would only cost bytes.
-    return last or (learned.samples > 0 and every > 0 and (number + 1) % every == 0)
+    # Before anything has come up the hub's predictions are chance, and asking for them would only cost bytes.
+    return last or (_came(learned) and every > 0 and (number + 1) % every == 0)
+
+
+def _came(learned: Learned) -> bool:
+    return learned.samples > 0 or learned.states > 0
 
 
 def _keep(
@@ -182,7 +197,7 @@ def _keep(
     record = {
         "record": "round",
         "round": number + 1,
-        "phase": "global" if learned.samples else "local",
+        "phase": "global" if _came(learned) else "local",
         "seconds": seconds,
         "loss": sum(learned.losses) / len(learned.losses) if learned.losses else None,
         "accuracy": accuracy,
@@ -238,6 +253,7 @@ def _device_record(number: int, device: Device) -> dict[str, Any]:
         "energy": totals["energy"],
         "restarts": totals["restarts"],
         "refused": totals["refused"],
+        **({"missing": totals["missing"]} if totals.get("missing") else {}),
     }
 
 
@@ -267,12 +283,13 @@ def _upper(bundle: HubBundle) -> nn.Module:
     return upper
 
 
-def _terms(config: HubConfig) -> Terms:
+def _terms(config: HubConfig, run_id: int) -> Terms:
     run, fleet = config.run, config.fleet
     return Terms(
         rounds=run.rounds,
         batch=run.batch,
         seed=run.seed,
+        run=run_id,
         devices=fleet.devices,
         minimum_devices=fleet.minimum_devices,
         gather_seconds=fleet.gather_seconds,
@@ -285,23 +302,30 @@ def _terms(config: HubConfig) -> Terms:
 
 
 def _devices(
-    config: HubConfig, url: str, bundle: HubBundle, store: Store, ledgers: Mapping[str, Any] | None
-) -> tuple[Devices, MqttLink]:
+    config: HubConfig, connect: Connect, bundle: HubBundle, store: Store, ledgers: Mapping[str, Any] | None
+) -> tuple[Devices, Link]:
     fleet, instance = config.fleet.name, secrets.randbits(32)
     offline = topics.pack_status(online=False, instance=instance)
-    link = MqttLink(
-        url,
-        client_id=f"hub-{fleet}-{instance:08x}",
-        will=(topics.hub_status(fleet), offline),
-        subscriptions=topics.subscriptions_of_hub(fleet),
-        username=config.broker.username,
-        password=read_password(config.broker.password_file),
-        ca=config.broker.ca,
-        certificate=config.broker.certificate,
-        key=config.broker.key,
+    link = connect(
+        f"hub-{fleet}-{instance:08x}", (topics.hub_status(fleet), offline), topics.subscriptions_of_hub(fleet)
     )
     devices = Devices(link, fleet, bundle.bundle, generation=store.generation, instance=instance, ledgers=ledgers)
     return devices, link
+
+
+def _mqtt(config: HubConfig, url: str) -> Connect:
+    broker = config.broker
+    return lambda client_id, will, subscriptions: MqttLink(
+        url,
+        client_id=client_id,
+        will=will,
+        subscriptions=subscriptions,
+        username=broker.username,
+        password=read_password(broker.password_file),
+        ca=broker.ca,
+        certificate=broker.certificate,
+        key=broker.key,
+    )
 
 
 def _run_record(

@@ -6,6 +6,8 @@ Every write is whole or not at all: written beside, flushed to the disk, renamed
 import io
 import json
 import os
+import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,16 +43,22 @@ class Checkpoint:
 class Store:
     """One run's folder."""
 
-    def __init__(self, root: Path, generation: int) -> None:
+    def __init__(self, root: Path, generation: int, run: int) -> None:
         self.root = root
+        self.run = run
+        """Random for each folder; devices tell runs apart by it."""
         self.generation = generation
-        """How often a hub has started on this folder; later frames and orders outrank earlier ones."""
+        """Higher for every later start, on this folder or on another, as far as the clock is right: later frames outrank earlier ones."""
         self._order = 0
         self._orders_until = 0
 
     @classmethod
-    def open(cls, root: Path) -> Self:
-        """Open or create the folder and count this start.
+    def open(cls, root: Path, now: float | None = None) -> Self:
+        """Open or create the folder and note this start.
+
+        Args:
+            root: the folder.
+            now: seconds since 1970; the clock's if None.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -59,9 +67,10 @@ class Store:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"the run's folder {root} cannot be used: {error.strerror}") from error
-        store = cls(root, 0)
-        identity = store._identity()
-        store.generation = identity["generation"] + 1
+        identity = _identity(root / "identity.json")
+        # Devices remember what they had from the hub of an earlier run, which has counted from its own start.
+        generation = max(identity["generation"] + 1, int(time.time() if now is None else now))
+        store = cls(root, generation, identity["run"])
         store._order = store._orders_until = identity["orders"]
         store._write_identity()
         return store
@@ -122,18 +131,8 @@ class Store:
     def _metrics_bytes(self) -> int:
         return self.metrics.stat().st_size if self.metrics.exists() else 0
 
-    def _identity(self) -> dict[str, int]:
-        path = self.root / "identity.json"
-        if not path.exists():
-            return {"generation": 0, "orders": 0}
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return {name: int(found[name]) for name in ("generation", "orders")}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path} is damaged: {error}") from error
-
     def _write_identity(self) -> None:
-        identity = {"generation": self.generation, "orders": self._orders_until}
+        identity = {"run": self.run, "generation": self.generation, "orders": self._orders_until}
         self._replace("identity.json", json.dumps(identity).encode())
 
     def _replace(self, name: str, data: bytes) -> None:
@@ -148,6 +147,16 @@ class Store:
             _sync_folder(self.root)
         except OSError as error:
             raise StoreError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _identity(path: Path) -> dict[str, int]:
+    if not path.exists():
+        return {"run": secrets.randbits(32), "generation": 0, "orders": 0}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {name: int(found[name]) for name in ("run", "generation", "orders")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} is damaged: {error}") from error
 
 
 def _sync_folder(path: Path) -> None:

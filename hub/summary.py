@@ -210,6 +210,9 @@ def _reason(name: str, devices: Sequence[Mapping[str, Any]], run: Mapping[str, A
         return "no device reported"
     if name == "total_flops":
         return "the hub's operations were not counted"
+    reasons = [(d.get("missing") or {}).get(name) for d in devices]
+    if reasons[0] and len(set(reasons)) == 1:
+        return str(reasons[0])
     silent = len({str(d["device"]) for d in devices if d.get(_RECORDED_AS.get(name, name)) is None})
     return f"{silent} of {fleet_size(run) or len(devices)} devices did not report it" if silent else "not recorded"
 

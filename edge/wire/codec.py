@@ -20,6 +20,8 @@ import numpy.typing as npt
 from edge.wire.frames import DEFAULT_LIMITS, WireError
 
 Array = npt.NDArray[Any]
+Bytes = bytes | memoryview
+"""Bytes of one's own, or a view of somebody else's: tensors are long, and every copy of one costs as much as a check."""
 
 RANK_LIMIT = 8
 DIMENSION_LIMIT = 0xFFFFFFFF
@@ -30,16 +32,16 @@ class Codec(Protocol):
 
     number: ClassVar[int]
 
-    def encode(self, array: Array) -> bytes:
-        """The payload.
+    def encode(self, array: Array) -> Bytes:
+        """The payload; a view is one of the array's own memory.
 
         Raises:
             WireError: the array holds what this codec cannot carry.
         """
 
     @staticmethod
-    def decode(payload: bytes, count: int) -> Array:
-        """`count` elements, flat.
+    def decode(payload: Bytes, count: int) -> Array:
+        """`count` elements, flat, in memory of their own.
 
         Raises:
             WireError: the payload is not theirs.
@@ -63,10 +65,10 @@ class Integers:
         raise WireError(f"integers up to {high} do not fit 64 bits with a sign", "range")
 
     @staticmethod
-    def decode(payload: bytes, count: int) -> Array:
+    def decode(payload: Bytes, count: int) -> Array:
         """int64."""
         if not payload or payload[0] >= len(_INTEGERS):
-            raise WireError(f"unknown type of integers in {payload[:1]!r}", "dtype")
+            raise WireError(f"unknown type of integers in {bytes(payload[:1])!r}", "dtype")
         kind = np.dtype(_INTEGERS[payload[0]])
         _expect(len(payload) - 1, count * kind.itemsize)
         return np.frombuffer(payload, kind, count, 1).astype(np.int64)
@@ -81,12 +83,12 @@ class Float32:
 
     number: ClassVar[int] = 1
 
-    def encode(self, array: Array) -> bytes:
+    def encode(self, array: Array) -> memoryview:
         """Little-endian float32."""
-        return _finite(array).astype("<f4").tobytes()
+        return np.ascontiguousarray(_finite(array), "<f4").reshape(-1).view(np.uint8).data
 
     @staticmethod
-    def decode(payload: bytes, count: int) -> Array:
+    def decode(payload: Bytes, count: int) -> Array:
         """float32."""
         return _floats(payload, count, "<f4")
 
@@ -106,7 +108,7 @@ class Float16:
         return values.astype("<f2").tobytes()
 
     @staticmethod
-    def decode(payload: bytes, count: int) -> Array:
+    def decode(payload: Bytes, count: int) -> Array:
         """float32."""
         return _floats(payload, count, "<f2")
 
@@ -139,7 +141,7 @@ class Quantised:
         return _QUANTISED.pack(step, 1 + wide, best) + coded[best]
 
     @staticmethod
-    def decode(payload: bytes, count: int) -> Array:
+    def decode(payload: Bytes, count: int) -> Array:
         """float32."""
         if len(payload) < _QUANTISED.size:
             raise WireError(f"quantised payload of {len(payload)} bytes is cut off", "too short")
@@ -178,7 +180,7 @@ def _deflate(strategy: int) -> Callable[[bytes], bytes]:
     return code
 
 
-def _inflate(coded: bytes, length: int) -> bytes:
+def _inflate(coded: Bytes, length: int) -> bytes:
     decoder = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         raw = decoder.decompress(coded, length + 1)
@@ -189,7 +191,7 @@ def _inflate(coded: bytes, length: int) -> bytes:
     return raw
 
 
-def _bunzip(coded: bytes, length: int) -> bytes:
+def _bunzip(coded: Bytes, length: int) -> bytes:
     decoder = bz2.BZ2Decompressor()
     try:
         raw = decoder.decompress(coded, length + 1)
@@ -238,10 +240,15 @@ def parse_codec(text: str) -> Codec:
 
 
 def encode(array: Array, codec: str | Codec) -> bytes:
-    """A tensor for the wire: codec, rank, dimensions, payload length, payload. Integers always stay exact.
+    """A tensor for the wire; see `pieces`."""
+    return b"".join(pieces(array, codec))
+
+
+def pieces(array: Array, codec: str | Codec) -> tuple[bytes, Bytes]:
+    """A tensor for the wire: codec, rank, dimensions, payload length; and the payload. Integers always stay exact.
 
     Args:
-        array: of any shape up to rank 8.
+        array: of any shape up to rank 8; the payload may be a view of it.
         codec: for the floats.
 
     Raises:
@@ -255,7 +262,7 @@ def encode(array: Array, codec: str | Codec) -> bytes:
         raise WireError(f"tensor of rank {values.ndim}, the limit is {RANK_LIMIT}", "shape")
     payload = coder.encode(values)
     head = bytes([coder.number, values.ndim]) + b"".join(map(pack_varint, (*values.shape, len(payload))))
-    return head + payload
+    return head, payload
 
 
 def decode(data: bytes, offset: int = 0, *, limit: int = DEFAULT_LIMITS.message_bytes) -> tuple[Array, int]:
@@ -286,7 +293,7 @@ def decode(data: bytes, offset: int = 0, *, limit: int = DEFAULT_LIMITS.message_
         raise WireError(f"tensor payload of {length} bytes, {len(data) - offset} are there", "too short")
     codec = _BY_NUMBER[number]
     _check_shape(shape, 8 if codec is Integers else 4, limit)
-    values = codec.decode(data[offset : offset + length], math.prod(shape))
+    values = codec.decode(memoryview(data)[offset : offset + length], math.prod(shape))
     return values.reshape(shape), offset + length
 
 
@@ -333,13 +340,12 @@ def _finite(array: Array) -> Array:
         raise WireError(f"a codec for floats was given {array.dtype}", "dtype")
     if not np.isfinite(array).all():
         raise WireError(f"array of shape {array.shape} holds NaN or infinity", "not finite")
-    largest = np.abs(array).max(initial=0)
-    if array.itemsize > 4 and largest > _FLOAT32_LIMIT:
+    if array.itemsize > 4 and (largest := np.abs(array).max(initial=0)) > _FLOAT32_LIMIT:
         raise WireError(f"float32 does not hold {largest:g}", "range")
     return array
 
 
-def _floats(payload: bytes, count: int, kind: str) -> Array:
+def _floats(payload: Bytes, count: int, kind: str) -> Array:
     _expect(len(payload), count * np.dtype(kind).itemsize)
     return _decoded(np.frombuffer(payload, kind).astype(np.float32))
 

@@ -350,8 +350,8 @@ class Delivery:
         return number
 
     def _question_due(self) -> float | None:
-        oldest, holding = self._out.oldest_flight, self._out.holding
-        if oldest is None and not holding and not self._in_doubt:
+        oldest = self._out.oldest_flight
+        if oldest is None and not self._out.holding and not self._in_doubt:
             self._questions, self._ask_at = {}, None
             return None
         if self._ask_at is not None:

@@ -187,7 +187,7 @@ def _short(value: Any) -> str:
 
 def _is_unicode(value: str) -> bool:
     # JSON can spell half of a surrogate pair, which no UTF-8 can carry on.
-    return not any("\ud800" <= character <= "\udfff" for character in value)
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _refuse_constant(constant: str) -> NoReturn:

@@ -100,8 +100,8 @@ class Data:
 
     def pack(self) -> bytes:
         """The frame's bytes."""
-        head = (self.epoch, self.lowest, self.number, self.index, self.count, self.total)
-        return _seal(_DATA_HEAD.pack(_MAGIC, VERSION, _DATA, *head) + self.payload)
+        numbers = (self.epoch, self.lowest, self.number, self.index, self.count, self.total)
+        return _seal(_DATA_HEAD.pack(_MAGIC, VERSION, _DATA, *numbers), self.payload)
 
     def check(self) -> None:
         """Raise `WireError` where the numbers do not fit each other."""
@@ -240,5 +240,5 @@ def _ack(body: memoryview) -> Ack:
     return ack
 
 
-def _seal(body: bytes) -> bytes:
-    return body + _CRC.pack(zlib.crc32(body))
+def _seal(head: bytes, payload: bytes = b"") -> bytes:
+    return b"".join((head, payload, _CRC.pack(zlib.crc32(payload, zlib.crc32(head)))))

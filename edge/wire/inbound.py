@@ -63,13 +63,13 @@ class Inbound:
         if data.epoch > self.ledger.epoch:
             self._begin(data.epoch)
         self._raise_floor(data.lowest - 1)
-        if data.number in self.ledger:
+        known = self.partial.get(data.number)
+        if known is None and data.number in self.ledger:
             self.news.add(data.number)
             return [], True
-        if data.number in self.held:
+        if known is None and data.number in self.held:
             self._tell_all(data.number)
             return [], True
-        known = self.partial.get(data.number)
         self.chunk_news.add((data.number, data.index))
         if known and known.chunks.get(data.index) == data.payload:
             return [], True
@@ -128,7 +128,9 @@ class Inbound:
             self._give_up(number)
 
     def _keep(self, data: Data) -> tuple[list[Delivered], bool]:
-        partial = self.partial.setdefault(data.number, Partial(data.count, data.total))
+        partial = self.partial.get(data.number)
+        if partial is None:
+            partial = self.partial[data.number] = Partial(data.count, data.total)
         partial.chunks[data.index] = data.payload
         self.partial_size += len(data.payload)
         if len(partial.chunks) < partial.count:

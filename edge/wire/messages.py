@@ -6,12 +6,12 @@ message is checked in the same way when it is packed and when it is unpacked.
 
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from edge.wire import fields
-from edge.wire.codec import Array, decode, encode, parse_codec
+from edge.wire.codec import Array, Bytes, decode, parse_codec, pieces
 from edge.wire.fields import Check
 from edge.wire.frames import DEFAULT_LIMITS, U32, Limits, WireError
 from edge.wire.manifest import PARTS
@@ -100,6 +100,8 @@ class Order:
     codec: str
     batch: int
     seed: int
+    run: int = 0
+    """Random for each run: an order of another run finds the device as its bundle was built."""
     state: Mapping[str, Array] = field(default_factory=dict)
     """Tensors to load first, always coded exactly, perhaps none: parameters and buffers by name, whole state vectors as `state.NAME`."""
     give: tuple[str, ...] = ()
@@ -159,7 +161,7 @@ def pack(message: Message) -> bytes:
         WireError: a value is outside what the format allows; the other side would refuse it.
     """
     number, writer, _ = _KINDS[type(message)]
-    return bytes([number]) + writer(message)
+    return b"".join((bytes([number]), *writer(message)))
 
 
 def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
@@ -264,12 +266,17 @@ _FIELDS: dict[type, dict[str, Check]] = {
         "codec": fields.text(64),
         "batch": fields.integer(1, BATCH_LIMIT),
         "seed": _u32,
+        "run": _u32,
         "give": fields.ascending(fields.one_of(*PARTS), len(PARTS)),
     },
 }
 
 
-def _control_writer(message: Any) -> bytes:
+def _control_writer(message: Any) -> Sequence[Bytes]:
+    return (_control(message),)
+
+
+def _control(message: Any) -> bytes:
     kind = type(message)
     return fields.dump(fields.checked(vars(message), _FIELDS[kind], kind.__name__.lower()))
 
@@ -278,10 +285,10 @@ def _control_reader(kind: type[Any]) -> Callable[[Reader], Any]:
     return lambda reader: kind(**fields.checked(fields.load(reader.rest()), _FIELDS[kind], kind.__name__.lower()))
 
 
-def _write_order(order: Order) -> bytes:
-    head = _control_writer(order)
+def _write_order(order: Order) -> Sequence[Bytes]:
+    head = _control(order)
     _check_order(order)
-    return _tag(order.bundle) + _U32.pack(len(head)) + head + _tensors(order.state, "float32")
+    return _tag(order.bundle), _U32.pack(len(head)), head, *_tensors(order.state, "float32")
 
 
 def _read_order(reader: Reader) -> Order:
@@ -303,12 +310,12 @@ def _check_order(order: Order) -> None:
         )
 
 
-def _write_activation(message: Activation) -> bytes:
+def _write_activation(message: Activation) -> Sequence[Bytes]:
     if message.purpose not in PURPOSES:
         raise WireError(f"purpose {message.purpose!r} is none of {', '.join(PURPOSES)}", "fields")
     _check_activation(message)
     purpose = bytes([PURPOSES.index(message.purpose)])
-    return _step(message) + purpose + encode(message.smashed, message.codec) + encode(message.labels, "integers")
+    return _step(message), purpose, *pieces(message.smashed, message.codec), *pieces(message.labels, "integers")
 
 
 def _read_activation(reader: Reader) -> Activation:
@@ -329,11 +336,11 @@ def _check_activation(message: Activation) -> None:
         raise WireError(f"smashed data of shape {smashed.shape} with labels of shape {labels.shape}", "shape")
 
 
-def _write_gradient(message: Gradient) -> bytes:
+def _write_gradient(message: Gradient) -> Sequence[Bytes]:
     if not math.isfinite(message.loss) or abs(message.loss) > 3.4e38:
         raise WireError(f"loss {message.loss} is not a finite float32", "not finite")
     _check_floats("gradient", message.gradient)
-    return _step(message) + _LOSS.pack(message.loss) + encode(message.gradient, message.codec)
+    return _step(message), _LOSS.pack(message.loss), *pieces(message.gradient, message.codec)
 
 
 def _read_gradient(reader: Reader) -> Gradient:
@@ -351,9 +358,9 @@ def _check_floats(name: str, array: Array) -> None:
         raise WireError(f"{name} of {array.dtype} is not of floats", "dtype")
 
 
-def _write_state(message: State) -> bytes:
+def _write_state(message: State) -> Sequence[Bytes]:
     order = _u32("state.order", message.order)
-    return _STATE.pack(_tag(message.bundle), order) + _tensors(message.state, message.codec)
+    return _STATE.pack(_tag(message.bundle), order), *_tensors(message.state, message.codec)
 
 
 def _read_state(reader: Reader) -> State:
@@ -372,19 +379,19 @@ def _tag(bundle: bytes) -> bytes:
     return bundle
 
 
-def _tensors(tensors: Mapping[str, Array], codec: str) -> bytes:
+def _tensors(tensors: Mapping[str, Array], codec: str) -> list[Bytes]:
     if len(tensors) > TENSORS_LIMIT:
         raise WireError(f"{len(tensors)} tensors, the limit is {TENSORS_LIMIT}", "too long")
-    parts = [_U16.pack(len(tensors))]
+    parts: list[Bytes] = [_U16.pack(len(tensors))]
     for name in sorted(tensors):
         label = fields.key("tensor", name).encode()
         if len(label) > 255:
             raise WireError(f"tensor name {name!r:.40} is longer than 255 bytes", "fields")
-        parts += [bytes([len(label)]), label, encode(tensors[name], codec)]
-    return b"".join(parts)
+        parts += [bytes([len(label)]), label, *pieces(tensors[name], codec)]
+    return parts
 
 
-_KINDS: dict[type, tuple[int, Callable[[Any], bytes], Callable[[Reader], Any]]] = {
+_KINDS: dict[type, tuple[int, Callable[[Any], Sequence[Bytes]], Callable[[Reader], Any]]] = {
     Hello: (1, _control_writer, _control_reader(Hello)),
     Welcome: (2, _control_writer, _control_reader(Welcome)),
     Refusal: (3, _control_writer, _control_reader(Refusal)),

@@ -38,6 +38,11 @@ class Sending:
     held: set[int] = field(default_factory=set)
     sent: set[int] = field(default_factory=set)
     """Chunks that have been sent at least once by this process."""
+    size: int = field(init=False)
+    """Bytes of every chunk but perhaps the last."""
+
+    def __post_init__(self) -> None:
+        self.size = chunk_length(len(self.payload), self.count, 0)
 
     @property
     def begun(self) -> bool:
@@ -46,7 +51,7 @@ class Sending:
 
     def length(self, index: int) -> int:
         """Bytes of one chunk."""
-        return chunk_length(len(self.payload), self.count, index)
+        return self.size if index < self.count - 1 else len(self.payload) - index * self.size
 
     def cost(self, index: int) -> int:
         """Bytes of one chunk's frame."""
@@ -54,8 +59,7 @@ class Sending:
 
     def chunk(self, index: int) -> bytes:
         """One chunk's bytes."""
-        size = self.length(0)
-        return self.payload[index * size : index * size + size]
+        return self.payload[index * self.size : (index + 1) * self.size]
 
     def requeue(self, indexes: Iterable[int]) -> int:
         """Chunks are lost: send them again, in order. Returns how many."""
@@ -88,8 +92,9 @@ class Outbound:
     @property
     def oldest_flight(self) -> float | None:
         """When the oldest flying chunk was sent."""
-        flights = (flight.sent_at for message in self.messages.values() for flight in message.flying.values())
-        return min(flights, default=None)
+        # Of a message's flights the first is the oldest: one that is sent again is put behind the others.
+        firsts = [next(iter(message.flying.values())).sent_at for message in self.messages.values() if message.flying]
+        return min(firsts, default=None)
 
     @property
     def holding(self) -> bool:
@@ -118,6 +123,8 @@ class Outbound:
 
     def due(self, now: float) -> Iterator[tuple[Data, bool]]:
         """Chunks that fit the window now, urgent ones first, and whether each was sent before."""
+        if not self.messages:
+            return
         lowest = self.lowest
         # A quarter on top is kept for urgent messages, so that a full window does not stop them.
         for urgent, window in ((True, self._limits.window_bytes * 5 // 4), (False, self._limits.window_bytes)):

@@ -8,6 +8,7 @@
 
 import json
 import re
+from functools import lru_cache
 
 from edge.wire.frames import U32, WireError
 
@@ -46,6 +47,11 @@ def status(fleet: str, device: str) -> str:
     return _topic(fleet, device, "status")
 
 
+# A topic is made or read for every frame that goes or comes, and there are few of them.
+_remembered = lru_cache(maxsize=16_384)
+
+
+@_remembered
 def hub_status(fleet: str) -> str:
     """Where the hub's retained `{"online": bool, "instance": n}` lies."""
     return f"{ROOT}/{check_name(fleet, 'fleet')}/{HUB}/status"
@@ -82,6 +88,7 @@ def subscriptions_of_device(fleet: str, device: str) -> tuple[str, ...]:
     return down(fleet, device), hub_status(fleet)
 
 
+@_remembered
 def parse(fleet: str, topic: str) -> tuple[str, str]:
     """The device and the leaf (`up`, `down` or `status`) of a topic.
 
@@ -95,5 +102,6 @@ def parse(fleet: str, topic: str) -> tuple[str, str]:
     return check_name(parts[1]), parts[2]
 
 
+@_remembered
 def _topic(fleet: str, device: str, leaf: str) -> str:
     return f"{ROOT}/{check_name(fleet, 'fleet')}/{check_name(device)}/{leaf}"

@@ -182,7 +182,7 @@ class AdaSplit:
         loss, gradient = state.upper.step(i, batch.smashed, batch.labels, gradient=self.o.server_gradient)
         state.losses.setdefault(step, {})[i] = loss
         if self.o.replay:
-            self._learn_again(state)
+            state.upper.learn_again(state.replay, self.o.replay)
             state.replay.add(i, batch.smashed, batch.labels)
         return state, {device: Learned(loss, gradient)}
 
@@ -282,8 +282,3 @@ class AdaSplit:
             state=state.handed.get(predecessor) if len(state.fleet) > 1 else None,
             give=("lower",) if self.o.handover else (),
         )
-
-    def _learn_again(self, state: State) -> None:
-        for _ in range(self.o.replay if len(state.replay) else 0):
-            rng = np.random.default_rng([state.seed, 2, state.upper.steps])
-            state.upper.step(*state.replay.draw(rng, one_device=self.o.masks))

@@ -329,6 +329,32 @@ def test_a_power_cut_between_gradient_and_update_loses_neither(stage):
     np.testing.assert_allclose(stage.weights(), [1 - 0.1, 2 - 0.4], rtol=1e-6)
 
 
+def test_another_run_starts_over(stage):
+    stage.order(7, steps=4, run=1)
+    stage.run()
+    stage.order(1, steps=2, run=2)
+    stage.order(1, steps=2, run=2)
+    stage.run()
+    np.testing.assert_allclose(stage.weights(), after(2), rtol=1e-5)
+    assert [report.order for report in stage.got(Report)] == [7, 1]
+    stage.kill()
+    stage.start()
+    stage.order(2, steps=0, run=2)
+    stage.run()
+    np.testing.assert_allclose(stage.weights(), after(2), rtol=1e-5)
+
+
+def test_another_run_that_fails_at_once_does_not_bring_the_last_one_back(stage):
+    stage.order(7, steps=4, run=1)
+    stage.run()
+    stage.order(1, steps=1, run=2, state={"scale.weight": np.array([1e30, 1], np.float32)})
+    stage.run()
+    assert "training has diverged" in stage.got(Report)[-1].metrics["failed"]
+    stage.order(2, steps=2, run=2)
+    stage.run()
+    np.testing.assert_allclose(stage.weights(), after(2), rtol=1e-5)
+
+
 def test_counters_go_on_after_a_restart(stage):
     stage.order(1)
     stage.run()

@@ -119,9 +119,14 @@ class Field:
         self.link = MemoryLink(self.broker, "hub", subscriptions=topics.subscriptions_of_hub(FLEET))
         self.poll, self.link.poll = self.link.poll, self.tick
         self.link.open()
-        self.devices = Devices(self.link, FLEET, self.id, generation=1, instance=9)
+        self.take_over(generation=100, instance=9)
         self.boards = {name: Board(self, name) for name in names}
         self.events = []
+
+    def take_over(self, generation, instance):
+        """A hub that remembers nothing of the one before."""
+        self.devices = Devices(self.link, FLEET, self.id, generation=generation, instance=instance)
+        self.devices.announce()
 
     def tick(self, timeout):
         self.now += 0.1
@@ -134,11 +139,11 @@ class Field:
 
     def orchestrator(self, strategy, **terms):
         values = {
-            "rounds": 3, "batch": 2, "seed": 0, "devices": len(self.boards), "minimum_devices": 1,
+            "rounds": 3, "batch": 2, "seed": 0, "run": 1, "devices": len(self.boards), "minimum_devices": 1,
             "gather_seconds": 5.0, "turn_seconds": 20.0, "grace_seconds": 2.0, "evaluate_every": 1,
             "codec": "float32", "evaluation_codec": "float32",
         }  # fmt: skip
-        shapes = Shapes(self.id, (2,), 2)
+        shapes = Shapes(self.id, (2,), 2, {"lower": {"scale.weight": (2,)}})
         numbers = iter(range(1, 1000))
         return Orchestrator(
             self.devices, strategy, Terms(**values | terms), shapes, lambda: next(numbers), now=lambda: self.now
@@ -223,6 +228,24 @@ def test_evaluation_bytes_stand_apart(field):
     after = field.devices.known["a"].totals
     assert after["evaluation_sent"] > 4 * 2 * 4
     assert after["paper_bytes"] == before["paper_bytes"]
+
+
+@pytest.mark.parametrize("generation", [1, 200], ids=["wrong clock", "later"])
+def test_the_next_hub_is_obeyed_although_it_counts_from_the_start(field, generation):
+    first, fleet = gathered(field, Everybody())
+    first.train([], fleet, 0)
+    field.take_over(generation, instance=10)
+    second, fleet = gathered(field, Everybody(), run=2)
+    _, learned = second.train([], fleet, 0)
+    assert (learned.late, sum(learned.selected.values())) == (set(), len(field.boards))
+
+
+def test_weights_that_were_not_asked_for_or_are_no_numbers_are_refused(field):
+    orchestrator, fleet = gathered(field, Everybody(Order(kind="forward", first_step=0, steps=0, give=("lower",))))
+    field.boards["a"].agent._segment.tensors = lambda parts: {"scale.weight": np.zeros(3, np.float32)}
+    _, learned = orchestrator.train([], fleet, 0)
+    assert (learned.late, learned.states) == ({"a"}, len(field.boards) - 1)
+    assert field.devices.known["a"].refused["weights 'scale.weight' of shape (3,), wanted (2,)"] == 1
 
 
 def test_a_stuck_device_is_left_behind_at_the_deadline(field):

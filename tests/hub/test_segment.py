@@ -141,6 +141,18 @@ def test_gathered_batches_make_one_step_on_their_weighted_sum():
     assert apart.weights.grad.tolist() == [0.0, 0.0]
 
 
+def test_gathered_batches_have_dropout_noise_of_their_own_again_from_the_seed():
+    module, batches = net_and_batches(1)
+    runs = []
+    for _ in range(2):
+        segment = UpperSegment(module, 1, Tuning(lr=0.0), 0)
+        losses = [segment.accumulate(0, *batches[0])[0] for _ in range(2)]
+        segment.apply()
+        runs.append([*losses, segment.step(0, *batches[0])[0]])
+    assert runs[0] == runs[1]
+    assert len(set(runs[0])) == 3
+
+
 def test_batch_norm_learns_its_statistics_in_steps_and_uses_them_in_prediction():
     module = nn.Sequential(nn.BatchNorm1d(1, momentum=1.0), nn.Linear(1, 2))
     segment = UpperSegment(module, 1, Tuning(), 0)

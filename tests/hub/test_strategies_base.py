@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from export.objectives import OBJECTIVES
+from export.optimizers import OPTIMIZERS
 from hub.strategies import STRATEGIES
 from hub.strategies.base import Fleet, Member, arrays, check, tensors
 
@@ -34,4 +36,6 @@ def test_weights_survive_a_checkpoint_unchanged_and_are_copies():
 def test_every_strategy_has_options_with_defaults_that_pass(name):
     options = STRATEGIES[name].options()
     check(options)
-    assert STRATEGIES[name](options).objective in {"contrastive", "gradient"}
+    strategy = STRATEGIES[name](options)
+    assert strategy.objective in OBJECTIVES
+    assert strategy.optimizer in OPTIMIZERS

@@ -59,11 +59,11 @@ def make_bundle(tmp_path_factory):
 
     logging.getLogger("torch").setLevel(logging.WARNING)  # pytest would keep thousands of its debug lines
 
-    def make(*, model="Digits", objective="contrastive", seed=0, classes=10):
-        key = (model, objective, seed, classes)
+    def make(*, model="Digits", objective="contrastive", optimizer="adam", seed=0, classes=10):
+        key = (model, objective, optimizer, seed, classes)
         if key not in built:
             arguments = {"classes": classes}
-            spec = BuildSpec(f"export.models:{model}", "pool1", objective, arguments=arguments, seed=seed)
+            spec = BuildSpec(f"export.models:{model}", "pool1", objective, optimizer, arguments=arguments, seed=seed)
             built[key] = build(spec, tmp_path_factory.mktemp("bundle"), checked=False)
         return built[key]
 

@@ -5,8 +5,11 @@ from urllib.parse import urlsplit
 
 from hub.broker import start_broker
 from tests.system.processes import wait_for
+from tests.system.trial import Material
 
 ROUNDS = 6
+SEQUENTIAL = {"kappa": None, "masks": None}
+"""What the trial tells AdaSplit is not for other strategies."""
 
 
 def every_round_once(trial):
@@ -56,6 +59,26 @@ def test_a_killed_device_is_left_out_and_takes_part_again_when_it_comes_back(tri
     assert int(remembered(trial, "device-02")["last"].split()[-1]) > int(kept["last"].split()[-1])
     assert sorted(trial.records("round")[-1]["accuracies"]) == trial.names
     assert [totals(trial, name)[-1]["restarts"] for name in ("device-01", "device-03")] == [0, 0]
+
+
+def test_a_second_run_finds_the_devices_as_their_bundle_was_built(trial, make_bundle):
+    bundle = make_bundle(objective="gradient")
+    trial.material = Material(bundle.id, bundle.device, bundle.hub, trial.material.data)
+    run = {"strategy": "split_learning", "rounds": 2}
+    trial.write_hub(run=run, strategy=SEQUENTIAL)
+    trial.start_hub()
+    for name in trial.names:
+        trial.write_device(name, run={"once": False})
+    devices = {name: trial.start_device(name) for name in trial.names}
+    trial.finish()
+    first = trial.records("round")
+
+    trial.write_hub(run={**run, "folder": "run"}, strategy=SEQUENTIAL)
+    trial.folder.rename(trial.root / "first")
+    trial.start_hub()
+    trial.finish()
+    assert [record["accuracies"] for record in trial.records("round")] == [record["accuracies"] for record in first]
+    assert all(device.alive for device in devices.values())
 
 
 def test_a_killed_hub_goes_on_from_its_checkpoint_and_the_devices_never_notice_more_than_a_pause(trial):

@@ -45,6 +45,7 @@ ORDER = Order(
     batch=32,
     seed=5,
     state={"conv.weight": np.array([[1.0, -2.5]], np.float32), "count": np.array(3)},
+    run=77,
     give=("lower",),
 )
 ACTIVATION = Activation(
@@ -99,10 +100,10 @@ GOLDEN = {
     ).hex(),
     Welcome: b'\x02{"generation":3,"text":"welcome"}'.hex(),
     Refusal: b'\x03{"fatal":true,"instance":7,"reason":"another device has this name"}'.hex(),
-    Order: "04" + "abcdef01" + "b1000000"
+    Order: "04" + "abcdef01" + "ba000000"
     + (
         b'{"batch":32,"codec":"quantised:0.5","first_step":0,"give":["lower"],"kind":"local","order":9,"round":2,'
-        b'"seed":5,"send":[0,3],"settings":{"lr":0.001,"temperature":0.5},"steps":8}'
+        b'"run":77,"seed":5,"send":[0,3],"settings":{"lr":0.001,"temperature":0.5},"steps":8}'
     ).hex()
     + "0200"
     + "0b" + b"conv.weight".hex() + "01" "02" "01" "02" "08" "0000803f" "000020c0"

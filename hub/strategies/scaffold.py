@@ -1,0 +1,175 @@
+"""SCAFFOLD: Stochastic Controlled Averaging for Federated Learning (Karimireddy et al., 2020, arXiv 1910.06378), option II.
+
+    every round, on every device i of S, those that are there:
+        y ← x
+        K times: y ← y − η (∇CE(M(x; y), y) + c − c_i)
+        c_i⁺ = c_i − c + (x − y) / (K η)
+        y − x and c_i⁺ − c_i go up;  c_i ← c_i⁺
+    the hub:  x ← x + η_g mean (y − x),  c ← c + |S| / N · mean (c_i⁺ − c_i)      N devices in the fleet
+
+c_i is the gradient device i met on its last way, c what the fleet met: their difference corrects the drift of a device
+towards its own optimum. Steps are plain SGD, for which (x − y) / (K η) is that gradient. With all controls zero, as in the
+first round, it is FedAvg. x, c down and y, c_i⁺ − c_i up are 4 |W| a device a round.
+
+The paper's means are uniform and so is the default; `weights = "samples"` is ours: x by the samples of who came, and c
+the mean of the c_i by the samples of the whole fleet, so that the corrections still cancel. K is one number in the paper;
+here it is the batches of the device's own epoch.
+
+Who is away or lost has no part in the means and gets the current x and c with its next order. A lost device may have
+moved its c_i without the hub's knowing, and c would be off for good. So the hub keeps every c_i and sends it along (|W|
+more, once) to a device that was lost, and to all after it was restarted itself. If nobody came everything stays; until for the
+first time somebody has, each device goes on from its own weights. Where η_g is not 1, the update needs x, and the first
+turn of all asks one device for it (|W| more up, once); the running statistics of batch norm are then plain means (ours).
+"""
+
+# ruff: noqa: A002, ARG002, RUF002  arguments are the contract's, letters the paper's
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from torch import nn
+
+from edge.wire.toml_fields import Range
+from hub.strategies.averaging import Uncut, ask_for_weights, local_steps, mean, moved, shares
+from hub.strategies.base import Fleet, Lower, Order, Orders, arrays, check, same_fleet, tensors
+
+
+@dataclass(frozen=True)
+class ScaffoldOptions:
+    """How the devices train between two averages, and how those are taken."""
+
+    lr: Annotated[float, Range(1e-6, 10)] = 0.03
+    """η, the devices' learning rate. The default is ours: with larger ones the controls soon overshoot."""
+
+    lr_global: Annotated[float, Range(0, 10)] = 1.0
+    """η_g, the share of the mean change that the hub takes."""
+
+    weight_decay: Annotated[float, Range(0, 1)] = 1e-5
+    """Added to the gradient."""
+
+    weights: Literal["uniform", "samples"] = "uniform"
+    """How devices count in the means: alike, or by their samples as in FedAvg."""
+
+    epochs: Literal["own", "longest"] = "own"
+    """K: each device's own batches once, or as many as the device with the most has (others recycle their samples)."""
+
+
+@dataclass
+class State:
+    """What changes in a run."""
+
+    fleet: Fleet
+    weights: Lower | None = None
+    """x; None until the first have come, while every device has the bundle's."""
+    controls: dict[str, np.ndarray] = field(default_factory=dict)
+    """c_i of each device that ever came, float32, flat (W,); those of the others are zero."""
+    agreed: set[str] = field(default_factory=set)
+    """Devices whose c_i is surely that of the hub."""
+    settled: set[str] = field(default_factory=set)
+    """Devices of this turn whose c_i will be, if they come."""
+    trained: int = -1
+    """The last round in which the devices were told to train."""
+
+
+class Scaffold(Uncut):
+    """The strategy."""
+
+    options: ClassVar[type] = ScaffoldOptions
+    objective = "control_variates"
+    optimizer = "sgd"
+
+    def __init__(self, options: ScaffoldOptions) -> None:
+        check(options)
+        self.o = options
+
+    def init(self, fleet: Fleet, upper: nn.Module, *, rounds: int, seed: int) -> State:
+        """All controls are zero, on the hub and on the devices."""
+        return State(fleet, agreed=set(fleet.names))
+
+    def turn(self, state: State, round: int, turn: int, present: Collection[str]) -> tuple[State, Orders | None]:
+        """One turn a round, and where η_g is not 1 one before the first: who is asked for its weights."""
+        if state.weights is None and self.o.lr_global != 1:
+            return state, ask_for_weights(state.fleet, turn, present)
+        if state.trained == round:
+            return state, None
+        state.trained = round
+        common = self._common(state) if state.controls else None
+        orders = {name: self._order(state, name, round, common) for name in sorted(present)}
+        state.settled = {name for name in present if name in state.agreed or state.controls}
+        state.agreed = state.agreed.difference(present)
+        return state, orders
+
+    def settle(
+        self,
+        state: State,
+        round: int,
+        turn: int,
+        reports: Mapping[str, Mapping[str, Any]],
+        states: Mapping[str, Lower],
+    ) -> State:
+        """The means: x from the weights of who came, c_i from their changes."""
+        if not states:
+            return state
+        lowers = {name: {key: given[key] for key in given if key != "change"} for name, given in states.items()}
+        if state.trained < round:
+            state.weights = next(iter(lowers.values()))
+            return state
+        p = self._shares(state.fleet, states)
+        if state.weights is None or self.o.lr_global == 1:
+            state.weights = mean(lowers, p)
+        else:
+            state.weights = moved(state.weights, lowers, p, {name: self.o.lr_global * p[name] for name in p})
+        for name, given in states.items():
+            # In float32 like the device's own sum, so that both stay the same to the last bit.
+            state.controls[name] = state.controls.get(name, np.float32(0)) + given["change"]
+        state.agreed |= state.settled & states.keys()
+        return state
+
+    def save(self, state: State) -> dict[str, Any]:
+        """Everything between two rounds."""
+        return {
+            "fleet": list(state.fleet.names),
+            "weights": None if state.weights is None else tensors(state.weights),
+            "controls": tensors(state.controls),
+            "trained": state.trained,
+        }
+
+    def load(self, fleet: Fleet, upper: nn.Module, saved: Mapping[str, Any]) -> State:
+        """Take what `save` gave; the devices may have gone on since, so each is sent its c_i again."""
+        same_fleet(fleet, saved["fleet"])
+        weights = None if saved["weights"] is None else arrays(saved["weights"])
+        return State(fleet, weights, arrays(saved["controls"]), trained=saved["trained"])
+
+    def _shares(self, fleet: Fleet, names: Collection[str]) -> dict[str, float]:
+        named = dict.fromkeys(names)
+        return shares(fleet, named) if self.o.weights == "samples" else dict.fromkeys(named, 1 / len(named))
+
+    def _common(self, state: State) -> np.ndarray:
+        """c, which is the mean of all c_i: adding |S| / N · mean (c_i⁺ − c_i) keeps it so."""
+        p = self._shares(state.fleet, state.fleet.names)
+        return mean({name: {"c": control} for name, control in state.controls.items()}, p)["c"]
+
+    def _order(self, state: State, name: str, round: int, common: np.ndarray | None) -> Order:
+        # In round 0 every device has x, c and c_i already.
+        load = dict(state.weights or {}) if round else {}
+        if common is not None:
+            load["state.common"] = common
+            if name not in state.agreed:
+                load["state.own"] = state.controls.get(name, np.zeros_like(common))
+        steps = local_steps(state.fleet, name, self.o.epochs)
+        return Order(
+            kind="local",
+            first_step=0,
+            steps=steps,
+            # The bundle's own default of the momentum would be 0.9.
+            settings={
+                "lr": self.o.lr,
+                "momentum": 0.0,
+                "weight_decay": self.o.weight_decay,
+                "local_steps": float(steps),
+            },
+            state=load or None,
+            give=("lower",),
+        )

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+
+from hub.strategies.averaging import Uncut, ask_for_weights, local_steps, mean, moved, shares
+from hub.strategies.base import Batch, Fleet, Member
+
+THREE = Fleet((Member("a", 10, 1), Member("b", 30, 3), Member("c", 60, 6)))
+
+
+def lower(*values, dtype=np.float32):
+    return {"w": np.array(values, dtype)}
+
+
+def test_shares_are_by_samples_among_those_named():
+    assert shares(THREE, dict.fromkeys("abc")) == {"a": 0.1, "b": 0.3, "c": 0.6}
+    assert shares(THREE, {"b": lower(0), "a": lower(0)}) == {"a": 0.25, "b": 0.75}
+
+
+def test_a_mean_by_hand():
+    average = mean({"a": lower(1, 8), "b": lower(5, 0)}, {"a": 0.25, "b": 0.75})
+    assert average["w"].tolist() == [4, 2]
+
+
+def test_a_mean_has_the_type_and_shape_of_its_tensors_and_sums_without_loss():
+    values = {"a": 1e9, "b": 1.0, "c": -1e9}
+    states = {name: {"w": np.float32([value]), "s": np.array(value)} for name, value in values.items()}
+    average = mean(states, dict.fromkeys("abc", 1.0))
+    assert (average["w"].dtype, average["w"].tolist()) == (np.float32, [1.0])  # in float32 the 1 would be lost
+    assert (average["s"].dtype, average["s"].shape) == (np.float64, ())
+
+
+def test_a_step_beyond_the_mean_spares_running_statistics():
+    def state(value):
+        return {"bn.weight": np.float32([value]), "bn.running_var": np.float32([value])}
+
+    weights, rates = {"a": 0.25, "b": 0.75}, {"a": 0.5, "b": 1.5}
+    after = moved(state(3), {"a": state(1), "b": state(1)}, weights, rates)
+    assert after["bn.weight"].tolist() == [-1]  # 3 + 0.5 · (1 - 3) + 1.5 · (1 - 3)
+    assert after["bn.running_var"].tolist() == [1]
+
+
+def test_steps_that_sum_to_one_are_the_mean():
+    states, weights = {"a": lower(1.1, 2), "b": lower(-0.3, 7)}, {"a": 0.25, "b": 0.75}
+    after = moved(lower(100, 100), states, weights, weights)
+    assert after["w"].tolist() == mean(states, weights)["w"].tolist()
+
+
+def test_a_round_is_a_devices_own_epoch_or_the_longest():
+    assert [local_steps(THREE, name, "own") for name in "abc"] == [1, 3, 6]
+    assert [local_steps(THREE, name, "longest") for name in "abc"] == [6, 6, 6]
+
+
+def test_one_device_after_another_is_asked_for_its_weights_and_none_trains():
+    asked = [ask_for_weights(THREE, turn, ["c", "b"]) for turn in range(4)]
+    assert [list(orders) for orders in asked[:3]] == [["b"], ["c"], ["b"]]
+    assert asked[3] is None
+    order = asked[0]["b"]
+    assert (order.kind, order.steps, order.send, order.state, order.give) == ("local", 0, (), None, ("lower",))
+    assert ask_for_weights(THREE, 0, []) is None
+
+
+def test_an_uncut_model_has_nothing_for_the_hub_to_learn():
+    logits = torch.tensor([[1.0, 2.0]])
+    assert torch.equal(Uncut().predict(None, "stranger", logits), logits)
+    assert Uncut().samples(None) == 0
+    with pytest.raises(
+        RuntimeError, match=r"Uncut trains the whole model on the devices: .* of a \(step 3 of round 2\)"
+    ):
+        Uncut().learn(None, 2, 3, {"a": Batch(logits, torch.tensor([0]))})
