@@ -57,12 +57,13 @@ class Accounts:
         # The socket's counters start at zero with the process; what came before is in the totals.
         self._before = {name: self._total[name] for name in ("sent", "received", "retransmitted")}
         self._opened = (0, 0)
+        self._received_at_close = self._total["received"]
         meter.begin(_WINDOW)
 
     def open(self) -> None:
-        """An order begins: what is sent from here on belongs to it."""
+        """An order begins: what is sent from here on belongs to it, and what came since the last one, which may be weights."""
         self._count()
-        self._opened = (self._total["sent"], self._total["received"])
+        self._opened = (self._total["sent"], self._received_at_close)
 
     def ran(self, kind: str, rows: int) -> None:
         """A graph of this kind ran on so many samples. Evaluation is no part of training, and stands apart as its bytes do."""
@@ -85,6 +86,7 @@ class Accounts:
         if kind == "evaluate":
             self._total["evaluation_sent"] += self._total["sent"] - self._opened[0]
             self._total["evaluation_received"] += self._total["received"] - self._opened[1]
+        self._received_at_close = self._total["received"]
         measured = self._meter.end(_WINDOW)
         self._meter.begin(_WINDOW)
         self._total["cpu_seconds"] += measured.cpu_seconds

@@ -202,6 +202,21 @@ def test_forward_uploads_and_learns_nothing(stage):
     np.testing.assert_array_equal(stage.weights(), [1, 2])
 
 
+def test_weights_that_come_for_an_evaluation_are_its_bytes(stage):
+    stage.order(1, steps=1)
+    stage.run()
+    stage.order(2, kind="evaluate", steps=1, send=(0,), state={"scale.weight": np.array([3, 5], np.float32)})
+    stage.run()
+    stage.order(3, steps=1, state={"scale.weight": np.array([3, 5], np.float32)})
+    stage.run()
+    trained, evaluated, again = (report.metrics for report in stage.got(Report))
+    weighed = len(messages.pack(Order(bytes.fromhex(stage.id[:8]), 2, 0, "evaluate", 0, 1, (0,), {}, "float32", 1, 0)))
+    assert trained["evaluation_received"] == 0
+    assert evaluated["evaluation_received"] > weighed + 8
+    assert again["evaluation_received"] == evaluated["evaluation_received"]
+    assert again["received"] - evaluated["received"] > weighed
+
+
 def test_evaluation_sends_every_test_sample_apart_from_training(stage):
     stage.order(kind="evaluate", steps=2, send=(0, 1), batch=2)
     stage.run()
