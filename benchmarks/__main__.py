@@ -15,16 +15,20 @@ from pathlib import Path
 
 from benchmarks import results
 from benchmarks.child import ChildError
-from benchmarks.options import BenchmarkError, Options
+from benchmarks.options import FASHION, BenchmarkError, Options
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
 CASES: dict[str, str] = {
     "adasplit": "benchmarks.adasplit",
     "device": "benchmarks.device",
+    "papers": "benchmarks.papers",
+    "scaling": "benchmarks.scaling",
+    "simulation": "benchmarks.simulation",
     "step": "benchmarks.step",
 }
-"""A case is a module: its docstring begins with the question, `run(options)` yields rows, `draw(runs)` gives markdown.
+"""A case is a module: its docstring begins with the question, `run(options)` yields rows, `draw(runs)` gives markdown;
+where there is a `plot(runs, folder)`, it leaves drawings beside it.
 
 Named, not imported: one that measures memory and time should not share its process with what another needs.
 """
@@ -67,9 +71,18 @@ def question(name: str) -> str:
 
 def _measure(name: str, asked: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
-        options = Options(Path(folder), asked.quick, asked.only)
+        measured = _measured(asked.results / f"{name}.jsonl") if asked.missing else frozenset()
+        options = Options(Path(folder), asked.quick, asked.only, measured, asked.data, asked.fashion)
         rows = importlib.import_module(CASES[name]).run(options)
         results.record(asked.results / f"{name}.jsonl", rows, partial=options.partial)
+
+
+def _measured(path: Path) -> frozenset[tuple[str, str, int]]:
+    """Rows of the file by task, method and seed; quick ones do not count."""
+    kept = [row for run in results.read(path) if "quick" not in run.partial for row in run.rows]
+    return frozenset(
+        (row["task"], row["method"], row["seed"]) for row in kept if row.keys() >= {"task", "method", "seed"}
+    )
 
 
 def _draw(name: str, folder: Path) -> None:
@@ -77,8 +90,11 @@ def _draw(name: str, folder: Path) -> None:
     if not any(run.rows for run in runs):
         print(f"{name}: no results yet", file=sys.stderr)
         return
-    text = f"# {name}: {question(name)}\n\n{importlib.import_module(CASES[name]).draw(runs)}\n"
+    case = importlib.import_module(CASES[name])
+    text = f"# {name}: {question(name)}\n\n{case.draw(runs)}\n"
     (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    if hasattr(case, "plot"):
+        case.plot(runs, folder)
     print(text)
 
 
@@ -89,6 +105,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--table", action="store_true", help="measure nothing, draw the tables of the results again")
     parser.add_argument("--quick", action="store_true", help="few repeats, marked as not for quoting")
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains TEXT")
+    parser.add_argument("--missing", action="store_true", help="papers: only rows that the results do not have yet")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="papers: folder of CIFAR-10, notMNIST, MNIST")
+    parser.add_argument(
+        "--fashion", type=Path, default=FASHION, metavar="DIR", help=f"papers: folder of Fashion-MNIST ({FASHION})"
+    )
     return parser
 
 

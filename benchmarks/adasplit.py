@@ -10,33 +10,29 @@ all of the training time: an easier task), `all` (the full recordings), and `new
 wearers left out of training; their accuracy is quoted, each with a trained wearer's lower segment). References train in one process without a network: each device alone, and all data in one place.
 """
 
-import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from benchmarks import markdown
-from benchmarks.options import BenchmarkError, Options
+from benchmarks import markdown, runs
+from benchmarks.options import Options
 from benchmarks.results import Row, Run
-from export.bundle import BuildSpec, build
+from benchmarks.runs import LACKING, by_method, known_figures, left, limits, mean, moved, spread
+from export.bundle import BuildSpec
 from export.models import Wearable
 from hub.datasets import Federation, split
 from hub.reference import Curve, Share, Training, centralised, local_only
-from hub.summary import Budgets, c3_score, summarise
 from hub.summary import Row as Figures
+from hub.summary import summarise
 
 SEEDS = (0, 1, 2)
 FURTHER = (3, 4, 5, 6, 7)
 """More seeds for what the wanted figures compare: from three, a point of difference cannot be told from chance."""
-SECONDS = 900
-"""Longest time one run may take."""
 
 
 @dataclass(frozen=True)
@@ -119,29 +115,20 @@ def _seeds(task: Task, options: Options, *, compared: bool) -> tuple[int, ...]:
 
 def _demo(name: str, method: Method, task: Task, seed: int, options: Options) -> Row:
     options.say(f"{task.name}: {name}, seed {seed}")
-    out = options.folder / f"{task.name}-{name}-{seed}".replace(" ", "-").replace(",", "").replace("'", "")
-    command = [
-        sys.executable, "-m", "hub", "demo", "--out", str(out), "--seed", str(seed), "--no-references",
-        "--bundle", str(_bundle(method.objective, seed, options)), "--devices", str(task.devices),
+    arguments = [
+        "--seed", str(seed), "--bundle", str(_bundle(method.objective, seed, options)), "--devices", str(task.devices),
         "--windows", task.windows, "--new-wearers", str(task.new_wearers), "--rounds", str(task.rounds),
         *method.arguments,
     ]  # fmt: skip
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SECONDS)
-    if done.returncode:
-        raise BenchmarkError(f"{name} ended with code {done.returncode}: {done.stderr.strip()[-500:]}")
-    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
+    records = runs.demo(name, options.folder / runs.filename(task.name, name, seed), arguments)
     trained = {record["device"] for record in records if record["record"] == "device" and record["steps"]}
     of_trained = [record for record in records if record.get("device", next(iter(trained))) in trained]
     return _row(task, name, seed, summarise(of_trained), _new_wearers(records, trained, task))
 
 
 def _bundle(objective: str, seed: int, options: Options) -> Path:
-    """The same initial weights for every method of a seed."""
-    folder = options.folder / f"bundle-{objective}-{seed}"
-    if not folder.exists():
-        spec = BuildSpec("export.models:Wearable", "pool1", objective, arguments={"classes": 7}, seed=seed)
-        build(spec, folder, checked=False)
-    return folder
+    spec = BuildSpec("export.models:Wearable", "pool1", objective, arguments={"classes": 7}, seed=seed)
+    return runs.bundle(options.folder / f"bundle-{objective}-{seed}", spec)
 
 
 def _new_wearers(records: Sequence[Mapping[str, Any]], trained: set[str], task: Task) -> float | None:
@@ -175,17 +162,14 @@ def _tested_on_new(federation: Federation) -> dict[str, Share]:
 
 def _row(task: Task, name: str, seed: int, figures: Figures, new_wearers: float | None) -> Row:
     facts = {"task": task.name, "dataset": "wearables", "windows": task.windows, "devices": task.devices}
-    kept = {
-        key: value for key, value in asdict(figures).items() if value is not None and key not in ("missing", "method")
-    }
-    return {**facts, "method": name, "seed": seed, **kept, "new_wearers": new_wearers}
+    return {**facts, "method": name, "seed": seed, **known_figures(figures), "new_wearers": new_wearers}
 
 
-def draw(runs: Sequence[Run]) -> str:
+def draw(measured: Sequence[Run]) -> str:
     """One table a task, each from the last run that measured all of it; and what was wanted."""
     parts = [markdown.paragraph(part) for part in __doc__.split("\n\n")[1:]]
     for task in TASKS:
-        rows, sources = _of_task(runs, task)
+        rows, sources = runs.last_rows(measured, task.name, [*REFERENCES, *METHODS])
         if rows:
             parts += [f"## {task.name}: {task.devices} wearers, {task.rounds} rounds", _table(rows)]
             parts += _wanted(rows) if task.name == "scarce" else []
@@ -193,77 +177,33 @@ def draw(runs: Sequence[Run]) -> str:
     return "\n\n".join(parts)
 
 
-def _of_task(runs: Sequence[Run], task: Task) -> tuple[list[Row], list[Run]]:
-    """The last row of every method and seed, and the runs they come from.
-
-    Accuracy and bytes do not depend on how busy the machine was, so rows of several runs may stand in one table.
-    """
-    last: dict[tuple[str, int], tuple[Row, Run]] = {}
-    for run_ in runs:
-        last |= {(row["method"], row["seed"]): (row, run_) for row in run_.rows if row["task"] == task.name}
-    known = [*REFERENCES, *METHODS]
-    found = sorted(last.values(), key=lambda item: (known.index(item[0]["method"]), item[0]["seed"]))
-    sources = {run_.id: run_ for _, run_ in found}
-    return [row for row, _ in found], list(sources.values())
-
-
 def _table(rows: Sequence[Row]) -> str:
     new = rows[0]["new_wearers"] is not None
     headings = ["method", "n", "new %" if new else "last %", "max %", "sent", "recv.", "paper", "GFLOP", "C3"]
-    limits = _limits(rows)
-    return markdown.table(headings, [_line(group, limits, new=new) for group in _by_method(rows)])
+    most = limits(rows)
+    return markdown.table(headings, [_line(group, most, new=new) for group in by_method(rows)])
 
 
-def _by_method(rows: Sequence[Row]) -> list[list[Row]]:
-    return [[row for row in rows if row["method"] == name] for name in dict.fromkeys(row["method"] for row in rows)]
-
-
-def _limits(rows: Sequence[Row]) -> tuple[float, float]:
-    """B_max and C_max: the largest means of the table."""
-    groups = [group for group in _by_method(rows) if "client_flops" in group[0]]
-    return (
-        max((_mean(group, "sent_bytes") + _mean(group, "received_bytes") for group in groups), default=0.0),
-        max((_mean(group, "client_flops") for group in groups), default=0.0),
-    )
-
-
-def _line(group: Sequence[Row], limits: tuple[float, float], *, new: bool) -> list[str]:
+def _line(group: Sequence[Row], most: tuple[float, float], *, new: bool) -> list[str]:
     accuracy = "new_wearers" if new else "accuracy_last"
-    cells = [group[0]["method"], str(len(group)), _spread(group, accuracy), _spread(group, "accuracy_max")]
-    cells += [f"{_mean(group, key) / 1e6:.2g}" for key in ("sent_bytes", "received_bytes", "paper_bytes")]
+    cells = [group[0]["method"], str(len(group)), spread(group, accuracy), spread(group, "accuracy_max")]
+    cells += [f"{mean(group, key) / 1e6:.2g}" for key in ("sent_bytes", "received_bytes", "paper_bytes")]
     if "client_flops" not in group[0]:
-        return [*cells, "–", "–"]  # noqa: RUF001  the dash of a figure that is missing
-    moved, flops = _mean(group, "sent_bytes") + _mean(group, "received_bytes"), _mean(group, "client_flops")
-    share = _mean(group, accuracy)
-    score = share * _left(moved, flops, limits)
+        return [*cells, LACKING, LACKING]
+    flops = mean(group, "client_flops")
+    score = mean(group, accuracy) * left(moved(group), flops, most)
     return [*cells, f"{flops / 1e9:.2g}", f"{score:.2f}"]
 
 
-def _left(moved: float, flops: float, limits: tuple[float, float]) -> float:
-    """What C3 leaves of an accuracy of 1."""
-    return c3_score(1.0, moved, flops, Budgets(*limits, "the table's maxima")) or 0.0
-
-
-def _mean(group: Sequence[Row], key: str) -> float:
-    return statistics.fmean(row[key] for row in group)
-
-
-def _spread(group: Sequence[Row], key: str) -> str:
-    values = [100 * row[key] for row in group]
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.1f} ± {deviation:.1f}"
-
-
 def _wanted(rows: Sequence[Row]) -> list[str]:
-    groups = {group[0]["method"]: group for group in _by_method(rows)}
+    groups = {group[0]["method"]: group for group in by_method(rows)}
     names = ("AdaSplit, ours", "local only", "sequential SL, float32")
     if not all(name in groups for name in names):
         return []
     ours, alone, sequential = (groups[name] for name in names)
-    gain = 100 * (_mean(ours, "accuracy_last") - _mean(alone, "accuracy_last"))
-    behind = 100 * (_mean(sequential, "accuracy_last") - _mean(ours, "accuracy_last"))
-    bytes_ = [_mean(group, "sent_bytes") + _mean(group, "received_bytes") for group in (sequential, ours)]
-    ratio = bytes_[0] / bytes_[1]
+    gain = 100 * (mean(ours, "accuracy_last") - mean(alone, "accuracy_last"))
+    behind = 100 * (mean(sequential, "accuracy_last") - mean(ours, "accuracy_last"))
+    ratio = moved(sequential) / moved(ours)
     wishes = [
         f"* at least 15 points above local only: {gain:+.1f} ({_met(gain >= 15)})",
         f"* within 1 point of sequential SL: {-behind:+.1f} ({_met(behind <= 1)})",

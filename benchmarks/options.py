@@ -4,6 +4,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+"""Where the Debian package dataset-fashion-mnist puts its files."""
+
 
 class BenchmarkError(RuntimeError):
     """A case cannot be measured here; the message says why and what would help."""
@@ -19,6 +22,12 @@ class Options:
     """Few repeats: enough to see that the case works, not to quote it."""
     only: str = ""
     """Measure only rows whose name contains this."""
+    measured: frozenset[tuple[str, str, int]] = frozenset()
+    """Task, method and seed of rows that are there and not asked for again."""
+    data: Path | None = None
+    """Folder of data sets that nothing installs."""
+    fashion: Path = FASHION
+    """Folder of Fashion-MNIST's files."""
 
     @property
     def partial(self) -> str:

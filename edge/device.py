@@ -43,7 +43,8 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
         down.callback(link.close)
         meter = down.enter_context(Meter(sample_seconds=config.run.sample_seconds))
         accounts = Accounts(outbox, link, meter, loaded.manifest)
-        agent = assemble(config, loaded, source, outbox, link, accounts, instance)
+        segment = Segment(loaded, threads=config.run.threads)
+        agent = assemble(config, loaded, segment, source, outbox, link, accounts, instance)
         link.open(timeout=config.broker.connect_seconds)
         log.info("%s: bundle %s, %d samples", config.device.name, loaded.id[:8], source.samples)
         agent.run(stopped)
@@ -52,6 +53,7 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
 def assemble(
     config: DeviceConfig,
     loaded: bundle.Bundle,
+    segment: Segment,
     source: sensors.Source,
     outbox: Outbox,
     link: Link,
@@ -69,7 +71,7 @@ def assemble(
     )
     return Agent(
         loaded,
-        Segment(loaded, threads=config.run.threads),
+        segment,
         source,
         mailbox,
         outbox,

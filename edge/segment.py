@@ -26,6 +26,7 @@ from edge.bundle import Bundle
 from edge.wire.manifest import Slice
 
 Array = npt.NDArray[Any]
+Sessions = dict[str, onnxruntime.InferenceSession]
 NEXT = ".next"
 
 
@@ -43,15 +44,23 @@ class Result:
 
 
 class Segment:
-    """The lower segment on the device: its graphs, and its state, which stays in place between steps."""
+    """The lower segment on the device: its graphs, and its state, which stays in place between steps.
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+    Args:
+        bundle: what it is made of.
+        threads: of one step.
+        sessions: by kind of graph; segments of one bundle that take turns in one process may share theirs.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1, sessions: Sessions | None = None) -> None:
         self.manifest = bundle.manifest
         self._bundle = bundle
         self._threads = threads
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._sessions: Sessions = {} if sessions is None else sessions
         self._state = {name: np.array(value, order="C") for name, value in bundle.state.items()}
         self._values = {name: _shared(array) for name, array in self._state.items()}
+        self._scalars: dict[str, tuple[float, Array, Any]] = {}
+        """Settings as they were last: the number, its array, and the value over that."""
         # Only graphs without the in-place proof need a second buffer; it takes turns with the first.
         self._spare: dict[str, tuple[Array, Any]] = {}
 
@@ -175,14 +184,21 @@ class Segment:
         if route == "state":
             binding.bind_ortvalue_input(name, self._values[rest])
         elif route == "setting":
-            value = settings.get(rest, self.manifest.settings[rest].default)
-            binding.bind_cpu_input(name, np.array(value, np.float32))
+            binding.bind_ortvalue_input(name, self._setting(rest, settings))
         elif route == "random":
             binding.bind_cpu_input(name, rng.random((rows, *random[name]), np.float32))
         elif name in inputs:
             binding.bind_cpu_input(name, np.ascontiguousarray(inputs[name]))
         else:
             raise SegmentError(f"the graph wants {name!r}, and this step has only {', '.join(inputs)}")
+
+    def _setting(self, name: str, settings: Mapping[str, float]) -> Any:
+        value = settings.get(name, self.manifest.settings[name].default)
+        known = self._scalars.get(name)
+        if known is None or known[0] != value:
+            array = np.array(value, np.float32)
+            known = self._scalars[name] = (value, array, _shared(array))
+        return known[2]
 
     def _bind_output(self, binding: Any, name: str, *, in_place: bool) -> None:
         if not name.endswith(NEXT):

@@ -1,4 +1,4 @@
-"""The hub's commands: `cutlayer-hub demo|serve|report|example` (the same as `python -m hub …`)."""
+"""The hub's commands: `cutlayer-hub demo|simulate|serve|report|example` (the same as `python -m hub …`)."""
 
 import argparse
 import errno
@@ -56,6 +56,19 @@ def _interrupt(*_signal: object) -> NoReturn:
 
 def _demo(options: argparse.Namespace) -> int:
     """Train a fleet of device processes on this machine, print the table, write the report."""
+    from hub import demo
+
+    return _train(options, demo.run)
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    """The same in one process: quicker, without a network, and without what only a process of its own can measure."""
+    from hub import simulate
+
+    return _train(options, simulate.run)
+
+
+def _train(options: argparse.Namespace, run: Callable[[Any], None]) -> int:
     from hub import demo, outcome
     from hub.report import write_report
 
@@ -82,7 +95,7 @@ def _demo(options: argparse.Namespace) -> int:
         budget_megabytes=options.budget_mb,
         budget_gflops=options.budget_gflops,
     )
-    demo.run(wish)
+    run(wish)
     if options.reference:
         outcome.record_recorded(wish.folder, options.reference)
     outcome.show(wish.folder)
@@ -125,6 +138,16 @@ def _example(options: argparse.Namespace) -> int:
 
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    _train_arguments(parser)
+    parser.add_argument("--broker", default="embedded", help="embedded, mosquitto, or the URL of one that runs")
+
+
+def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
+    _train_arguments(parser)
+    parser.set_defaults(broker="embedded")  # of which nothing is started
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--devices", type=_positive, default=10, help="devices that train (10)")
     add("--rounds", type=_positive, help="rounds (40 on the scarce task, 20 on all windows)")
@@ -141,7 +164,6 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cut", help="layer to cut after")
     add("--bundle", type=Path, help="folder of a bundle that is already built")
     add("--no-references", action="store_true", help="do not train each device alone for comparison")
-    add("--broker", default="embedded", help="embedded, mosquitto, or the URL of one that runs")
     add("--codec", default="float32", help="float32, float16 or quantised:K (float32)")
     add("--seed", type=int, default=0)
     add("--threads", type=_positive, default=1, help="threads of the hub (1)")
@@ -167,6 +189,7 @@ def _example_arguments(parser: argparse.ArgumentParser) -> None:
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
     "demo": (_demo, _demo_arguments),
+    "simulate": (_simulate, _simulate_arguments),
     "serve": (_serve, _serve_arguments),
     "report": (_report, _report_arguments),
     "example": (_example, _example_arguments),

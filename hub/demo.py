@@ -1,7 +1,7 @@
 """The demo: data, bundle, broker, hub and every device on one machine, from nothing to a table and a report.
 
-Nothing here is a simulation: devices are processes of their own that read their own file and speak MQTT, and they are
-started with the same command a board would run.
+Nothing here is a simulation (that is `hub.simulate`): devices are processes of their own that read their own file and speak
+MQTT, and they are started with the same command a board would run.
 """
 
 import json

@@ -134,6 +134,8 @@ class Learned:
     samples: int = 0
     states: int = 0
     """Weights that devices gave."""
+    seconds: float = 0.0
+    """What the round took without its evaluation."""
 
 
 class Orchestrator:

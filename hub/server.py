@@ -152,7 +152,7 @@ def serve(
             run = Run(strategy, orchestrator, devices, store, fleet, checkpoint.fleet, state, flops)
             run.rounds_done, run.tally = checkpoint.rounds_done, Tally(**checkpoint.tally)
             orchestrator.gather(watch)
-        _rounds(run, config, progress)
+        _rounds(run, config, progress, now)
         orchestrator.farewell(f"the run of {config.run.rounds} rounds is over")
 
 
@@ -163,11 +163,12 @@ def _fresh_or_resumed(store: Store, *, resume: bool, found: bool) -> None:
         raise RunError(f"{store.root} already holds a run: resume it with --resume or name another folder")
 
 
-def _rounds(run: Run, config: HubConfig, progress: Progress) -> None:
+def _rounds(run: Run, config: HubConfig, progress: Progress, now: Callable[[], float]) -> None:
     progress.stage("training")
     for number in range(run.rounds_done, config.run.rounds):
-        began = time.monotonic()
+        began, began_by_now = time.monotonic(), now()
         run.state, learned = run.orchestrator.train(run.state, run.fleet, number)
+        learned.seconds = now() - began_by_now
         accuracies = {}
         if _evaluates(config, number, learned):
             accuracies = run.orchestrator.evaluate(run.state, number)
@@ -199,6 +200,7 @@ def _keep(
         "round": number + 1,
         "phase": "global" if _came(learned) else "local",
         "seconds": seconds,
+        "training_seconds": learned.seconds,
         "loss": sum(learned.losses) / len(learned.losses) if learned.losses else None,
         "accuracy": accuracy,
         "accuracies": dict(accuracies),

@@ -12,8 +12,8 @@ This is the one file of the hub that sees the inside of a device, since it puts 
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ from edge.agent import Agent
 from edge.bundle import BundleError
 from edge.energy import Energy
 from edge.link import Event
-from edge.memory_link import SOURCE, MemoryBroker, MemoryLink
+from edge.memory_link import MemoryBroker, MemoryLink
 from edge.meters import Measurement, Temperature
 from edge.outbox import MemoryOutbox
 from edge.refusal import RefusalError
+from edge.segment import Segment, Sessions
 from edge.sensors import Arrays, SensorError, Wanted
 from edge.wire import topics
+from edge.wire.manifest import Manifest
 from hub import demo
 from hub.datasets import DeviceData, Federation
 from hub.progress import Progress
@@ -37,10 +39,10 @@ from hub.server import serve
 SHARED = "a simulated device shares its process with the others and the hub"
 UNKNOWN = {"peak_rss_bytes": SHARED, "retransmitted": "a memory link has no TCP that could send again"}
 """What a simulated device's report does not say, and why."""
-NOTE = (
-    f"simulated in one process. Bytes: payloads of the frames, {SOURCE}, without MQTT and TCP. "
-    "CPU: the thread's time in the device's turns. Time: hub and devices one after the other, and no network."
-)
+NOTE = "simulated in one process: hub and devices took turns, and no network took time"
+
+WINDOW_BYTES = 64 << 20
+"""Most bytes of a simulated device under way at once."""
 
 _INSTANT = 1e-6
 """Seconds; the least that time moves by, so that no rounding makes it stand still."""
@@ -155,7 +157,7 @@ class HubLink(MemoryLink):
     def poll(self, timeout: float) -> list[Event]:
         """All events since the last call; before that, turns for all devices that have something to do.
 
-        Returns when there is an event; time moves on, up to `timeout` seconds, only when all devices wait too.
+        Returns when there is an event. Time moves on, up to `timeout` seconds, only while all devices wait too.
         """
         until = self._clock.after(timeout)
         while True:
@@ -168,6 +170,54 @@ class HubLink(MemoryLink):
                 self._clock.seconds = min([until, *(board.link.awaits for board in self._boards.values())])
 
 
+@dataclass
+class Fleet:
+    """The devices of a run, and what they share."""
+
+    name: str
+    data: Mapping[str, DeviceData]
+    loaded: bundle.Bundle
+    clock: Clock = field(default_factory=Clock)
+    broker: MemoryBroker = field(default_factory=MemoryBroker)
+    boards: dict[str, Board] = field(default_factory=dict)
+    sessions: Sessions = field(default_factory=dict)
+    note: str = NOTE
+    """What the report says of the run."""
+
+    def hub_link(self, client_id: str, will: tuple[str, bytes], subscriptions: Sequence[str]) -> HubLink:
+        """The link of the hub that they train with."""
+        return HubLink(self.clock, self.boards, self.broker, client_id, will, subscriptions)
+
+    def start(self) -> None:
+        """Let all devices come; they are there with the hub's next poll."""
+        self.boards |= {name: self._board(name, data) for name, data in self.data.items()}
+
+    def _board(self, name: str, data: DeviceData) -> Board:
+        told = _told(self.name, name, data)
+        instance = secrets.randbits(32)
+        outbox = MemoryOutbox()
+        device.prepare(outbox, self.loaded)
+        will = (topics.status(self.name, name), topics.pack_status(online=False, instance=instance))
+        link = DeviceLink(self.clock, self.broker, name, will, topics.subscriptions_of_device(self.name, name))
+        meter = TurnMeter()
+        agent = device.assemble(
+            told,
+            self.loaded,
+            Segment(self.loaded, threads=told.run.threads, sessions=self.sessions),
+            _source(name, data, self.loaded.manifest),
+            outbox,
+            link,
+            SharedAccounts(outbox, link, meter, self.loaded.manifest),
+            instance,
+        )
+        link.open()
+        return self.board(agent, link, meter, self.clock)
+
+    def board(self, agent: Agent, link: DeviceLink, meter: TurnMeter, clock: Clock) -> Board:
+        """A device of this fleet."""
+        return Board(agent, link, meter, clock)
+
+
 def run(wish: demo.Wish) -> None:
     """Train a fleet in this process; metrics and configuration are left in the wish's folder, as the demo leaves them.
 
@@ -178,62 +228,54 @@ def run(wish: demo.Wish) -> None:
 
 
 def train(
-    wish: demo.Wish, federation: Federation, everybody: Mapping[str, DeviceData], bundles: Path, shown: Progress
+    wish: demo.Wish,
+    federation: Federation,
+    everybody: Mapping[str, DeviceData],
+    bundles: Path,
+    shown: Progress,
+    make: Callable[..., Fleet] = Fleet,
 ) -> None:
-    """Carry a run out; the hub's configuration is as a hub for real devices would need it.
+    """Carry a run out, with a fleet that `make` makes. The hub's configuration is left as a hub for real devices would need it.
 
     Raises:
         DemoError: the bundle cannot be read, or does not fit the data or the hub.
     """
     settings = demo.write_config(wish, "embedded", len(everybody), bundles.resolve())
-    clock, broker, boards = Clock(), MemoryBroker(), dict[str, Board]()
     try:
-        loaded = bundle.load(bundles / "device.bundle")
+        fleet = make(settings.fleet.name, everybody, bundle.load(bundles / "device.bundle"))
         serve(
             settings,
-            broker.url,
+            fleet.broker.url,
             shown,
-            started=lambda: boards.update(
-                {
-                    name: start(name, data, loaded, settings.fleet.name, broker, clock)
-                    for name, data in everybody.items()
-                }
-            ),
+            started=fleet.start,
             run_facts={
                 "dataset": wish.dataset,
                 "windows": wish.windows,
                 "provenance": federation.provenance,
                 "broker": "none: simulated over a memory link",
-                "note": NOTE,
+                "note": fleet.note,
             },
-            connect=lambda client_id, will, subscriptions: HubLink(
-                clock, boards, broker, client_id, will, subscriptions
-            ),
-            now=clock.now,
+            connect=fleet.hub_link,
+            now=fleet.clock.now,
         )
     except (BundleError, RefusalError, SensorError) as error:
         raise demo.DemoError(str(error)) from error
 
 
-def start(name: str, data: DeviceData, loaded: bundle.Bundle, fleet: str, broker: MemoryBroker, clock: Clock) -> Board:
-    """A device that is there: its link is open."""
-    told = config.DeviceConfig(
+def _told(fleet: str, name: str, data: DeviceData) -> config.DeviceConfig:
+    """What would stand in the device's file. No slow link has to be spared, so the window takes whole messages."""
+    return config.DeviceConfig(
         device=config.IdentityConfig(name),
-        broker=config.BrokerConfig(broker.url),
+        broker=config.BrokerConfig("memory://"),
         bundle=config.BundleConfig(Path("device.bundle")),
         data=config.DataConfig(name, only_tested=not len(data.x_train)),
-        run=config.RunConfig(fleet, threads=1, window_bytes=1 << 26, once=True),
+        run=config.RunConfig(fleet, window_bytes=WINDOW_BYTES, once=True),
     )
-    manifest = loaded.manifest
-    wanted = Wanted(manifest.input.shape, manifest.input.dtype, manifest.classes, not told.data.only_tested)
+
+
+def _source(name: str, data: DeviceData, manifest: Manifest) -> Arrays:
+    """The samples as they are, without a file in between."""
+    training = bool(len(data.x_train))
+    wanted = Wanted(manifest.input.shape, manifest.input.dtype, manifest.classes, training)
     arrays: dict[str, Any] = {"x": data.x_train, "y": data.y_train, "test_x": data.x_test, "test_y": data.y_test}
-    source = Arrays(name, arrays, name, wanted)
-    outbox = MemoryOutbox()
-    device.prepare(outbox, loaded)
-    instance = secrets.randbits(32)
-    will = (topics.status(fleet, name), topics.pack_status(online=False, instance=instance))
-    link = DeviceLink(clock, broker, name, will, topics.subscriptions_of_device(fleet, name))
-    meter = TurnMeter()
-    agent = device.assemble(told, loaded, source, outbox, link, SharedAccounts(outbox, link, meter, manifest), instance)
-    link.open()
-    return Board(agent, link, meter, clock)
+    return Arrays(name, arrays, name, wanted)

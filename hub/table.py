@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from edge.memory_link import SOURCE
 from hub.summary import Budgets, Row, budgets_of, c3_score, score, summarise
 
 __all__ = [
@@ -108,6 +109,14 @@ COLUMNS = (
     Column("joules", "energy", "joules", "board", "a device's energy"),
     Column("seconds", "time", "seconds", "", "measured: wall clock, all rounds"),
 )
+
+
+SIMULATED = {
+    "sent_bytes": f"{SOURCE}: a device's frames, without MQTT and TCP, which are not there, evaluation left out",
+    "received_bytes": f"{SOURCE}: a device's frames, evaluation left out",
+    "cpu_seconds": "measured: the thread's processor time in a device's turns",
+}
+"""How these were obtained where devices were simulated."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +253,8 @@ def _legend(rows: Sequence[Row], budgets: Budgets | None) -> tuple[tuple[str, st
 
 
 def _how(column: Column, rows: Sequence[Row], budgets: Budgets | None) -> str:
+    if column.field in SIMULATED and {row.bytes_source for row in rows} == {SOURCE}:
+        return SIMULATED[column.field]
     if column.field in {"sent_bytes", "received_bytes"}:
         sources = sorted({row.bytes_source for row in rows if row.bytes_source})
         counted = [

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 
@@ -71,4 +71,4 @@ class Ledger:
         runs = list(done)
         while runs and runs[0][0] <= floor + 1:
             floor = max(floor, runs.pop(0)[1])
-        return replace(self, floor=floor, done=tuple(runs))
+        return type(self)(self.epoch, floor, tuple(runs))

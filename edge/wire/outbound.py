@@ -129,8 +129,8 @@ class Outbound:
         # A quarter on top is kept for urgent messages, so that a full window does not stop them.
         for urgent, window in ((True, self._limits.window_bytes * 5 // 4), (False, self._limits.window_bytes)):
             for message in self._open(urgent=urgent):
-                while message.waiting and self._fits(message.cost(message.waiting[-1]), window):
-                    yield self._send(message, lowest, now)
+                while message.waiting and self._fits(cost := message.cost(message.waiting[-1]), window):
+                    yield self._send(message, cost, lowest, now)
                 if message.waiting:
                     break
 
@@ -214,13 +214,13 @@ class Outbound:
     def _fits(self, cost: int, window: int) -> bool:
         return not self.in_flight or self.in_flight + cost <= window
 
-    def _send(self, message: Sending, lowest: int, now: float) -> tuple[Data, bool]:
+    def _send(self, message: Sending, cost: int, lowest: int, now: float) -> tuple[Data, bool]:
         index = message.waiting.pop()
         repeated = index in message.sent
         message.sent.add(index)
         message.flying[index] = Flight(now, self.sequence, repeated)
         self.sequence += 1
-        self.in_flight += message.cost(index)
+        self.in_flight += cost
         total = len(message.payload)
         data = Data(self.epoch, lowest, message.number, index, message.count, total, message.chunk(index))
         return data, repeated

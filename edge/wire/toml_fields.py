@@ -275,15 +275,23 @@ def _key(section: str, field: "dataclasses.Field[Any]", hint: Any, doc: str) -> 
 
 
 def field_docs(kind: type) -> dict[str, str]:
-    """Returns the string that stands under each field of a dataclass, in one line; empty where there is none.
+    """Returns the string that stands under each field of a dataclass or of what it inherits from, in one line; empty where there is none.
 
     Installed without sources (only .pyc files) there are none at all; reading a file does not need them.
     """
     docs = {field.name: "" for field in dataclasses.fields(kind)}
+    for ancestor in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(ancestor):
+            docs |= _own_docs(ancestor)
+    return docs
+
+
+def _own_docs(kind: type) -> dict[str, str]:
     try:
         source = textwrap.dedent(inspect.getsource(kind))
     except OSError:
-        return docs
+        return {}
+    docs = {}
     body = typing.cast("ast.ClassDef", ast.parse(source).body[0]).body
     for statement, below in itertools.pairwise(body):
         match statement, below:

@@ -3,15 +3,19 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from hub.datasets.federation import Federation, Request
+from hub.datasets.federation import Federation, Labels, Request, Samples
 from hub.datasets.shares import hold_out, share
+
+
+def load() -> tuple[Samples, Labels]:
+    """All pictures (1797, 1, 8, 8) in [0, 1] and their labels (1797,)."""
+    bunch = load_digits()
+    return (bunch.images[:, None] / 16).astype(np.float32), bunch.target.astype(np.int64)
 
 
 def digits(request: Request) -> Federation:
     """Pictures `(1, 8, 8)` in [0, 1], 10 classes; a fifth of every class is for testing."""
-    bunch = load_digits()
-    x = (bunch.images[:, None] / 16).astype(np.float32)
-    y = bunch.target.astype(np.int64)
+    x, y = load()
     train, test = hold_out(y, np.random.default_rng(request.seed))
     return share(
         request,

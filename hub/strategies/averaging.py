@@ -21,13 +21,16 @@ def shares(fleet: Fleet, names: Mapping[str, object]) -> dict[str, float]:
 
 
 def mean(states: Mapping[str, Lower], weights: Mapping[str, float]) -> dict[str, np.ndarray]:
-    """Return Σ weights[i] · states[i], tensor by tensor, summed in float64 and given in each tensor's own type."""
-    first = next(iter(states.values()))
+    """Return Σ weights[i] · states[i], tensor by tensor, summed in float64 and given in each tensor's own type.
+
+    The sum goes by the devices' names, so that who came first does not show in its last bit.
+    """
+    in_order = sorted(states.items())
     return {
-        name: np.asarray(
-            sum(weights[device] * state[name].astype(np.float64) for device, state in states.items())
-        ).astype(array.dtype)
-        for name, array in first.items()
+        name: np.asarray(sum(weights[device] * state[name].astype(np.float64) for device, state in in_order)).astype(
+            array.dtype
+        )
+        for name, array in in_order[0][1].items()
     }
 
 

@@ -15,7 +15,7 @@ as in FedAvg: the device keeps the w of the round's start itself, so nothing mor
 # ruff: noqa: RUF002  letters are the paper's
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from edge.wire.toml_fields import Range
 from hub.strategies.fedavg import FedAvg, FedAvgOptions
@@ -24,22 +24,6 @@ from hub.strategies.fedavg import FedAvg, FedAvgOptions
 @dataclass(frozen=True)
 class FedProxOptions(FedAvgOptions):
     """How the devices train between two averages."""
-
-    # The fields of FedAvg stand here again because what is written under a field is shown to the user, and is read here.
-    optimizer: Literal["sgd", "adam"] = "adam"
-    """What the devices step by; the bundle must be built for it."""
-
-    lr: Annotated[float, Range(0, 10)] = 1e-3
-    """Learning rate; sgd wants a larger one."""
-
-    momentum: Annotated[float, Range(0, 0.999)] = 0.0
-    """Of sgd."""
-
-    weight_decay: Annotated[float, Range(0, 1)] = 1e-5
-    """Added to the gradient."""
-
-    epochs: Literal["own", "longest"] = "own"
-    """Steps of a round: each device's own batches once, or as many as the device with the most has (others recycle their samples)."""
 
     mu: Annotated[float, Range(0, 1000)] = 0.01
     """μ, the weight of the term; 0 is FedAvg."""

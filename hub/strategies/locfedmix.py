@@ -68,13 +68,6 @@ class LocFedMixOptions(ParallelSplitLearningOptions):
     mix_gradient: bool = False
     """Whether the gradient that comes down includes the mixed terms."""
 
-    # Again, for the words: the example of the configuration reads those under this class only.
-    lr: Annotated[float, Range(0, 10)] = 1e-3
-    """Adam's learning rate on both sides."""
-
-    weight_decay: Annotated[float, Range(0, 1)] = 1e-5
-    """Added to the gradient, on both sides."""
-
     def problems(self) -> Iterator[str]:
         """Sentences about options that do not go together."""
         if self.mix_gradient and not self.mix:

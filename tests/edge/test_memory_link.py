@@ -1,7 +1,7 @@
 import pytest
 
 from edge.link import Connected, Disconnected, LinkError, Message
-from edge.memory_link import MemoryBroker, MemoryLink
+from edge.memory_link import SOURCE, MemoryBroker, MemoryLink
 
 WILL = ("f/d/status", b"offline")
 
@@ -88,3 +88,32 @@ def test_what_is_too_long_is_refused_at_the_link():
     device, _ = pair(MemoryBroker(maximum_packet_bytes=10))
     with pytest.raises(LinkError, match="11 bytes on f/d/up: the broker takes 10"):
         device.publish("f/d/up", bytes(11))
+
+
+def test_who_comes_later_hears_what_others_have_heard_all_along_and_who_goes_no_more():
+    broker = MemoryBroker()
+    device, hub = pair(broker)
+    device.publish("f/d/up", b"1")
+    late = MemoryLink(broker, "late", subscriptions=["f/+/up"])
+    late.open()
+    late.poll(0)
+    device.publish("f/d/up", b"2")
+    hub.break_off()
+    hub.poll(0)
+    device.publish("f/d/up", b"3")
+    assert payloads(late) == [b"2", b"3"]
+    assert payloads(hub) == []
+
+
+def test_one_can_see_whether_something_waits():
+    device, hub = pair(MemoryBroker())
+    assert not hub.waiting
+    device.publish("f/d/up", b"1")
+    assert hub.waiting
+    hub.poll(0)
+    assert not hub.waiting
+
+
+def test_the_count_says_that_it_is_no_sockets():
+    device, _ = pair(MemoryBroker())
+    assert device.counters().source == SOURCE

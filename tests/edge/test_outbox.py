@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from edge.outbox import Outbox, OutboxError, Unsent, holder
+from edge.outbox import MemoryOutbox, Outbox, OutboxError, Unsent, holder
 
 
 def test_what_was_committed_is_there_after_a_restart(tmp_path):
@@ -151,3 +151,28 @@ def test_a_kill_loses_nothing_that_was_committed_and_halves_nothing(tmp_path):
     assert position >= told
     assert [item.number for item in outbox.unsent()] == list(range(1, position + 1))
     outbox.close()
+
+
+def test_in_memory_too_what_is_read_is_what_was_committed():
+    outbox = MemoryOutbox()
+    totals = {"sent": 1}
+    outbox.put_fact("totals", totals)
+    outbox.put_state({"weights": np.arange(2)})
+    assert outbox.fact("totals", "none") == "none"
+    assert outbox.state() == {}
+    outbox.commit()
+    totals["sent"] = 2
+    outbox.put_fact("position", 3)
+    assert outbox.fact("totals") == {"sent": 1}
+    assert outbox.state()["weights"].tolist() == [0, 1]
+    assert outbox.fact("position") is None
+
+
+def test_in_memory_no_message_is_kept_for_a_process_that_never_comes():
+    outbox = MemoryOutbox()
+    outbox.put_unsent(Unsent(1, b"first", urgent=False))
+    outbox.put_received("order", b"order")
+    outbox.commit()
+    outbox.drop_unsent([1])
+    assert outbox.unsent() == []
+    assert outbox.received("order") is None

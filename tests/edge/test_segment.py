@@ -105,3 +105,24 @@ def test_a_missing_input_is_named(segment):
 def test_stored_state_of_another_bundle_is_refused(segment):
     with pytest.raises(SegmentError, match="stored state 'weights' is missing"):
         segment.restore({})
+
+
+def test_segments_that_share_sessions_share_no_state(tmp_path):
+    write_bundle(tmp_path / "b")
+    loaded, sessions = bundle.load(tmp_path / "b"), {}
+    one, other = (Segment(loaded, sessions=sessions) for _ in range(2))
+    run(one)
+    run(one, settings={"lr": 0.0})
+    assert list(sessions) == ["local"]
+    np.testing.assert_array_equal(other.tensors({"lower"})["scale.weight"], [1, 2])
+    run(other)
+    np.testing.assert_array_equal(other.tensors({"lower"})["scale.weight"], one.tensors({"lower"})["scale.weight"])
+
+
+def test_each_step_has_the_settings_of_its_order(segment):
+    for lr in (0.0, 0.01, 0.01, 0.0):
+        run(segment, settings={"lr": lr})
+    # two steps with 0.01: w·(1 - 0.35)² and w·(1 - 0.56)²
+    np.testing.assert_allclose(segment.tensors({"lower"})["scale.weight"], [0.65**2, 2 * 0.44**2], rtol=1e-6)
+    run(segment)
+    np.testing.assert_allclose(segment.tensors({"lower"})["scale.weight"], [0.65**3, 2 * 0.44**3], rtol=1e-6)

@@ -18,7 +18,7 @@ from edge.sensors import Batch
 from edge.wire import messages, topics
 from edge.wire.delivery import Delivery
 from edge.wire.messages import Activation, Hello, Report
-from hub.devices import Devices
+from hub.devices import Device, Devices, keep_report
 from hub.orchestrator import FleetError, Orchestrator, Shapes, Terms
 from hub.strategies.base import Learned, Order, Stand
 from tests.tiny import write_bundle
@@ -416,3 +416,44 @@ def test_garbage_is_counted_by_device_and_strangers_apart(field):
     assert len(state) == 3
     assert sum(field.devices.known["a"].refused.values()) == 2
     assert sum(field.devices.strangers.values()) == 1
+
+
+def test_what_the_hub_says_does_not_wait_for_what_it_hears(field):
+    gathered(field, Everybody())
+    board, listen, seen = field.boards["a"], field.link.poll, []
+    board.stuck = True
+    board.link.poll(0)
+
+    def poll(timeout):
+        seen.append(board.link.waiting)
+        return listen(timeout)
+
+    field.link.poll = poll
+    field.devices.send("a", messages.Goodbye("so long"))
+    field.devices.poll(0.2, field.now)
+    assert seen == [True]
+
+
+TOTALS = {
+    "sent": 1, "received": 1, "retransmitted": 0, "evaluation_sent": 0, "evaluation_received": 0, "paper_bytes": 0,
+    "elements": 0, "flops": 0.0, "paper_flops": 0.0, "peak_rss_bytes": 1, "cpu_seconds": 0.1, "restarts": 0,
+    "source": "here", "energy": {"joules": None, "reason": "no meter"}, "refused": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "taken"),
+    [
+        ({}, True),
+        ({"peak_rss_bytes": None}, False),
+        ({"peak_rss_bytes": None, "missing": {"peak_rss_bytes": "shared"}}, True),
+        ({"sent": None, "missing": {"sent": "not counted"}}, False),
+        ({"missing": {"peak_rss_bytes": 3}}, False),
+        ({"missing": "all"}, False),
+    ],
+)
+def test_a_report_may_lack_a_figure_if_it_says_why(changes, taken):
+    device = Device("a", Delivery(epoch=1, instance=1))
+    keep_report(device, Report(1, 0, TOTALS | changes))
+    assert bool(device.totals) is taken
+    assert device.refused["report"] == (not taken)

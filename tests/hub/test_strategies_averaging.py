@@ -68,3 +68,11 @@ def test_an_uncut_model_has_nothing_for_the_hub_to_learn():
         RuntimeError, match=r"Uncut trains the whole model on the devices: .* of a \(step 3 of round 2\)"
     ):
         Uncut().learn(None, 2, 3, {"a": Batch(logits, torch.tensor([0]))})
+
+
+def test_who_came_first_does_not_show_in_the_mean():
+    rng = np.random.default_rng(0)
+    states = {name: {"w": rng.standard_normal(50) * 10.0**power} for power, name in enumerate("abc")}
+    weights = {"a": 0.2, "b": 0.3, "c": 0.5}
+    backwards = dict(reversed(states.items()))
+    assert mean(states, weights)["w"].tobytes() == mean(backwards, weights)["w"].tobytes()

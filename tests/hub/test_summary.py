@@ -119,3 +119,12 @@ def test_a_class_of_energy_nobody_knows_is_trusted_least():
 def test_a_reason_given_with_a_row_stays():
     row = Row("a", 0.5, sent_bytes=0, received_bytes=0, missing={"c3": "ran in one process"})
     assert score([row], budgets_of([row], None))[0].missing["c3"] == "ran in one process"
+
+
+def test_a_device_that_says_why_it_does_not_know_is_quoted():
+    why = {"missing": {"peak_rss_bytes": "it shares its process"}, "peak_rss_bytes": None}
+    row = summarise([RUN, device("bed-1", 1, **why), device("bed-2", 1, **why)])
+    assert row.peak_rss_bytes is None
+    assert row.missing["peak_rss_bytes"] == "it shares its process"
+    mixed = summarise([RUN, device("bed-1", 1, **why), device("bed-2", 1, peak_rss_bytes=None)])
+    assert mixed.missing["peak_rss_bytes"] == "2 of 2 devices did not report it"

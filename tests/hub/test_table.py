@@ -101,3 +101,11 @@ def test_budgets_bring_the_scores_with_them():
     row = Row("a", 0.5, sent_bytes=10, received_bytes=0, client_flops=7)
     assert line_of(render([row], 80, budgets_of([row], None)), "a ")[2] == "0.389"  # 0.5 exp(-2/8)
     assert line_of(render([row], 80), "a ")[2] == f"{MISSING}¹"
+
+
+def test_bytes_of_a_simulation_are_not_said_to_be_a_sockets():
+    text = " ".join(
+        render([Row("a", sent_bytes=1, received_bytes=2, bytes_source="counted on the memory link")]).split()
+    )
+    assert "sent counted on the memory link: a device's frames, without MQTT and TCP" in text
+    assert "on the socket" not in text

@@ -43,7 +43,7 @@ def test_every_wrong_key_of_a_configuration_is_named_at_once(trial, serve):
 
 def test_strategies_and_options_that_are_not_there(trial, serve):
     trial.write_hub(run={"strategy": "adasplat"})
-    serve().mistake("there is no strategy 'adasplat'; known are adasplit, split_learning")
+    serve().mistake("there is no strategy 'adasplat'; known are adasplit, fedavg, fednova, fedprox, ")
     trial.write_hub(strategy={"etta": 0.5})
     serve().mistake("hub.toml", "etta", "did you mean eta")
     trial.write_hub(strategy={"handover": True, "select_every": 2})
@@ -67,6 +67,15 @@ def test_a_bundle_that_is_missing_or_damaged(trial, serve):
     serve().mistake("damaged.bundle")
     trial.write_hub(bundle={"path": trial.material.device_bundle})
     serve().mistake("device.bundle")
+
+
+def test_a_bundle_that_was_built_for_other_methods(trial, serve):
+    trial.write_hub(run={"strategy": "scaffold"}, strategy={"kappa": None, "masks": None})
+    serve().mistake(
+        "the strategy scaffold needs a bundle with the objective 'control_variates' and the optimizer 'sgd'",
+        "this one has 'contrastive' and 'adam'",
+        "cutlayer-export build --objective control_variates --optimizer sgd",
+    )
 
 
 def test_a_folder_that_holds_a_run_already_is_not_written_over(trial, serve):

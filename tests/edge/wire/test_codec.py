@@ -221,3 +221,23 @@ def test_random_bytes_raise_nothing_but_wire_errors(data):
     except WireError:
         return
     assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("codec", ["float32", "float16", "quantised:1", "integers"])
+def test_how_an_array_lies_in_memory_does_not_matter(codec):
+    array = np.arange(24, dtype=np.int64 if codec == "integers" else np.float32).reshape(2, 3, 4)
+    laid = [
+        array.transpose(2, 0, 1)[::2, :, ::-1],
+        np.asfortranarray(array),
+        array[:, 1],
+        array.astype(array.dtype.newbyteorder(">")),
+    ]
+    for other in laid:
+        assert encode(other, codec) == encode(np.array(other, array.dtype, order="C"), codec)
+
+
+def test_what_is_decoded_has_memory_of_its_own():
+    for codec in ("float32", "float16", "quantised:1"):
+        values, _ = decode(bytearray(encode(np.ones(3, np.float32), codec)))
+        values += 1
+        assert values.tolist() == [2, 2, 2]

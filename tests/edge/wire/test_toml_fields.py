@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from edge.wire.toml_fields import ConfigError, Example, PathUnless, Range, describe, read
+from edge.wire.toml_fields import ConfigError, Example, PathUnless, Range, describe, field_docs, read
 
 
 @dataclass(frozen=True)
@@ -150,3 +150,20 @@ def test_the_example_has_every_key_with_its_words_and_can_be_read():
     assert '# one of "top", "fan"; the default is shown\n# mode = "fan"\n' in text
     assert "# a whole number of at least 1; not set by default\n# loaves = " in text
     assert kitchen(text) == kitchen("[oven]\ncelsius = 220\n")
+
+
+@dataclass(frozen=True)
+class GasOven(Oven):
+    """The same on gas."""
+
+    celsius: Annotated[float, Range(50, 250)] = 200
+    """How hot it gets on gas."""
+
+    bottle: bool = True
+    """Whether it stands beside."""
+
+
+def test_words_under_fields_are_inherited_and_the_last_ones_count():
+    docs = field_docs(GasOven)
+    assert docs["celsius"] == "How hot it gets on gas."
+    assert (docs["door"], docs["bottle"]) == ("The key of the door.", "Whether it stands beside.")

@@ -1,0 +1,196 @@
+"""What do twelve methods reach, send and compute on the papers' tasks, and what are AdaSplit's settings worth?
+
+Every row but the references is a whole run of the demo: device processes, the wire, an embedded broker, float32 where
+nothing else is said. Accuracy is the unweighted mean over the devices, each on its own test samples, after the last
+round and at its maximum over the rounds (which is what the authors quote); ± is the deviation over the n runs, each
+with its own seed. Sent and received are the kernel's count of a device's socket in MB (10^6), the evaluation left out;
+`paper` is the authors' way to count (non-zero activations at four bytes). GFLOP are modelled multiply-adds, of a device
+and of the whole fleet with the hub. C3 is of the last accuracy, against the table's largest bytes and client GFLOP. Rows of several runs stand in
+one table, for accuracy and bytes do not depend on how busy the machine was. **Wall and CPU seconds do**: other work ran
+beside these runs, so they tell orders of magnitude. Wall is the sum of the rounds, evaluation included; CPU and memory are a
+device process's, the mean of the one and the largest of the other.
+
+Every method has the default options of its file under `hub/strategies`, but for what its name says. `AdaSplit, ours` is the demo's
+mode: η = 0.2, no masks, replay 32, a constant learning rate; `AdaSplit, paper's` is the authors' setting. Hub steps on
+what was received before (replay) cost no bytes and are open to every method that sends no gradient, so two opponents
+have them too: `frozen, as ours` (η = 0.2, no masks, replay 32, constant) and `LocSplitFed, replay 4` (about as many hub
+steps). Local only has
+each device train the whole model on its own samples; centralised has all samples in one place; both are plain PyTorch.
+"""
+
+import os
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks import papers_plots, papers_tables, runs
+from benchmarks.options import BenchmarkError, Options
+from benchmarks.papers_rows import (
+    METHODS,
+    REFERENCES,
+    SENSITIVE,
+    SENSITIVITY_SEEDS,
+    SEQUENTIAL,
+    SWEEPS,
+    TASKS,
+    Method,
+    Task,
+)
+from benchmarks.results import Row, Run
+from benchmarks.runs import known_figures
+from export.bundle import BuildSpec, example_input
+from export.cost import cost_below, cuts
+from export.cut import load_factory
+from export.objectives import OBJECTIVES
+from hub.datasets import DatasetError, Federation, split
+from hub.outcome import record_references
+from hub.summary import Row as Figures
+from hub.summary import summarise
+
+
+def run(options: Options) -> Iterator[Row]:
+    """Every method on every task; the sensitivity after the first task. A run that fails is told of and the rest goes on.
+
+    Raises:
+        BenchmarkError: at the end, where runs failed, or nothing could be measured.
+    """
+    failed: list[str] = []
+    measured = 0
+    for task in TASKS:
+        reason = _lacking(task, options)
+        if reason:
+            options.say(f"{task.name}: left out: {reason}")
+            continue
+        for seed in range(1 if options.quick else task.seeds):
+            for name, one in _wanted(task, seed, options):
+                if (task.name, REFERENCES[-1] if one is None else name, seed) in options.measured:
+                    continue
+                options.say(f"{task.name}: {name}, seed {seed}")
+                try:
+                    rows = _references(task, seed, options) if one is None else [_demo(name, one, task, seed, options)]
+                except (BenchmarkError, OSError, ValueError) as error:
+                    options.say("".join(traceback.format_exception_only(error)).strip())
+                    failed.append(f"{task.name}: {name}, seed {seed}")
+                    continue
+                measured += len(rows)
+                yield from rows
+    if failed:
+        raise BenchmarkError(f"{len(failed)} runs failed: {'; '.join(failed)}")
+    if not measured and not options.measured:
+        raise BenchmarkError("nothing was measured: no row's name contains what --only says, or its data are missing")
+
+
+def _wanted(task: Task, seed: int, options: Options) -> Iterator[tuple[str, Method | None]]:
+    """What is to be run with a seed; None stands for the references."""
+    named: dict[str, Method | None] = {"references": None}
+    named |= {name: method for name, method in METHODS.items() if not method.tasks or task.name in method.tasks}
+    yield from ((name, method) for name, method in named.items() if options.only in f"{task.name}: {name}")
+    if task is SENSITIVE and seed < SENSITIVITY_SEEDS:
+        for sweep in SWEEPS.values():
+            for name, varied in sweep.rows.items():
+                if varied and options.only in f"sensitivity: {name}":
+                    yield name, varied
+
+
+def _lacking(task: Task, options: Options) -> str:
+    """Why a task cannot be measured here; empty where it can."""
+    if task.source == "fashion" and not options.fashion.is_dir():
+        return f"there is no folder {options.fashion}: install the Debian package dataset-fashion-mnist, or name another with --fashion"
+    if task.source == "data" and options.data is None:
+        return "its data are not installed by anything: give the folder of the originals with --data (benchmarks/sources.py says what is looked for)"
+    return ""
+
+
+def _demo(name: str, method: Method, task: Task, seed: int, options: Options) -> Row:
+    federation, folder = _data(task, seed, options)
+    spec = _spec(task, federation, method, seed)
+    where = runs.filename("bundle", task.name, spec.cut, spec.objective, spec.optimizer, seed)
+    arguments = [
+        "--seed", str(seed), "--bundle", str(runs.bundle(options.folder / where, spec)), "--devices", str(task.devices),
+        "--windows", task.windows, "--rounds", str(task.rounds), "--dataset", task.dataset,
+        *(["--data", str(folder)] if folder else []), *method.arguments,
+    ]  # fmt: skip
+    load = os.getloadavg()[0]
+    out = options.folder / runs.filename(task.name, name, seed)
+    figures = summarise(runs.demo(name, out, arguments))
+    return _row(task, federation, name, seed, figures) | {"load": load} | _segment(task, federation, method)
+
+
+def _references(task: Task, seed: int, options: Options) -> list[Row]:
+    """Both reference rows of a seed, trained with the methods' model, rounds and initial weights."""
+    torch.set_num_threads(1)
+    federation, _ = _data(task, seed, options)
+    out = options.folder / runs.filename(task.name, "references", seed)
+    spec = _spec(task, federation, METHODS[SEQUENTIAL], seed)
+    built = runs.bundle(out / "bundle", spec)
+    record_references(out, federation, built / "hub.bundle", task.rounds, 32, seed)
+    figures = [Figures.from_record(record) for record in runs.records_of(out)]
+    return [_row(task, federation, one.method, seed, one) for one in figures]
+
+
+def _spec(task: Task, federation: Federation, method: Method, seed: int) -> BuildSpec:
+    objective, optimizer = method.built
+    arguments = {"classes": federation.classes, **task.arguments}
+    return BuildSpec(task.model, method.cut, objective, optimizer, arguments, federation.shape, seed=seed)
+
+
+def _data(task: Task, seed: int, options: Options) -> tuple[Federation, Path | None]:
+    """The shares the demo will make too, and the folder it is to read them from."""
+    folder = {"": None, "fashion": options.fashion, "data": None}[task.source]
+    if task.source == "data":
+        folder = _one_folder(options)
+    try:
+        return split(task.dataset, task.devices, task.windows, seed, folder), folder
+    except DatasetError as error:
+        raise BenchmarkError(str(error)) from error
+
+
+def _one_folder(options: Options) -> Path:
+    """A folder with links to all that is in --data, and to Fashion-MNIST."""
+    folder = options.folder / "data"
+    if not folder.exists() and options.data:
+        folder.mkdir()
+        for path in options.data.iterdir():
+            (folder / path.name).symlink_to(path.resolve())
+        if not (folder / "fashion-mnist").exists():
+            (folder / "fashion-mnist").symlink_to(options.fashion.resolve())
+    return folder
+
+
+def _row(task: Task, federation: Federation, name: str, seed: int, figures: Figures) -> Row:
+    shares = federation.values()
+    facts = {
+        "task": task.name,
+        "provenance": federation.provenance,
+        "devices": task.devices,
+        "rounds": task.rounds,
+        "classes": federation.classes,
+        "train": [min(len(d.y_train) for d in shares), max(len(d.y_train) for d in shares)],
+        "test": [min(len(d.y_test) for d in shares), max(len(d.y_test) for d in shares)],
+    }
+    return {**facts, "method": name, "seed": seed, **known_figures(figures)}
+
+
+def _segment(task: Task, federation: Federation, method: Method) -> Row:
+    """μ as the share of the model's parameters below the cut, and the values of a sample's smashed data."""
+    if OBJECTIVES[method.built[0]].whole:
+        return {}
+    model = load_factory(task.model, classes=federation.classes, **task.arguments)
+    example = example_input(model, federation.shape, None)
+    below = next(cut.cost for cut in cuts(model, example) if cut.name == method.cut)
+    return {
+        "on_device": below.parameters / cost_below(model, example).parameters,
+        "smashed_values": below.smashed_bytes // 4,
+    }
+
+
+def draw(measured: Sequence[Run]) -> str:
+    """The tables of all that was measured."""
+    return papers_tables.tables(measured, (__doc__ or "").split("\n\n")[1:])
+
+
+def plot(measured: Sequence[Run], folder: Path) -> None:
+    """The plots that the tables' text shows, as files beside it."""
+    papers_plots.write(measured, folder)
