@@ -34,13 +34,13 @@ class Wearable(nn.Module):
 
 
 class LeNet(nn.Module):
-    """The network of the AdaSplit authors' runs: (batch, channels, 32, 32) to (batch, classes)."""
+    """The network of the AdaSplit authors' runs: (batch, channels, size, size) to (batch, classes); theirs are 32 wide."""
 
     default_cut = "pool1"
 
-    def __init__(self, classes: int = 10, channels: int = 3) -> None:
+    def __init__(self, classes: int = 10, channels: int = 3, size: int = 32) -> None:
         super().__init__()
-        self.input_shape = (channels, 32, 32)
+        self.input_shape = (channels, size, size)
         self.conv1 = nn.Conv2d(channels, 20, 5, padding=2)
         self.relu1 = nn.ReLU()
         self.norm1 = nn.LocalResponseNorm(4, 0.001 / 9, 0.75, 1)
@@ -49,7 +49,8 @@ class LeNet(nn.Module):
         self.relu2 = nn.ReLU()
         self.norm2 = nn.LocalResponseNorm(4, 0.001 / 9, 0.75, 1)
         self.pool2 = nn.MaxPool2d(3, 2, 1)
-        self.fc1 = nn.Linear(3200, 800)
+        halved = -(-size // 2)
+        self.fc1 = nn.Linear(50 * (-(-halved // 2)) ** 2, 800)
         self.fc2 = nn.Linear(800, 500)
         self.fc3 = nn.Linear(500, classes)
 

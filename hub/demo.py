@@ -38,7 +38,8 @@ class Task:
 
     model: str
     cut: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    pictures: bool = False
+    """Whether the model is told how many channels the pictures have and how wide they are."""
     rounds: Mapping[str, int] = field(default_factory=lambda: {"scarce": 40, "spread": 40, "all": 20})
 
 
@@ -48,8 +49,8 @@ ROUNDS = 20
 TASKS: dict[str, Task] = {
     "wearables": Task("export.models:Wearable", "pool1"),
     "digits": Task("export.models:Digits", "pool1"),
-    "idx": Task("export.models:LeNet", "pool1", {"channels": 1}),
-    "cifar": Task("export.models:LeNet", "pool1"),
+    "idx": Task("export.models:LeNet", "pool1", pictures=True),
+    "cifar": Task("export.models:LeNet", "pool1", pictures=True),
 }
 
 MODES: dict[str, dict[str, Any]] = {
@@ -172,7 +173,9 @@ def _build(wish: Wish, federation: Federation) -> Path:
         raise DemoError(f"the data set {wish.dataset!r} is your own: name its --model and --cut too")
     method = STRATEGIES[wish.strategy]
     strategy = method(method.options(**wish.options))
-    arguments = {"classes": federation.classes, **(task.arguments if task and wish.model is None else {})}
+    arguments = {"classes": federation.classes}
+    if task and task.pictures:
+        arguments |= {"channels": federation.shape[0], "size": federation.shape[-1]}
     spec = BuildSpec(
         model=wish.model or (task.model if task else ""),
         cut=wish.cut or (task.cut if task else ""),
