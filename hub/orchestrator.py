@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from edge.wire import messages
@@ -25,6 +23,7 @@ from edge.wire.messages import Activation, Gradient, Report, State
 from hub.devices import Arrived, Devices, Joined, Left, keep_report
 from hub.strategies.base import Batch, Fleet, Lower, Member, Order, Strategy
 from hub.strategies.base import Learned as Lesson
+from hub.turn import Turn, fault_of_state
 
 log = logging.getLogger("cutlayer.hub")
 
@@ -73,55 +72,6 @@ class Shapes:
     classes: int
     given: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
     """Shapes of the tensors of each part that devices may be asked for; under `end` those that come with any local order."""
-
-
-@dataclass
-class Turn:
-    """One turn being carried out."""
-
-    round: int
-    orders: Mapping[str, messages.Order]
-    deadline: float
-    expected: list[tuple[int, str]] = field(default_factory=list)
-    """Step and device of every activation to come, in the order in which the hub learns from them."""
-    activations: dict[tuple[int, str], Arrived] = field(default_factory=dict)
-    seen: set[tuple[int, str]] = field(default_factory=set)
-    """Step and device of every activation that was taken, so that none is taken twice."""
-    reports: dict[str, Report] = field(default_factory=dict)
-    states: dict[str, Mapping[str, npt.NDArray[Any]]] = field(default_factory=dict)
-    gone: dict[str, float] = field(default_factory=dict)
-    """Since when a device of this turn has been away."""
-    given_up: dict[str, str] = field(default_factory=dict)
-    """Devices not waited for any more, and why."""
-
-    def open(self) -> list[str]:
-        """Devices that still owe a report, a state or an activation."""
-        owing = {name for step, name in self.expected if (step, name) not in self.activations}
-        return [
-            name
-            for name, order in self.orders.items()
-            if name not in self.given_up
-            and (name not in self.reports or (order.give and name not in self.states) or name in owing)
-        ]
-
-    def ready(self, *, together: bool) -> list[Arrived]:
-        """The activations to learn from next, if they are here: one, or all of a step; those that will not come are skipped."""
-        self.expected = [
-            (step, name)
-            for step, name in self.expected
-            if name not in self.given_up or (step, name) in self.activations
-        ]
-        count = sum(step == self.expected[0][0] for step, _ in self.expected) if together and self.expected else 1
-        found = [self.activations.get(place) for place in self.expected[:count]]
-        return [] if None in found else [arrived for arrived in found if arrived is not None]
-
-    def take(self, count: int) -> None:
-        """So many of the expected activations have been learned from."""
-        del self.expected[:count]
-
-    def give_up(self, name: str, reason: str) -> None:
-        """Wait for this device no longer; what it has sent already counts."""
-        self.given_up[name] = reason
 
 
 @dataclass
@@ -407,7 +357,7 @@ class Orchestrator:
     def _put_by(self, turn: Turn, name: str, order: messages.Order, message: State) -> None:
         parts = (*order.give, *(["end"] if order.kind == "local" else []))
         wanted = {key: shape for part in parts for key, shape in self._shapes.given.get(part, {}).items()}
-        fault = _fault_of_state(message.state, wanted)
+        fault = fault_of_state(message.state, wanted)
         if fault:
             self._devices.known[name].refused[fault] += 1
             log.warning("refused from %s: %s", name, fault)
@@ -455,15 +405,3 @@ class Orchestrator:
                 self._devices.done(happening)
             else:
                 self._say(happening.device, "here" if isinstance(happening, Joined) else "offline")
-
-
-def _fault_of_state(state: Mapping[str, npt.NDArray[Any]], wanted: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Why weights cannot be used, or None."""
-    if state.keys() != wanted.keys():
-        return f"weights named {', '.join(sorted(state.keys() ^ wanted.keys()))}: not what was asked for"
-    for name, array in state.items():
-        if array.shape != wanted[name]:
-            return f"weights {name!r} of shape {array.shape}, wanted {wanted[name]}"
-        if not np.isfinite(array).all():
-            return f"weights {name!r} have values that are not finite"
-    return None
