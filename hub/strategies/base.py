@@ -140,6 +140,17 @@ class Learned:
     """Of the hub's loss with respect to the smashed data, same shape, to be sent down; None where nothing goes down."""
 
 
+@dataclass(frozen=True)
+class AdamOptions:
+    """How both sides learn, where nothing else is to be said of it."""
+
+    lr: Annotated[float, Range(0, 10)] = 1e-3
+    """Adam's learning rate on both sides."""
+
+    weight_decay: Annotated[float, Range(0, 1)] = 1e-5
+    """Added to the gradient, on both sides."""
+
+
 class Strategy(Protocol):
     """A training method. `STRATEGIES[name](STRATEGIES[name].options(…))` makes one."""
 

@@ -27,18 +27,25 @@ from torch import Tensor, nn
 from edge.wire.toml_fields import Range
 from hub.segment import Replay, Tuning, UpperSegment
 from hub.strategies.averaging import mean, shares
-from hub.strategies.base import Batch, Fleet, Learned, Lower, Order, Orders, Stand, arrays, check, same_fleet, tensors
+from hub.strategies.base import (
+    AdamOptions,
+    Batch,
+    Fleet,
+    Learned,
+    Lower,
+    Order,
+    Orders,
+    Stand,
+    arrays,
+    check,
+    same_fleet,
+    tensors,
+)
 
 
 @dataclass(frozen=True)
-class LocSplitFedOptions:
+class LocSplitFedOptions(AdamOptions):
     """How both sides learn."""
-
-    lr: Annotated[float, Range(0, 10)] = 1e-3
-    """Adam's learning rate on both sides."""
-
-    weight_decay: Annotated[float, Range(0, 1)] = 1e-5
-    """Added to the gradient, on both sides."""
 
     replay: Annotated[int, Range(0, 10_000)] = 0
     """Further hub steps for each received batch, on samples received before. Ours."""

@@ -31,6 +31,7 @@ from edge.wire.toml_fields import Range
 from hub.segment import Replay, Tuning, UpperSegment
 from hub.strategies.averaging import mean, shares
 from hub.strategies.base import (
+    AdamOptions,
     Batch,
     Fleet,
     Learned,
@@ -48,7 +49,7 @@ from hub.strategies.locsplitfed import without_head
 
 
 @dataclass(frozen=True)
-class OneShotOptions:
+class OneShotOptions(AdamOptions):
     """How devices train, and what the hub does with what they send."""
 
     average: bool = True
@@ -59,12 +60,6 @@ class OneShotOptions:
 
     keep_megabytes: Annotated[float, Range(0, 1e6)] = 1024.0
     """Memory (10^6 bytes) for what was sent; the oldest samples make way, and are never learned."""
-
-    lr: Annotated[float, Range(0, 10)] = 1e-3
-    """Adam's learning rate on both sides."""
-
-    weight_decay: Annotated[float, Range(0, 1)] = 1e-5
-    """Added to the gradient, on both sides."""
 
 
 @dataclass

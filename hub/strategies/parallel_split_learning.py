@@ -21,25 +21,18 @@ that has the most samples of those that are there [ours].
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from edge.wire.toml_fields import Range
 from hub.segment import Tuning, UpperSegment
 from hub.strategies.averaging import shares
-from hub.strategies.base import Batch, Fleet, Learned, Lower, Order, Orders, Stand, check, same_fleet
+from hub.strategies.base import AdamOptions, Batch, Fleet, Learned, Lower, Order, Orders, Stand, check, same_fleet
 
 
 @dataclass(frozen=True)
-class ParallelSplitLearningOptions:
+class ParallelSplitLearningOptions(AdamOptions):
     """How both sides learn."""
-
-    lr: Annotated[float, Range(0, 10)] = 1e-3
-    """Adam's learning rate on both sides."""
-
-    weight_decay: Annotated[float, Range(0, 1)] = 1e-5
-    """Added to the gradient, on both sides."""
 
 
 @dataclass

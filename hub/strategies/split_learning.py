@@ -16,27 +16,33 @@ weights as they were before it. No device's share is made longer to match the ot
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from edge.wire.toml_fields import Range
 from hub.segment import Tuning, UpperSegment
-from hub.strategies.base import Batch, Fleet, Learned, Lower, Order, Orders, Stand, arrays, check, same_fleet, tensors
+from hub.strategies.base import (
+    AdamOptions,
+    Batch,
+    Fleet,
+    Learned,
+    Lower,
+    Order,
+    Orders,
+    Stand,
+    arrays,
+    check,
+    same_fleet,
+    tensors,
+)
 
 
 @dataclass(frozen=True)
-class SplitLearningOptions:
+class SplitLearningOptions(AdamOptions):
     """How split learning goes from device to device."""
 
     turns: Literal["epoch", "batch"] = "epoch"
     """How long a device keeps the lower segment: a local epoch, or one batch."""
-
-    lr: Annotated[float, Range(0, 10)] = 1e-3
-    """Adam's learning rate on both sides."""
-
-    weight_decay: Annotated[float, Range(0, 1)] = 1e-5
-    """Added to the gradient, on both sides."""
 
 
 @dataclass

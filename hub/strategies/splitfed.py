@@ -25,28 +25,34 @@ v1 holds four times the upper segment in memory for every device of the fleet: w
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from edge.wire.toml_fields import Range
 from hub.segment import Tuning, UpperSegment, average
 from hub.strategies.averaging import mean, shares
-from hub.strategies.base import Batch, Fleet, Learned, Lower, Order, Orders, Stand, arrays, check, same_fleet, tensors
+from hub.strategies.base import (
+    AdamOptions,
+    Batch,
+    Fleet,
+    Learned,
+    Lower,
+    Order,
+    Orders,
+    Stand,
+    arrays,
+    check,
+    same_fleet,
+    tensors,
+)
 
 
 @dataclass(frozen=True)
-class SplitFedOptions:
+class SplitFedOptions(AdamOptions):
     """How SplitFed shares the hub's segment."""
 
     version: Literal["v1", "v2"] = "v1"
     """v1: a copy of the upper segment for each device, averaged every round. v2: one for all."""
-
-    lr: Annotated[float, Range(0, 10)] = 1e-3
-    """Adam's learning rate on both sides."""
-
-    weight_decay: Annotated[float, Range(0, 1)] = 1e-5
-    """Added to the gradient, on both sides."""
 
 
 @dataclass
