@@ -167,6 +167,7 @@ class Agent:
         self._segment.reset()
         self._outbox.put_state(self._segment.snapshot())
         self._outbox.put_fact("run", run)
+        self._outbox.put_fact("fresh_run", run)
         self._outbox.put_fact("last_order", 0)
 
     def _begin(self, order: Order) -> None:
@@ -343,6 +344,9 @@ class Agent:
         metrics: dict[str, Any] = {name: statistics.fmean(values) for name, values in work.metrics.items()}
         if order.kind != "evaluate":
             metrics["steps"] = order.steps
+            # The first order of a run, or of a board that lost its memory: what the hub believes of it may be wrong.
+            metrics["started_over"] = self._outbox.fact("fresh_run") == order.run
+            self._outbox.put_fact("fresh_run", None)
             metrics["step_seconds"] = statistics.median(work.seconds) if work.seconds else None
         metrics.update(self._accounts.close(order.kind))
         self._accounts.put(self._outbox)  # what the hub is told must not be less after a restart

@@ -18,30 +18,19 @@ Devices that are away are not selected; a selected device whose activation never
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from edge.wire.toml_fields import Range
 from hub import selection
 from hub.segment import Replay, Tuning, UpperSegment
 from hub.selection import History
-from hub.strategies.base import (
-    Batch,
-    Fleet,
-    Kind,
-    Learned,
-    Lower,
-    Order,
-    Orders,
-    Stand,
-    arrays,
-    check,
-    same_fleet,
-    tensors,
-)
+from hub.strategies.base import Batch, Fleet, Kind, Learned, Lower, Order, Orders, Stand
+from hub.strategies.checkpoint import BRIEF
+from hub.strategies.sides import Cut
 
 
 @dataclass(frozen=True)
@@ -122,25 +111,19 @@ class State:
     history: History
     iteration: int = 0
     """Iterations of the global phase so far."""
-    losses: dict[int, dict[int, float]] = field(default_factory=dict)
+    losses: dict[int, dict[int, float]] = field(default_factory=dict, metadata=BRIEF)
     """In this turn, by step and device number."""
-    steps: range = range(0)
+    steps: range = field(default_factory=partial(range, 0), metadata=BRIEF)
     """Of this turn."""
     handed: dict[str, Lower] = field(default_factory=dict)
     """The lower segment each device gave last."""
 
 
-class AdaSplit:
+class AdaSplit(Cut):
     """The strategy."""
 
     options: ClassVar[type] = AdaSplitOptions
-    together: ClassVar[bool] = False
     objective = "contrastive"
-    optimizer = "adam"
-
-    def __init__(self, options: AdaSplitOptions) -> None:
-        check(options)
-        self.o = options
 
     def init(self, fleet: Fleet, upper: nn.Module, *, rounds: int, seed: int) -> State:
         """A fresh hub: U from the bundle, V from N(0, 1)."""
@@ -202,10 +185,6 @@ class AdaSplit:
                 state.iteration += 1
         return state
 
-    def end_round(self, state: State, round: int) -> State:
-        """Nothing: the schedule is a function of the round."""
-        return state
-
     def stand(self, state: State, device: str, present: Collection[str]) -> Stand:
         """Its own; a newcomer gets that of the device which the hub serves best of those that are there."""
         if device in state.fleet.names:
@@ -218,35 +197,6 @@ class AdaSplit:
     def predict(self, state: State, device: str, smashed: Tensor) -> Tensor:
         """Logits through the device's mask; a device that is not of the fleet gets the mean of all masks."""
         return state.upper.predict(state.fleet.index(device) if device in state.fleet.names else None, smashed)
-
-    def samples(self, state: State) -> int:
-        """As the upper segment counted them."""
-        return state.upper.samples
-
-    def save(self, state: State) -> dict[str, Any]:
-        """Everything between two rounds, what was received included."""
-        return {
-            "fleet": list(state.fleet.names),
-            "rounds": state.rounds,
-            "seed": state.seed,
-            "upper": state.upper.save(),
-            "replay": state.replay.save(),
-            "losses": torch.from_numpy(state.history.losses),
-            "selected": torch.from_numpy(state.history.selected),
-            "iteration": state.iteration,
-            "handed": {name: tensors(lower) for name, lower in state.handed.items()},
-        }
-
-    def load(self, fleet: Fleet, upper: nn.Module, saved: Mapping[str, Any]) -> State:
-        """Take what `save` gave."""
-        same_fleet(fleet, saved["fleet"])
-        state = self.init(fleet, upper, rounds=saved["rounds"], seed=saved["seed"])
-        state.upper.load(saved["upper"])
-        state.replay.load(saved["replay"])
-        state.history = History(saved["losses"].numpy(), saved["selected"].numpy())
-        state.iteration = saved["iteration"]
-        state.handed = {name: arrays(lower) for name, lower in saved["handed"].items()}
-        return state
 
     def _is_local(self, state: State, round: int) -> bool:
         # 0.29 * 100 is 28.999…: the tiny number mends what binary fractions lose.

@@ -22,14 +22,12 @@ Activations come step by step, and within a step in the order of the fleet: one 
 
 # ruff: noqa: A002  a round is what the papers call it
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints
 
-import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 from edge.wire.toml_fields import Range
@@ -150,6 +148,11 @@ class AdamOptions:
     weight_decay: Annotated[float, Range(0, 1)] = 1e-5
     """Added to the gradient, on both sides."""
 
+    @property
+    def settings(self) -> dict[str, float]:
+        """As the devices' graphs want them."""
+        return {"lr": self.lr, "weight_decay": self.weight_decay}
+
 
 class Strategy(Protocol):
     """A training method. `STRATEGIES[name](STRATEGIES[name].options(…))` makes one."""
@@ -242,25 +245,3 @@ def _wanted(hint: Any, value: object) -> str | None:
             if isinstance(mark, Range) and not mark.minimum <= value <= mark.maximum:  # type: ignore[operator]
                 return f"from {mark.minimum:g} to {mark.maximum:g}"
     return None
-
-
-def tensors(lower: Lower) -> dict[str, Tensor]:
-    """Weights that came over the wire, as tensors that a checkpoint can hold."""
-    return {name: torch.from_numpy(np.array(array)) for name, array in lower.items()}
-
-
-def arrays(lower: Mapping[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
-    """The way back of `tensors`."""
-    return {name: tensor.numpy() for name, tensor in lower.items()}
-
-
-def same_fleet(fleet: Fleet, names: Sequence[str]) -> None:
-    """Check that a checkpoint belongs to a fleet.
-
-    Raises:
-        ValueError: naming both fleets.
-    """
-    if list(names) != list(fleet.names):
-        raise ValueError(
-            f"the checkpoint was made for the devices {', '.join(names)}; these are {', '.join(fleet.names)}"
-        )

@@ -2,19 +2,20 @@
 
     every round, on every device that is there:
         w_i ← w
-        for every batch of a local epoch: w_i ← w_i − η ∇CE(M(x; w_i), y)
+        for every batch of E local epochs: w_i ← w_i − η ∇CE(M(x; w_i), y)
         w_i goes up
     the hub:  w ← Σ n_i w_i / Σ n_i over the devices that came
 
 The whole model M trains on the device; only weights travel, |W| down and |W| up a device a round, and nothing down in
-the first. An epoch is the device's own batches, as in the paper, so devices with more samples do more steps. The paper
-steps by plain SGD; Adam as the default is ours: rounds of a few steps get further with it. Moments start anew every round.
+the first. An epoch is the device's own batches, as in the paper, so devices with more samples do more steps; E of them make
+a round. The paper steps by plain SGD; Adam as the default is ours: rounds of a few steps get further with it. Moments start
+anew every round.
 
 A device that is away or lost has no part in the mean and gets the current weights with its next order. If nobody came
 the weights stay; until for the first time somebody has, each device goes on from its own.
 """
 
-# ruff: noqa: A002, RUF002  arguments are the contract's, letters the paper's
+# ruff: noqa: A002, ARG002, RUF002  arguments are the contract's, letters the paper's
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,12 +24,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from torch import nn
 
 from edge.wire.toml_fields import Range
-from hub.strategies.averaging import Uncut, local_steps, mean, shares
-from hub.strategies.base import Fleet, Lower, Order, Orders, arrays, check, same_fleet, tensors
+from hub.strategies.averaging import mean, shares
+from hub.strategies.base import Fleet, Lower, Order, Orders
+from hub.strategies.sides import Uncut, UncutOptions
 
 
 @dataclass(frozen=True)
-class FedAvgOptions:
+class FedAvgOptions(UncutOptions):
     """How the devices train between two averages."""
 
     optimizer: Literal["sgd", "adam"] = "adam"
@@ -39,12 +41,6 @@ class FedAvgOptions:
 
     momentum: Annotated[float, Range(0, 0.999)] = 0.0
     """Of sgd."""
-
-    weight_decay: Annotated[float, Range(0, 1)] = 1e-5
-    """Added to the gradient."""
-
-    epochs: Literal["own", "longest"] = "own"
-    """Steps of a round: each device's own batches once, or as many as the device with the most has (others recycle their samples)."""
 
     def problems(self) -> Iterator[str]:
         """Sentences about options that do not go together."""
@@ -67,20 +63,16 @@ class FedAvg(Uncut):
     options: ClassVar[type] = FedAvgOptions
     objective = "whole"
 
-    def __init__(self, options: FedAvgOptions) -> None:
-        check(options)
-        self.o = options
-
     @property
     def optimizer(self) -> str:
         """The option."""
         return self.o.optimizer
 
-    def init(self, fleet: Fleet, upper: nn.Module, *, rounds: int, seed: int) -> State:  # noqa: ARG002  the hub has no segment
+    def init(self, fleet: Fleet, upper: nn.Module, *, rounds: int, seed: int) -> State:
         """Nothing is known yet."""
         return State(fleet)
 
-    def turn(self, state: State, round: int, turn: int, present: Collection[str]) -> tuple[State, Orders | None]:  # noqa: ARG002  rounds are alike
+    def turn(self, state: State, round: int, turn: int, present: Collection[str]) -> tuple[State, Orders | None]:
         """One turn a round: all train from w and give what they come to."""
         if turn:
             return state, None
@@ -89,9 +81,9 @@ class FedAvg(Uncut):
     def settle(
         self,
         state: State,
-        round: int,  # noqa: ARG002  rounds are alike
-        turn: int,  # noqa: ARG002  there is one
-        reports: Mapping[str, Mapping[str, Any]],  # noqa: ARG002  the weights say who came
+        round: int,
+        turn: int,
+        reports: Mapping[str, Mapping[str, Any]],
         states: Mapping[str, Lower],
     ) -> State:
         """The mean over who came, by their samples."""
@@ -99,23 +91,11 @@ class FedAvg(Uncut):
             state.weights = mean(states, shares(state.fleet, states))
         return state
 
-    def save(self, state: State) -> dict[str, Any]:
-        """Everything between two rounds."""
-        return {
-            "fleet": list(state.fleet.names),
-            "weights": None if state.weights is None else tensors(state.weights),
-        }
-
-    def load(self, fleet: Fleet, upper: nn.Module, saved: Mapping[str, Any]) -> State:  # noqa: ARG002  the hub has no segment
-        """Take what `save` gave."""
-        same_fleet(fleet, saved["fleet"])
-        return State(fleet, None if saved["weights"] is None else arrays(saved["weights"]))
-
     def _order(self, state: State, name: str) -> Order:
         return Order(
             kind="local",
             first_step=0,
-            steps=local_steps(state.fleet, name, self.o.epochs),
+            steps=self.steps(state.fleet, name),
             settings=self._settings(),
             state=state.weights,
             give=("lower",),

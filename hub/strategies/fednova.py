@@ -10,7 +10,7 @@
 
 a_i is by how much the gradients of a device weigh in its change: FedAvg gives devices with more steps a larger say than
 their samples, FedNova takes it back. With equal steps it is FedAvg. Steps are SGD, for which a_i holds; the momentum
-starts anew every round, as a_i assumes. τ_i are the batches of the device's own epoch, as the hub ordered them.
+starts anew every round, as a_i assumes. τ_i are the batches of the device's E own epochs, as the hub ordered them.
 
 Weights travel as in FedAvg. The update needs w, and before the first round only the devices know it, so the first turn
 asks one of them: |W| more up, once. Batch norm's running statistics, which the update could make negative, are averaged
@@ -24,17 +24,18 @@ its next order. If nobody came the weights stay; if nobody tells the hub its fir
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from torch import nn
 
 from edge.wire.toml_fields import Range
-from hub.strategies.averaging import Uncut, ask_for_weights, local_steps, moved, shares
-from hub.strategies.base import Fleet, Lower, Order, Orders, arrays, check, same_fleet, tensors
+from hub.strategies.averaging import moved, shares
+from hub.strategies.base import Fleet, Lower, Order, Orders
+from hub.strategies.sides import Uncut, UncutOptions, ask_for_weights
 
 
 @dataclass(frozen=True)
-class FedNovaOptions:
+class FedNovaOptions(UncutOptions):
     """How the devices train between two averages."""
 
     lr: Annotated[float, Range(0, 10)] = 0.05
@@ -42,12 +43,6 @@ class FedNovaOptions:
 
     momentum: Annotated[float, Range(0, 0.999)] = 0.9
     """ρ; 0 is plain SGD. The default is ours."""
-
-    weight_decay: Annotated[float, Range(0, 1)] = 1e-5
-    """Added to the gradient."""
-
-    epochs: Literal["own", "longest"] = "own"
-    """Steps of a round: each device's own batches once, or as many as the device with the most has, which makes it FedAvg."""
 
 
 @dataclass
@@ -67,10 +62,6 @@ class FedNova(Uncut):
     options: ClassVar[type] = FedNovaOptions
     objective = "whole"
     optimizer = "sgd"
-
-    def __init__(self, options: FedNovaOptions) -> None:
-        check(options)
-        self.o = options
 
     def init(self, fleet: Fleet, upper: nn.Module, *, rounds: int, seed: int) -> State:
         """Nothing is known yet."""
@@ -102,31 +93,17 @@ class FedNova(Uncut):
             state.weights = next(iter(states.values()))
             return state
         p = shares(state.fleet, states)
-        a = {name: self._weight(local_steps(state.fleet, name, self.o.epochs)) for name in p}
+        a = {name: self._weight(self.steps(state.fleet, name)) for name in p}
         effective = sum(p[name] * a[name] for name in p)
         rates = {name: effective * p[name] / a[name] for name in p}
         state.weights = moved(state.weights, states, p, rates)
         return state
 
-    def save(self, state: State) -> dict[str, Any]:
-        """Everything between two rounds."""
-        return {
-            "fleet": list(state.fleet.names),
-            "weights": None if state.weights is None else tensors(state.weights),
-            "trained": state.trained,
-        }
-
-    def load(self, fleet: Fleet, upper: nn.Module, saved: Mapping[str, Any]) -> State:
-        """Take what `save` gave."""
-        same_fleet(fleet, saved["fleet"])
-        weights = None if saved["weights"] is None else arrays(saved["weights"])
-        return State(fleet, weights, saved["trained"])
-
     def _order(self, fleet: Fleet, name: str, weights: Lower | None) -> Order:
         return Order(
             kind="local",
             first_step=0,
-            steps=local_steps(fleet, name, self.o.epochs),
+            steps=self.steps(fleet, name),
             settings={"lr": self.o.lr, "momentum": self.o.momentum, "weight_decay": self.o.weight_decay},
             state=weights,
             give=("lower",),

@@ -2,7 +2,7 @@
 
     every round, on every device that is there:
         w_i ← w
-        for every batch of a local epoch: w_i ← w_i − η ∇[ CE(M(x; w_i), y) + μ/2 ‖w_i − w‖² ]
+        for every batch of E local epochs: w_i ← w_i − η ∇[ CE(M(x; w_i), y) + μ/2 ‖w_i − w‖² ]
         w_i goes up
     the hub:  w ← Σ n_i w_i / Σ n_i over the devices that came
 
@@ -34,10 +34,6 @@ class FedProx(FedAvg):
 
     options: ClassVar[type] = FedProxOptions
     objective = "proximal"
-    o: FedProxOptions
-
-    def __init__(self, options: FedProxOptions) -> None:
-        super().__init__(options)
 
     def _settings(self) -> dict[str, float]:
         return {**super()._settings(), "mu": self.o.mu}

@@ -36,8 +36,9 @@ from torch import Tensor, nn
 from edge.wire.toml_fields import Range
 from hub.strategies import parallel_split_learning
 from hub.strategies.averaging import mean, shares
-from hub.strategies.base import Batch, Fleet, Learned, Lower, Order, Stand, arrays, tensors
+from hub.strategies.base import Batch, Fleet, Learned, Lower, Order, Stand
 from hub.strategies.parallel_split_learning import ParallelSplitLearning, ParallelSplitLearningOptions
+from hub.strategies.sides import without_head
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class LocFedMix(ParallelSplitLearning):
 
     def init(self, fleet: Fleet, upper: nn.Module, *, rounds: int, seed: int) -> State:
         """A fresh hub."""
-        return State(fleet, seed, super().init(fleet, upper, rounds=rounds, seed=seed).upper)
+        return State(fleet, seed, self.segment(fleet, upper, seed))
 
     def settle(
         self,
@@ -117,19 +118,7 @@ class LocFedMix(ParallelSplitLearning):
         """The mean, for who is to get it or is new; else its own."""
         if state.mean is None or (device in state.fleet.names and device not in state.behind):
             return super().stand(state, device, present)
-        return Stand({name: array for name, array in state.mean.items() if not name.startswith("head.")})
-
-    def save(self, state: Any) -> dict[str, Any]:
-        """Everything between two rounds."""
-        average = None if state.mean is None else tensors(state.mean)
-        return {**super().save(state), "mean": average, "behind": sorted(state.behind)}
-
-    def load(self, fleet: Fleet, upper: nn.Module, saved: Mapping[str, Any]) -> State:
-        """Take what `save` gave."""
-        state: Any = super().load(fleet, upper, saved)
-        state.mean = None if saved["mean"] is None else arrays(saved["mean"])
-        state.behind = set(saved["behind"])
-        return state
+        return Stand(without_head(state.mean))
 
     def pairs(self, state: parallel_split_learning.State, names: Sequence[str]) -> list[tuple[str, str, float]]:
         """Who is mixed with whom in the hub's next step: (i, j, λ), a function of the seed and of the steps so far."""

@@ -20,27 +20,14 @@ who was away gets the mean with its next order.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from edge.wire.toml_fields import Range
-from hub.segment import Replay, Tuning, UpperSegment
-from hub.strategies.averaging import mean, shares
-from hub.strategies.base import (
-    AdamOptions,
-    Batch,
-    Fleet,
-    Learned,
-    Lower,
-    Order,
-    Orders,
-    Stand,
-    arrays,
-    check,
-    same_fleet,
-    tensors,
-)
+from hub.segment import Replay, UpperSegment
+from hub.strategies.base import AdamOptions, Batch, Fleet, Learned, Lower, Order, Orders
+from hub.strategies.sides import Averaging
 
 
 @dataclass(frozen=True)
@@ -62,26 +49,19 @@ class State:
     seed: int
     upper: UpperSegment
     replay: Replay
-    trained: Lower | None = None
+    mean: Lower | None = None
     """The mean of what devices train, classifier included; None while every device still has the first one."""
 
 
-class LocSplitFed:
+class LocSplitFed(Averaging):
     """The strategy."""
 
     options: ClassVar[type] = LocSplitFedOptions
-    together: ClassVar[bool] = False
     objective = "auxiliary"
-    optimizer = "adam"
-
-    def __init__(self, options: LocSplitFedOptions) -> None:
-        check(options)
-        self.o = options
 
     def init(self, fleet: Fleet, upper: nn.Module, *, rounds: int, seed: int) -> State:
         """A fresh hub."""
-        segment = UpperSegment(upper, len(fleet), Tuning(self.o.lr, self.o.weight_decay), seed)
-        return State(fleet, seed, segment, Replay(int(self.o.replay_megabytes * 1e6)))
+        return State(fleet, seed, self.segment(fleet, upper, seed), Replay(int(self.o.replay_megabytes * 1e6)))
 
     def turn(self, state: State, round: int, turn: int, present: Collection[str]) -> tuple[State, Orders | None]:
         """One turn: everybody trains for a round and sends every batch."""
@@ -93,8 +73,8 @@ class LocSplitFed:
             first_step=0,
             steps=steps,
             send=tuple(range(steps)),
-            settings={"lr": self.o.lr, "weight_decay": self.o.weight_decay},
-            state=state.trained,
+            settings=self.o.settings,
+            state=state.mean,
             give=("head", "lower"),
         )
         return state, dict.fromkeys(sorted(present), order)
@@ -103,65 +83,9 @@ class LocSplitFed:
         self, state: State, round: int, step: int, batches: Mapping[str, Batch]
     ) -> tuple[State, dict[str, Learned]]:
         """A hub step on CE, and `replay` more on what came before."""
-        ((device, batch),) = batches.items()
-        i = state.fleet.index(device)
-        loss, _ = state.upper.step(i, batch.smashed, batch.labels)
+        state, learned = super().learn(state, round, step, batches)
         if self.o.replay:
+            ((device, batch),) = batches.items()
             state.upper.learn_again(state.replay, self.o.replay)
-            state.replay.add(i, batch.smashed, batch.labels)
-        return state, {device: Learned(loss)}
-
-    def settle(
-        self,
-        state: State,
-        round: int,
-        turn: int,
-        reports: Mapping[str, Mapping[str, Any]],
-        states: Mapping[str, Lower],
-    ) -> State:
-        """Average what was given; with nothing given the mean stays."""
-        if states:
-            state.trained = mean(states, shares(state.fleet, states))
-        return state
-
-    def end_round(self, state: State, round: int) -> State:
-        """Nothing: the learning rate is constant."""
-        return state
-
-    def stand(self, state: State, device: str, present: Collection[str]) -> Stand:
-        """The mean of the lower segments, for everybody."""
-        return Stand(without_head(state.trained))
-
-    def predict(self, state: State, device: str, smashed: Tensor) -> Tensor:
-        """Logits; the same upper segment for everybody."""
-        return state.upper.predict(None, smashed)
-
-    def samples(self, state: State) -> int:
-        """As the upper segment counted them."""
-        return state.upper.samples
-
-    def save(self, state: State) -> dict[str, Any]:
-        """Everything between two rounds, what was received included."""
-        return {
-            "fleet": list(state.fleet.names),
-            "seed": state.seed,
-            "upper": state.upper.save(),
-            "replay": state.replay.save(),
-            "trained": None if state.trained is None else tensors(state.trained),
-        }
-
-    def load(self, fleet: Fleet, upper: nn.Module, saved: Mapping[str, Any]) -> State:
-        """Take what `save` gave."""
-        same_fleet(fleet, saved["fleet"])
-        state = self.init(fleet, upper, rounds=0, seed=saved["seed"])
-        state.upper.load(saved["upper"])
-        state.replay.load(saved["replay"])
-        state.trained = None if saved["trained"] is None else arrays(saved["trained"])
-        return state
-
-
-def without_head(trained: Lower | None) -> Lower | None:
-    """The lower segment of what a device trains: all that an evaluation or a `forward` order needs."""
-    if trained is None:
-        return None
-    return {name: array for name, array in trained.items() if not name.startswith("head.")}
+            state.replay.add(state.fleet.index(device), batch.smashed, batch.labels)
+        return state, learned

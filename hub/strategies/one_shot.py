@@ -20,32 +20,18 @@ round the hub learns what came, or nothing. A run of one round sends the smashed
 # ruff: noqa: A002, ARG002  arguments are the contract's, letters the paper's
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch.nn.functional as F  # noqa: N812  the name everybody reads
-from torch import Tensor, nn
+from torch import nn
 
 from edge.wire.toml_fields import Range
-from hub.segment import Replay, Tuning, UpperSegment
-from hub.strategies.averaging import mean, shares
-from hub.strategies.base import (
-    AdamOptions,
-    Batch,
-    Fleet,
-    Learned,
-    Lower,
-    Member,
-    Order,
-    Orders,
-    Stand,
-    arrays,
-    check,
-    same_fleet,
-    tensors,
-)
-from hub.strategies.locsplitfed import without_head
+from hub.segment import Replay, UpperSegment
+from hub.strategies.base import AdamOptions, Batch, Fleet, Learned, Lower, Member, Order, Orders
+from hub.strategies.checkpoint import BRIEF
+from hub.strategies.sides import Averaging, without_head
 
 
 @dataclass(frozen=True)
@@ -70,27 +56,20 @@ class State:
     rounds: int
     seed: int
     upper: UpperSegment
-    sent: Replay
-    trained: Lower | None = None
+    sent: Replay = field(metadata=BRIEF)
+    mean: Lower | None = None
     """The mean of what devices train, classifier included; None while there is none."""
 
 
-class OneShot:
+class OneShot(Averaging):
     """The strategy."""
 
     options: ClassVar[type] = OneShotOptions
-    together: ClassVar[bool] = False
     objective = "auxiliary"
-    optimizer = "adam"
-
-    def __init__(self, options: OneShotOptions) -> None:
-        check(options)
-        self.o = options
 
     def init(self, fleet: Fleet, upper: nn.Module, *, rounds: int, seed: int) -> State:
         """A fresh hub."""
-        segment = UpperSegment(upper, len(fleet), Tuning(self.o.lr, self.o.weight_decay), seed)
-        return State(fleet, rounds, seed, segment, self._nothing())
+        return State(fleet, rounds, seed, self.segment(fleet, upper, seed), self._nothing())
 
     def turn(self, state: State, round: int, turn: int, present: Collection[str]) -> tuple[State, Orders | None]:
         """One turn: everybody trains for a round, or in the last sends what it has."""
@@ -109,19 +88,6 @@ class OneShot:
         state.sent.add(state.fleet.index(device), batch.smashed, batch.labels)
         return state, {device: Learned(float(F.cross_entropy(state.upper.predict(None, batch.smashed), batch.labels)))}
 
-    def settle(
-        self,
-        state: State,
-        round: int,
-        turn: int,
-        reports: Mapping[str, Mapping[str, Any]],
-        states: Mapping[str, Lower],
-    ) -> State:
-        """Average what was given; with nothing given the mean stays."""
-        if states:
-            state.trained = mean(states, shares(state.fleet, states))
-        return state
-
     def end_round(self, state: State, round: int) -> State:
         """After the last round, the hub's epochs; then what was sent is forgotten."""
         if _is_last(state, round):
@@ -129,41 +95,6 @@ class OneShot:
                 for smashed, labels in state.sent.epoch(np.random.default_rng([state.seed, 4, state.upper.steps])):
                     state.upper.step(0, smashed, labels)
             state.sent = self._nothing()
-        return state
-
-    def stand(self, state: State, device: str, present: Collection[str]) -> Stand:
-        """The mean; else its own, and for a newcomer that of the device with the most samples of those that are there [ours]."""
-        if state.trained is not None:
-            return Stand(without_head(state.trained))
-        if device in state.fleet.names:
-            return Stand()
-        donors = [member for member in state.fleet.members if member.name in present]
-        return Stand(donor=max(donors, key=lambda member: member.samples).name if donors else None)
-
-    def predict(self, state: State, device: str, smashed: Tensor) -> Tensor:
-        """Logits; the same upper segment for everybody."""
-        return state.upper.predict(None, smashed)
-
-    def samples(self, state: State) -> int:
-        """As the upper segment counted them."""
-        return state.upper.samples
-
-    def save(self, state: State) -> dict[str, Any]:
-        """Everything between two rounds."""
-        return {
-            "fleet": list(state.fleet.names),
-            "rounds": state.rounds,
-            "seed": state.seed,
-            "upper": state.upper.save(),
-            "trained": None if state.trained is None else tensors(state.trained),
-        }
-
-    def load(self, fleet: Fleet, upper: nn.Module, saved: Mapping[str, Any]) -> State:
-        """Take what `save` gave."""
-        same_fleet(fleet, saved["fleet"])
-        state = self.init(fleet, upper, rounds=saved["rounds"], seed=saved["seed"])
-        state.upper.load(saved["upper"])
-        state.trained = None if saved["trained"] is None else arrays(saved["trained"])
         return state
 
     def _nothing(self) -> Replay:
@@ -174,8 +105,8 @@ class OneShot:
             kind="local",
             first_step=0,
             steps=state.fleet.steps,
-            settings={"lr": self.o.lr, "weight_decay": self.o.weight_decay},
-            state=state.trained,
+            settings=self.o.settings,
+            state=state.mean,
             give=("head", "lower") if self.o.average else (),
         )
 
@@ -185,7 +116,7 @@ class OneShot:
             first_step=0,
             steps=member.batches,
             send=tuple(range(member.batches)),
-            state=without_head(state.trained),
+            state=without_head(state.mean),
         )
 
 

@@ -21,13 +21,14 @@ that has the most samples of those that are there [ours].
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
-from hub.segment import Tuning, UpperSegment
+from hub.segment import UpperSegment
 from hub.strategies.averaging import shares
-from hub.strategies.base import AdamOptions, Batch, Fleet, Learned, Lower, Order, Orders, Stand, check, same_fleet
+from hub.strategies.base import AdamOptions, Batch, Fleet, Learned, Order, Orders
+from hub.strategies.sides import Cut
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,11 @@ class State:
     upper: UpperSegment
 
 
-class ParallelSplitLearning:
+class ParallelSplitLearning(Cut):
     """The strategy."""
 
     options: ClassVar[type] = ParallelSplitLearningOptions
     together: ClassVar[bool] = True
-    optimizer = "adam"
-
-    def __init__(self, options: ParallelSplitLearningOptions) -> None:
-        check(options)
-        self.o = options
 
     @property
     def objective(self) -> str:
@@ -62,7 +58,7 @@ class ParallelSplitLearning:
 
     def init(self, fleet: Fleet, upper: nn.Module, *, rounds: int, seed: int) -> State:
         """A fresh hub."""
-        return State(fleet, seed, UpperSegment(upper, len(fleet), Tuning(self.o.lr, self.o.weight_decay), seed))
+        return State(fleet, seed, self.segment(fleet, upper, seed))
 
     def turn(self, state: State, round: int, turn: int, present: Collection[str]) -> tuple[State, Orders | None]:
         """One turn for the whole round, the same for everybody."""
@@ -79,51 +75,9 @@ class ParallelSplitLearning:
         state.upper.apply()
         return state, lessons
 
-    def settle(
-        self,
-        state: State,
-        round: int,
-        turn: int,
-        reports: Mapping[str, Mapping[str, Any]],
-        states: Mapping[str, Lower],
-    ) -> State:
-        """Nothing: nobody was asked for weights."""
-        return state
-
-    def end_round(self, state: State, round: int) -> State:
-        """Nothing: the learning rate is constant."""
-        return state
-
-    def stand(self, state: State, device: str, present: Collection[str]) -> Stand:
-        """Its own; a newcomer gets that of the device with the most samples that is there."""
-        if device in state.fleet.names:
-            return Stand()
-        donors = [member for member in state.fleet.members if member.name in present]
-        return Stand(donor=max(donors, key=lambda member: member.samples).name if donors else None)
-
-    def predict(self, state: State, device: str, smashed: Tensor) -> Tensor:
-        """Logits; the same upper segment for everybody."""
-        return state.upper.predict(None, smashed)
-
-    def samples(self, state: State) -> int:
-        """As the upper segment counted them."""
-        return state.upper.samples
-
-    def save(self, state: State) -> dict[str, Any]:
-        """Everything between two rounds."""
-        return {"fleet": list(state.fleet.names), "seed": state.seed, "upper": state.upper.save()}
-
-    def load(self, fleet: Fleet, upper: nn.Module, saved: Mapping[str, Any]) -> State:
-        """Take what `save` gave."""
-        same_fleet(fleet, saved["fleet"])
-        state = self.init(fleet, upper, rounds=0, seed=saved["seed"])
-        state.upper.load(saved["upper"])
-        return state
-
     def _order(self, state: State, round: int, name: str) -> Order:
         steps = state.fleet.steps
-        settings = {"lr": self.o.lr, "weight_decay": self.o.weight_decay}
-        return Order(kind="exchange", first_step=0, steps=steps, send=tuple(range(steps)), settings=settings)
+        return Order(kind="exchange", first_step=0, steps=steps, send=tuple(range(steps)), settings=self.o.settings)
 
     def _gather(self, state: State, batches: Mapping[str, Batch], share: Mapping[str, float]) -> dict[str, Learned]:
         """Gather the gradients of Σ δ_i L_i for the hub's step; what each device is to know."""

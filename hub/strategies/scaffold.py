@@ -17,7 +17,8 @@ here it is the batches of the device's own epoch.
 
 Who is away or lost has no part in the means and gets the current x and c with its next order. A lost device may have
 moved its c_i without the hub's knowing, and c would be off for good. So the hub keeps every c_i and sends it along (|W|
-more, once) to a device that was lost, and to all after it was restarted itself. If nobody came everything stays; until for the
+more, once) to a device that was lost, and to all after it was restarted itself; a board whose memory is new says so in its
+report, and its c_i began at zero. If nobody came everything stays; until for the
 first time somebody has, each device goes on from its own weights. Where η_g is not 1, the update needs x, and the first
 turn of all asks one device for it (|W| more up, once); the running statistics of batch norm are then plain means (ours).
 """
@@ -32,12 +33,14 @@ import numpy as np
 from torch import nn
 
 from edge.wire.toml_fields import Range
-from hub.strategies.averaging import Uncut, ask_for_weights, local_steps, mean, moved, shares
-from hub.strategies.base import Fleet, Lower, Order, Orders, arrays, check, same_fleet, tensors
+from hub.strategies.averaging import mean, moved, shares
+from hub.strategies.base import Fleet, Lower, Order, Orders
+from hub.strategies.checkpoint import BRIEF
+from hub.strategies.sides import Uncut, UncutOptions, ask_for_weights
 
 
 @dataclass(frozen=True)
-class ScaffoldOptions:
+class ScaffoldOptions(UncutOptions):
     """How the devices train between two averages, and how those are taken."""
 
     lr: Annotated[float, Range(1e-6, 10)] = 0.03
@@ -46,14 +49,8 @@ class ScaffoldOptions:
     lr_global: Annotated[float, Range(0, 10)] = 1.0
     """η_g, the share of the mean change that the hub takes."""
 
-    weight_decay: Annotated[float, Range(0, 1)] = 1e-5
-    """Added to the gradient."""
-
     weights: Literal["uniform", "samples"] = "uniform"
     """How devices count in the means: alike, or by their samples as in FedAvg."""
-
-    epochs: Literal["own", "longest"] = "own"
-    """K: each device's own batches once, or as many as the device with the most has (others recycle their samples)."""
 
 
 @dataclass
@@ -65,10 +62,12 @@ class State:
     """x; None until the first have come, while every device has the bundle's."""
     controls: dict[str, np.ndarray] = field(default_factory=dict)
     """c_i of each device that ever came, float32, flat (W,); those of the others are zero."""
-    agreed: set[str] = field(default_factory=set)
+    agreed: set[str] = field(default_factory=set, metadata=BRIEF)
     """Devices whose c_i is surely that of the hub."""
-    settled: set[str] = field(default_factory=set)
+    settled: set[str] = field(default_factory=set, metadata=BRIEF)
     """Devices of this turn whose c_i will be, if they come."""
+    told: set[str] = field(default_factory=set, metadata=BRIEF)
+    """Devices of this turn that were sent their c_i."""
     trained: int = -1
     """The last round in which the devices were told to train."""
 
@@ -79,10 +78,6 @@ class Scaffold(Uncut):
     options: ClassVar[type] = ScaffoldOptions
     objective = "control_variates"
     optimizer = "sgd"
-
-    def __init__(self, options: ScaffoldOptions) -> None:
-        check(options)
-        self.o = options
 
     def init(self, fleet: Fleet, upper: nn.Module, *, rounds: int, seed: int) -> State:
         """All controls are zero, on the hub and on the devices."""
@@ -97,6 +92,7 @@ class Scaffold(Uncut):
         state.trained = round
         common = self._common(state) if state.controls else None
         orders = {name: self._order(state, name, round, common) for name in sorted(present)}
+        state.told = {name for name, order in orders.items() if "state.own" in (order.state or {})}
         state.settled = {name for name in present if name in state.agreed or state.controls}
         state.agreed = state.agreed.difference(present)
         return state, orders
@@ -122,25 +118,18 @@ class Scaffold(Uncut):
         else:
             state.weights = moved(state.weights, lowers, p, {name: self.o.lr_global * p[name] for name in p})
         for name, given in states.items():
+            forgotten = reports.get(name, {}).get("started_over") and name not in state.told
+            own = np.float32(0) if forgotten else state.controls.get(name, np.float32(0))
             # In float32 like the device's own sum, so that both stay the same to the last bit.
-            state.controls[name] = state.controls.get(name, np.float32(0)) + given["change"]
+            state.controls[name] = own + given["change"]
         state.agreed |= state.settled & states.keys()
         return state
 
-    def save(self, state: State) -> dict[str, Any]:
-        """Everything between two rounds."""
-        return {
-            "fleet": list(state.fleet.names),
-            "weights": None if state.weights is None else tensors(state.weights),
-            "controls": tensors(state.controls),
-            "trained": state.trained,
-        }
-
     def load(self, fleet: Fleet, upper: nn.Module, saved: Mapping[str, Any]) -> State:
         """Take what `save` gave; the devices may have gone on since, so each is sent its c_i again."""
-        same_fleet(fleet, saved["fleet"])
-        weights = None if saved["weights"] is None else arrays(saved["weights"])
-        return State(fleet, weights, arrays(saved["controls"]), trained=saved["trained"])
+        state: State = super().load(fleet, upper, saved)
+        state.agreed = set()
+        return state
 
     def _shares(self, fleet: Fleet, names: Collection[str]) -> dict[str, float]:
         named = dict.fromkeys(names)
@@ -158,7 +147,7 @@ class Scaffold(Uncut):
             load["state.common"] = common
             if name not in state.agreed:
                 load["state.own"] = state.controls.get(name, np.zeros_like(common))
-        steps = local_steps(state.fleet, name, self.o.epochs)
+        steps = self.steps(state.fleet, name)
         return Order(
             kind="local",
             first_step=0,

@@ -18,23 +18,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from hub.segment import Tuning, UpperSegment
-from hub.strategies.base import (
-    AdamOptions,
-    Batch,
-    Fleet,
-    Learned,
-    Lower,
-    Order,
-    Orders,
-    Stand,
-    arrays,
-    check,
-    same_fleet,
-    tensors,
-)
+from hub.segment import UpperSegment
+from hub.strategies.base import AdamOptions, Fleet, Lower, Order, Orders, Stand
+from hub.strategies.checkpoint import BRIEF
+from hub.strategies.sides import Cut
 
 
 @dataclass(frozen=True)
@@ -56,25 +45,20 @@ class State:
     """The lower segment that travels; None while every device still has the first one."""
     holder: str | None = None
     """The device that trained it last and still has it."""
-    queue: list[tuple[str, range]] = field(default_factory=list)
+    queue: list[tuple[str, range]] = field(default_factory=list, metadata=BRIEF)
     """Who has a turn yet in this round, and which steps."""
 
 
-class SplitLearning:
+class SplitLearning(Cut):
     """The strategy."""
 
     options: ClassVar[type] = SplitLearningOptions
-    together: ClassVar[bool] = False
     objective = "gradient"
-    optimizer = "adam"
-
-    def __init__(self, options: SplitLearningOptions) -> None:
-        check(options)
-        self.o = options
+    answers: ClassVar[bool] = True
 
     def init(self, fleet: Fleet, upper: nn.Module, *, rounds: int, seed: int) -> State:
         """A fresh hub."""
-        return State(fleet, seed, UpperSegment(upper, len(fleet), Tuning(self.o.lr, self.o.weight_decay), seed))
+        return State(fleet, seed, self.segment(fleet, upper, seed))
 
     def turn(self, state: State, round: int, turn: int, present: Collection[str]) -> tuple[State, Orders | None]:
         """The next device that is there."""
@@ -85,14 +69,6 @@ class SplitLearning:
             if name in present:
                 return state, {name: self._order(state, name, steps)}
         return state, None
-
-    def learn(
-        self, state: State, round: int, step: int, batches: Mapping[str, Batch]
-    ) -> tuple[State, dict[str, Learned]]:
-        """A hub step on CE; its gradient goes down."""
-        ((device, batch),) = batches.items()
-        loss, gradient = state.upper.step(state.fleet.index(device), batch.smashed, batch.labels, gradient=True)
-        return state, {device: Learned(loss, gradient)}
 
     def settle(
         self,
@@ -107,40 +83,9 @@ class SplitLearning:
             state.lower, state.holder = lower, name
         return state
 
-    def end_round(self, state: State, round: int) -> State:
-        """Nothing: the learning rate is constant."""
-        return state
-
     def stand(self, state: State, device: str, present: Collection[str]) -> Stand:
         """There is one lower segment, and everybody is evaluated with it as the last turn left it."""
         return Stand(None if device == state.holder else state.lower)
-
-    def predict(self, state: State, device: str, smashed: Tensor) -> Tensor:
-        """Logits; the same upper segment for everybody."""
-        return state.upper.predict(None, smashed)
-
-    def samples(self, state: State) -> int:
-        """As the upper segment counted them."""
-        return state.upper.samples
-
-    def save(self, state: State) -> dict[str, Any]:
-        """Everything between two rounds."""
-        return {
-            "fleet": list(state.fleet.names),
-            "seed": state.seed,
-            "upper": state.upper.save(),
-            "lower": None if state.lower is None else tensors(state.lower),
-            "holder": state.holder,
-        }
-
-    def load(self, fleet: Fleet, upper: nn.Module, saved: Mapping[str, Any]) -> State:
-        """Take what `save` gave."""
-        same_fleet(fleet, saved["fleet"])
-        state = self.init(fleet, upper, rounds=0, seed=saved["seed"])
-        state.upper.load(saved["upper"])
-        state.lower = None if saved["lower"] is None else arrays(saved["lower"])
-        state.holder = saved["holder"]
-        return state
 
     def _round(self, fleet: Fleet) -> list[tuple[str, range]]:
         if self.o.turns == "epoch":
@@ -158,7 +103,7 @@ class SplitLearning:
             first_step=steps.start,
             steps=len(steps),
             send=tuple(steps),
-            settings={"lr": self.o.lr, "weight_decay": self.o.weight_decay},
+            settings=self.o.settings,
             state=None if name == state.holder else state.lower,
             give=("lower",),
         )

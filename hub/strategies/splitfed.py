@@ -24,27 +24,16 @@ v1 holds four times the upper segment in memory for every device of the fleet: w
 # ruff: noqa: A002, ARG002  arguments are the contract's, letters the paper's
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from hub.segment import Tuning, UpperSegment, average
-from hub.strategies.averaging import mean, shares
-from hub.strategies.base import (
-    AdamOptions,
-    Batch,
-    Fleet,
-    Learned,
-    Lower,
-    Order,
-    Orders,
-    Stand,
-    arrays,
-    check,
-    same_fleet,
-    tensors,
-)
+from hub.segment import UpperSegment, average
+from hub.strategies.averaging import shares
+from hub.strategies.base import AdamOptions, Batch, Fleet, Learned, Lower, Order, Orders
+from hub.strategies.checkpoint import BRIEF
+from hub.strategies.sides import Averaging
 
 
 @dataclass(frozen=True)
@@ -61,30 +50,31 @@ class State:
 
     fleet: Fleet
     seed: int
-    copies: tuple[UpperSegment, ...]
-    """v1: one for each device, in the order of the fleet; v2: one."""
-    lower: Lower | None = None
+    upper: UpperSegment
+    """v1: the copy of the first device of the fleet, which between two rounds is like all others; v2: the one for all."""
+    others: tuple[UpperSegment, ...] = field(default_factory=tuple, metadata=BRIEF)
+    """v1: the copies of the other devices, in the order of the fleet."""
+    mean: Lower | None = None
     """The mean of the lower segments; None while every device still has the first one."""
     samples: int = 0
 
+    @property
+    def copies(self) -> tuple[UpperSegment, ...]:
+        """All that the hub has."""
+        return (self.upper, *self.others)
 
-class SplitFed:
+
+class SplitFed(Averaging):
     """The strategy."""
 
     options: ClassVar[type] = SplitFedOptions
-    together: ClassVar[bool] = False
     objective = "gradient"
-    optimizer = "adam"
-
-    def __init__(self, options: SplitFedOptions) -> None:
-        check(options)
-        self.o = options
 
     def init(self, fleet: Fleet, upper: nn.Module, *, rounds: int, seed: int) -> State:
         """A fresh hub; its copies draw different noise for dropout."""
-        tuning = Tuning(self.o.lr, self.o.weight_decay)
-        copies = len(fleet) if self.o.version == "v1" else 1
-        return State(fleet, seed, tuple(UpperSegment(upper, len(fleet), tuning, seed + i) for i in range(copies)))
+        others = len(fleet) - 1 if self.o.version == "v1" else 0
+        first, *more = (self.segment(fleet, upper, seed + i) for i in range(1 + others))
+        return State(fleet, seed, first, tuple(more))
 
     def turn(self, state: State, round: int, turn: int, present: Collection[str]) -> tuple[State, Orders | None]:
         """One turn: a round of exchanges for everybody."""
@@ -96,8 +86,8 @@ class SplitFed:
             first_step=0,
             steps=steps,
             send=tuple(range(steps)),
-            settings={"lr": self.o.lr, "weight_decay": self.o.weight_decay},
-            state=state.lower,
+            settings=self.o.settings,
+            state=state.mean,
             give=("lower",),
         )
         return state, dict.fromkeys(sorted(present), order)
@@ -122,45 +112,18 @@ class SplitFed:
         states: Mapping[str, Lower],
     ) -> State:
         """Average both sides over who came."""
-        if states:
-            state.lower = mean(states, shares(state.fleet, states))
+        state = super().settle(state, round, turn, reports, states)
         if self.o.version == "v1":
             weights = shares(state.fleet, states or dict.fromkeys(state.fleet.names))
             average(state.copies, [weights.get(name, 0.0) for name in state.fleet.names])
         return state
 
-    def end_round(self, state: State, round: int) -> State:
-        """Nothing: the learning rate is constant."""
-        return state
-
-    def stand(self, state: State, device: str, present: Collection[str]) -> Stand:
-        """The mean, for everybody."""
-        return Stand(state.lower)
-
-    def predict(self, state: State, device: str, smashed: Tensor) -> Tensor:
-        """Logits; between rounds the same upper segment for everybody."""
-        return state.copies[0].predict(None, smashed)
-
     def samples(self, state: State) -> int:
         """Of all copies."""
         return state.samples
 
-    def save(self, state: State) -> dict[str, Any]:
-        """Everything between two rounds; of the copies, which are equal then, the first."""
-        return {
-            "fleet": list(state.fleet.names),
-            "seed": state.seed,
-            "upper": state.copies[0].save(),
-            "lower": None if state.lower is None else tensors(state.lower),
-            "samples": state.samples,
-        }
-
     def load(self, fleet: Fleet, upper: nn.Module, saved: Mapping[str, Any]) -> State:
-        """Take what `save` gave."""
-        same_fleet(fleet, saved["fleet"])
-        state = self.init(fleet, upper, rounds=0, seed=saved["seed"])
-        for copy in state.copies:
-            copy.load(saved["upper"])
-        state.lower = None if saved["lower"] is None else arrays(saved["lower"])
-        state.samples = saved["samples"]
+        """Take what `save` gave; all copies become the one that it has."""
+        state: State = super().load(fleet, upper, saved)
+        average(state.copies, [1.0] + [0.0] * len(state.others))
         return state

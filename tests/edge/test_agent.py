@@ -344,6 +344,23 @@ def test_a_power_cut_between_gradient_and_update_loses_neither(stage):
     np.testing.assert_allclose(stage.weights(), [1 - 0.1, 2 - 0.4], rtol=1e-6)
 
 
+def test_a_report_says_whether_the_device_began_anew(stage):
+    for number, run in ((1, 1), (2, 1), (1, 2)):
+        stage.order(number, steps=1, run=run)
+        stage.run()
+    assert [report.metrics["started_over"] for report in stage.got(Report)] == [True, False, True]
+
+
+def test_a_restart_between_order_and_report_does_not_hide_it(staged):
+    stage = staged(checkpoint_steps=1)
+    stage.order(1, steps=40, run=1)
+    stage.run(turns=5)
+    stage.kill()
+    stage.start()
+    stage.run(turns=60)
+    assert [report.metrics["started_over"] for report in stage.got(Report)] == [True]
+
+
 def test_another_run_starts_over(stage):
     stage.order(7, steps=4, run=1)
     stage.run()

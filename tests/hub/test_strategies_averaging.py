@@ -1,9 +1,7 @@
 import numpy as np
-import pytest
-import torch
 
-from hub.strategies.averaging import Uncut, ask_for_weights, local_steps, mean, moved, shares
-from hub.strategies.base import Batch, Fleet, Member
+from hub.strategies.averaging import mean, moved, shares
+from hub.strategies.base import Fleet, Member
 
 THREE = Fleet((Member("a", 10, 1), Member("b", 30, 3), Member("c", 60, 6)))
 
@@ -44,30 +42,6 @@ def test_steps_that_sum_to_one_are_the_mean():
     states, weights = {"a": lower(1.1, 2), "b": lower(-0.3, 7)}, {"a": 0.25, "b": 0.75}
     after = moved(lower(100, 100), states, weights, weights)
     assert after["w"].tolist() == mean(states, weights)["w"].tolist()
-
-
-def test_a_round_is_a_devices_own_epoch_or_the_longest():
-    assert [local_steps(THREE, name, "own") for name in "abc"] == [1, 3, 6]
-    assert [local_steps(THREE, name, "longest") for name in "abc"] == [6, 6, 6]
-
-
-def test_one_device_after_another_is_asked_for_its_weights_and_none_trains():
-    asked = [ask_for_weights(THREE, turn, ["c", "b"]) for turn in range(4)]
-    assert [list(orders) for orders in asked[:3]] == [["b"], ["c"], ["b"]]
-    assert asked[3] is None
-    order = asked[0]["b"]
-    assert (order.kind, order.steps, order.send, order.state, order.give) == ("local", 0, (), None, ("lower",))
-    assert ask_for_weights(THREE, 0, []) is None
-
-
-def test_an_uncut_model_has_nothing_for_the_hub_to_learn():
-    logits = torch.tensor([[1.0, 2.0]])
-    assert torch.equal(Uncut().predict(None, "stranger", logits), logits)
-    assert Uncut().samples(None) == 0
-    with pytest.raises(
-        RuntimeError, match=r"Uncut trains the whole model on the devices: .* of a \(step 3 of round 2\)"
-    ):
-        Uncut().learn(None, 2, 3, {"a": Batch(logits, torch.tensor([0]))})
 
 
 def test_who_came_first_does_not_show_in_the_mean():

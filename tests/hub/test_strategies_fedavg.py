@@ -50,7 +50,7 @@ def test_all_train_alone_for_an_epoch_of_their_own_and_give_their_weights():
 
 
 def test_small_devices_may_recycle_their_samples():
-    strategy, state = begin(epochs="longest")
+    strategy, state = begin(steps="longest")
     _, orders = strategy.turn(state, 0, 0, BOTH)
     assert [order.steps for order in orders.values()] == [3, 3]
 
@@ -134,7 +134,7 @@ def test_the_optimizer_is_a_choice_and_the_momentum_is_always_said():
     [
         ({"optimizer": "adamw"}, "optimizer = 'adamw': must be one of sgd, adam"),
         ({"lr": -1}, "lr = -1: must be from 0 to 10"),
-        ({"epochs": "two"}, "epochs = 'two': must be one of own, longest"),
+        ({"steps": "two"}, "steps = 'two': must be one of own, longest"),
         ({"momentum": 0.9}, "momentum = 0.9: only sgd has it"),
     ],
 )

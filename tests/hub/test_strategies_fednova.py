@@ -84,7 +84,7 @@ def test_a_device_weighs_by_how_far_a_constant_gradient_would_carry_it(momentum)
         assert strategy._weight(steps) == pytest.approx(-w.item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("options", [{"epochs": "longest", "momentum": 0.9}, {"epochs": "longest", "momentum": 0.0}])
+@pytest.mark.parametrize("options", [{"steps": "longest", "momentum": 0.9}, {"steps": "longest", "momentum": 0.0}])
 def test_with_equal_steps_it_is_fedavg(options):
     strategy, state = begin(**options)
     plain = FedAvg(FedAvgOptions())
@@ -121,7 +121,7 @@ def test_more_steps_are_not_a_larger_say():
 
 
 def test_running_variances_stay_variances():
-    strategy, state = begin(momentum=0.0, epochs="own")
+    strategy, state = begin(momentum=0.0, steps="own")
     state, _ = strategy.turn(state, 0, 0, BOTH)
     state = strategy.settle(state, 0, 0, {}, {"a": {"bn.running_var": np.float32([10])}})
     state, _ = strategy.turn(state, 0, 1, BOTH)
@@ -193,5 +193,5 @@ def test_wrong_options_are_named_with_their_range():
     assert (begin()[0].objective, begin()[0].optimizer) == ("whole", "sgd")
     with pytest.raises(ValueError, match=r"momentum = 1: must be from 0 to 0\.999"):
         begin(momentum=1)
-    with pytest.raises(ValueError, match="epochs = 'both': must be one of own, longest"):
-        begin(epochs="both")
+    with pytest.raises(ValueError, match="steps = 'both': must be one of own, longest"):
+        begin(steps="both")

@@ -128,7 +128,7 @@ def test_where_nobody_gave_the_mean_stays():
     state, orders = strategy.turn(state, 1, 0, [])
     assert orders == {}
     state = strategy.end_round(strategy.settle(state, 1, 0, {}, {}), 1)
-    assert values(state.trained) == {"lower.w": [4], "head.linear.bias": [0]}
+    assert values(state.mean) == {"lower.w": [4], "head.linear.bias": [0]}
 
 
 # Replay -----------------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def test_the_first_round_is_plain_and_sends_nothing_down():
     ]
     settings = {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}
     assert orders["b"].settings == {**settings, "local_steps": 2.0}
-    assert begin(epochs="longest")[0].turn(state, 1, 0, BOTH)[1]["a"].settings["local_steps"] == 2.0
+    assert begin(steps="longest")[0].turn(state, 1, 0, BOTH)[1]["a"].settings["local_steps"] == 2.0
 
 
 def test_weights_and_controls_by_hand():
@@ -177,6 +177,24 @@ def test_even_if_nobodys_first_answer_came():
     boards = fleet_of_boards()
     state = drive(strategy, state, boards, range(3), [(0, "a"), (0, "b")])
     assert_in_step(state, boards)
+
+
+def test_the_control_of_a_board_with_a_new_memory_began_at_zero():
+    strategy, state = begin()
+    state, _ = play(strategy, state, 0, {"a": gave(2, 4), "b": gave(6, -2)})
+    state, _ = strategy.turn(state, 1, 0, BOTH)
+    state = strategy.settle(state, 1, 0, {"a": {"started_over": True}, "b": {}}, {"a": gave(8, 1), "b": gave(8, 0)})
+    assert {name: control.tolist() for name, control in state.controls.items()} == {"a": [1], "b": [-2]}  # not 4 + 1
+
+
+def test_unless_it_was_sent_with_the_order():
+    strategy, state = begin()
+    state, _ = play(strategy, state, 0, {"a": gave(2, 4), "b": gave(6, -2)})
+    state, _ = play(strategy, state, 1, {"b": gave(6, 0)})  # a was lost
+    state, orders = strategy.turn(state, 2, 0, BOTH)
+    assert loaded(orders["a"])["state.own"] == [4]
+    state = strategy.settle(state, 2, 0, {"a": {"started_over": True}}, {"a": gave(8, 1)})
+    assert state.controls["a"].tolist() == [5]
 
 
 def test_who_is_in_step_is_not_sent_its_control():

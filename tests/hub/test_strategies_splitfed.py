@@ -134,7 +134,7 @@ def test_in_v1_a_lost_device_counts_for_nothing_and_its_copy_becomes_the_mean():
     state, _ = learn(strategy, state, "b", 1)
     state = strategy.settle(state, 0, 0, {}, {"a": lower(4, 0)})
     assert weights(strategy, state) == [2.1, 1.9]
-    assert state.lower["w"].tolist() == [4, 0]
+    assert state.mean["w"].tolist() == [4, 0]
     # b's copy is at (2.1, 1.9) too, not where b's own activation had brought it.
     _, learned = learn(strategy, state, "b", 0)
     assert learned.loss == pytest.approx(np.log1p(np.exp(-0.2)))
@@ -152,7 +152,7 @@ def test_where_nobody_gave_the_lower_segments_stay(version):
     strategy, state = begin(version)
     state = strategy.settle(state, 0, 0, {}, {"a": lower(4, 0)})
     state = strategy.settle(state, 1, 0, {}, {})
-    assert state.lower["w"].tolist() == [4, 0]
+    assert state.mean["w"].tolist() == [4, 0]
 
 
 def test_where_nobody_gave_v1_averages_its_copies_all_the_same():
