@@ -26,6 +26,7 @@ CASES: dict[str, str] = {
     "scaling": "benchmarks.scaling",
     "simulation": "benchmarks.simulation",
     "step": "benchmarks.step",
+    "tuning": "benchmarks.tuning",
 }
 """A case is a module: its docstring begins with the question, `run(options)` yields rows, `draw(runs)` gives markdown;
 where there is a `plot(runs, folder)`, it leaves drawings beside it.
