@@ -72,6 +72,33 @@ def test_pool(name):
     assert_layer(layer, shape, kinds=("backward",))
 
 
+class Ties(nn.Module):
+    """A pool of weights among which the maximum of a window stands more than once, whatever the sample is."""
+
+    def __init__(self, pool: nn.Module, *weights: list[float]) -> None:
+        super().__init__()
+        self.pool, self.weights = pool, nn.Parameter(torch.tensor(weights))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pool(x * 0.0 + self.weights)
+
+
+TIES = {
+    "windows of two": (nn.MaxPool1d(2), [[1.0, 1, 0, 2, 3, 3]]),
+    "windows of three": (nn.MaxPool1d(3), [[1.0, 1, 0, 3, 5, 5]]),
+    "2 x 2": (nn.MaxPool2d(2), [[1.0, 2, 0, 0], [2, 2, 0, 0]]),
+    "2 x 3, of another height": (nn.MaxPool2d((2, 3)), [[1.0, 0, 7, 2, 2, 2], [7, 7, 7, 1, 2, 0]]),
+    "windows that overlap": (nn.MaxPool1d(3, 2, 1), [[1.0, 1, 0, 3, 3, 3]]),
+}
+
+
+@pytest.mark.parametrize("name", TIES)
+def test_of_equal_maxima_the_first_gets_the_gradient(name):
+    pool, weights = TIES[name]
+    shape = (1, len(weights), len(weights[0])) if isinstance(pool, nn.MaxPool2d) else (1, len(weights[0]))
+    assert_layer(Ties(pool, *weights), shape, kinds=("backward",))
+
+
 NORMS = {
     "batch 1d": (lambda: nn.BatchNorm1d(4), (4, 9)),
     "batch 2d": (lambda: nn.BatchNorm2d(4, momentum=0.3), (4, 5, 5)),
