@@ -1,4 +1,4 @@
-"""A run's report: one HTML file that needs nothing else, made from the run's folder alone."""
+"""A run's report: one HTML file that needs nothing else, and its plots as files, made from the run's folder alone."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,35 +10,55 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from hub.plots import PLOTS
+from hub.drawing import DARK, FONTS, LIGHT, Drawing
+from hub.plots import PLOTS, draw
 from hub.runlog import Record, RunLog, read_run
 from hub.summary import Budgets, Row, evaluation, moved, training_received, training_sent
 from hub.table import MISSING, figure, human, lay_out, unit_of
 
 NAME = "report.html"
+FOLDER = "plots"
+"""Where the plots lie beside it, each as an SVG file."""
 ONE_BLOCK = 10_000
 """A page has no width limit of its own: all columns side by side."""
 
 
 def write_report(run_folder: Path) -> Path:
-    """Write `report.html` into a run's folder from its metrics.jsonl and the configuration beside it.
+    """Write `report.html` and `plots/*.svg` into a run's folder, from its metrics.jsonl and the configuration beside it.
 
-    The same folder gives the same bytes. Returns the file's path.
+    The same folder gives the same bytes. Returns the page's path.
 
     Raises:
         FileNotFoundError: the folder has no metrics.jsonl.
         ValueError: metrics.jsonl holds no record of a run.
     """
-    page = render_report(read_run(run_folder))
+    log = read_run(run_folder)
+    drawn = draw(log)
+    _write_plots(drawn, run_folder / FOLDER)
     path = run_folder / NAME
-    part = path.with_name(NAME + ".part")
-    part.write_text(page, "utf-8")
-    part.replace(path)
+    _write(path, render_report(log, drawn))
     return path
 
 
-def render_report(log: RunLog) -> str:
-    """The page as text."""
+def _write_plots(drawn: Mapping[str, Drawing], folder: Path) -> None:
+    if drawn:
+        folder.mkdir(exist_ok=True)
+    for name in PLOTS:
+        path = folder / f"{name}.svg"
+        if name in drawn:
+            _write(path, drawn[name].alone())
+        else:
+            path.unlink(missing_ok=True)  # an earlier report's: a resumed run may have lost what it showed
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, "utf-8")
+    part.replace(path)
+
+
+def render_report(log: RunLog, drawn: Mapping[str, Drawing]) -> str:
+    """The page as text, with these plots in it."""
     rows, budgets = log.scored()
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -53,7 +73,15 @@ def render_report(log: RunLog) -> str:
         dated=_dated(log),
         summary=_summary(log, rows),
         tiles=_tiles(rows[0], log),
-        figure=lambda name, heading, caption: _figure(log, name, heading, caption),
+        drawn=drawn,
+        figure=lambda name, heading, caption: _figure(drawn, name, heading, caption),
+        light=LIGHT,
+        dark=DARK,
+        fonts=FONTS,
+        local=any(record.get("phase") == "local" for record in log.rounds),
+        again=any(record.get("socket_retransmitted") is not None for record in log.latest.values()),
+        # Of the objectives only the product with the hub's gradient can be negative.
+        led=any((record.get("loss") or 0) < 0 for records in log.devices.values() for record in records),
         late=log.late(),
         troubled=sorted({*log.late(), *log.refusals}),
         energy=_energy(rows[0]),
@@ -80,15 +108,13 @@ def _result(rows: list[Row], budgets: Budgets) -> dict[str, Any]:
     }
 
 
-def _figure(log: RunLog, name: str, heading: str, caption: str) -> Markup:
-    svg = PLOTS[name](log)
-    if svg is None:
-        return Markup(
-            "<figure><h3>{}</h3><figcaption>The run recorded nothing to draw here.</figcaption></figure>"
-        ).format(heading)
+def _figure(drawn: Mapping[str, Drawing], name: str, heading: str, caption: str) -> Markup:
+    """A figure, or nothing where there is no plot of this name: not every method has a loss on the hub, or selects."""
+    if name not in drawn:
+        return Markup()
     # Not from outside: the heading is the template's, and the texts in the plot went through matplotlib's XML escaping.
-    drawing = Markup(svg.replace("<svg", f'<svg aria-label="{heading}"', 1))  # noqa: S704
-    return Markup("<figure><h3>{}</h3>{}<figcaption>{}</figcaption></figure>").format(heading, drawing, caption)
+    svg = Markup(drawn[name].in_page(name).replace("<svg", f'<svg aria-label="{heading}"', 1))  # noqa: S704
+    return Markup("<figure><h3>{}</h3>{}<figcaption>{}</figcaption></figure>").format(heading, svg, caption)
 
 
 def _title(log: RunLog) -> str:

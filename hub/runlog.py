@@ -1,9 +1,10 @@
 """A run's folder read back: the records of metrics.jsonl by kind, and the configuration beside it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from hub.summary import Budgets, Row, budgets_of, fleet_size, latest_of_devices, score, summarise
@@ -48,6 +49,20 @@ class RunLog:
     def accuracies(self) -> dict[str, float]:
         """Each device's accuracy when it was last evaluated."""
         return {name: share for record in self.rounds for name, share in (record.get("accuracies") or {}).items()}
+
+    def mean_by_round(self, value: Callable[[Record], float | None]) -> dict[int, float]:
+        """Mean of a counter at the end of each round, over the devices that have it; a device that was silent keeps its last figure."""
+        found = {
+            name: {r["round"]: v for r in records if (v := value(r)) is not None}
+            for name, records in self.devices.items()
+        }
+        series = {name: points for name, points in found.items() if points}
+        last = dict.fromkeys(series, 0.0)
+        means = {}
+        for number in sorted({n for points in series.values() for n in points}):
+            last |= {name: points[number] for name, points in series.items() if number in points}
+            means[number] = fmean(last.values())
+        return means
 
     def late(self) -> dict[str, int]:
         """In how many rounds a device was late, for those that were."""

@@ -1,11 +1,10 @@
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
 
 import pytest
 
-from hub.plots import PLOTS
 from hub.report import write_report
-from hub.runlog import read_run
 from hub.table import MISSING
 from tests.hub.records import REFERENCE, RUN, device, fleet_round, tiny_run, write
 
@@ -15,7 +14,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.links, self.ids, self.tags, self.rows = [], [], [], []
+        self.links, self.ids, self.tags, self.rows, self.headings = [], [], [], [], []
         self.open = []
         self.feed(text)
 
@@ -31,13 +30,20 @@ class Page(HTMLParser):
         if tag in {"td", "th"}:
             self.rows[-1].append("")
             self.open.append(tag)
+        if tag in {"h2", "h3"}:
+            self.open.append(tag)
+            self.headings.append("")
 
     def handle_endtag(self, tag):
-        if tag in {"td", "th"} and self.open:
+        if tag in {"td", "th", "h2", "h3"} and self.open:
             self.open.pop()
 
     def handle_data(self, data):
-        if self.open:
+        if not self.open:
+            return
+        if self.open[-1] in {"h2", "h3"}:
+            self.headings[-1] += data
+        else:
             self.rows[-1][-1] += data.strip()
 
     def row(self, start, length):
@@ -135,30 +141,139 @@ def test_the_configuration_is_shown_and_escaped(folder):
 
 
 def test_the_same_folder_gives_the_same_bytes(folder):
-    assert page_of(folder) == page_of(folder)
+    first = {path.name: path.read_bytes() for path in (page_path(folder), *plots_of(folder))}
+    assert {path.name: path.read_bytes() for path in (page_path(folder), *plots_of(folder))} == first
 
 
-def test_every_plot_is_there_and_takes_its_colours_from_the_page(folder):
-    log = read_run(folder)
-    for name, plot in PLOTS.items():
-        svg = plot(log)
-        assert svg is not None, name
-        assert "var(--" in svg
-        assert "DejaVu" not in svg
-    assert page_of(folder).count("<svg") == len(PLOTS)
+def page_path(folder):
+    return write_report(folder)
 
 
-def test_selections_are_one_cell_for_each_device_and_round(folder):
-    # bed-1 was selected twice in rounds 2 and 3, bed-2 never: two cells.
-    svg = PLOTS["selections"](read_run(folder))
-    cells = svg.partition('PatchCollection_1">')[2].partition("</g>")[0]
-    assert cells.count("<path") == 2
+def plots_of(folder):
+    return sorted((folder / "plots").iterdir())
+
+
+ALL = [
+    "Result",
+    "Learning",
+    "Accuracy, round by round",
+    "Accuracy against bytes",
+    "Accuracy against seconds",
+    "Loss on the hub",
+    "Loss on the devices",
+    "Who was selected",
+    "Selections by device and round",
+    "Network",
+    "Bytes of a device, mean",
+    "Bytes of each device",
+    "On the devices",
+    "Time of a training step",
+    "Memory",
+    "The C3-Score",
+    "C3-Score beside the references",
+    "How it was run",
+]
+
+
+def test_the_page_has_a_heading_for_every_figure_there_is(folder):
+    assert Page(page_of(folder)).headings == ALL
+
+
+def test_what_averaging_does_not_have_leaves_no_heading(tmp_path):
+    text = page_of(write(tmp_path, [*averaging(), REFERENCE]))
+    lacking = {"Loss on the hub", "Who was selected", "Selections by device and round"}
+    assert Page(text).headings == [heading for heading in ALL if heading not in lacking]
+    assert "On the grey ground" not in text
+
+
+def averaging():
+    records = [{**RUN, "strategy": "fedavg"}]
+    for number in (1, 2):
+        records += [device(name, number) for name in ("bed-1", "bed-2")]
+        records.append(fleet_round(number, "global", 0.5, loss=None, selected={}))
+    return records
+
+
+def test_half_a_figure_stands_beside_its_neighbour_or_takes_the_whole_width(folder, tmp_path):
+    assert widths(page_of(folder)) == {"hub-loss": "half", "device-loss": "half", "accuracy-seconds": "wide"}
+    assert widths(page_of(write(tmp_path / "averaging", averaging()))) == {
+        "device-loss": "wide",
+        "accuracy-seconds": "wide",
+    }
+
+
+def widths(text):
+    """How wide the figures of the section on learning are, but for those that always take the whole width."""
+    section = text.partition("<h2>Learning</h2>")[2].partition("</section>")[0]
+    found = re.findall(r'<svg [^>]*class="(wide|half)".*?<g id="([a-z-]+)-figure_1"', section, re.DOTALL)
+    return {name: width for width, name in found if name not in {"accuracy", "accuracy-bytes"}}
+
+
+def test_joules_have_a_figure_where_there_is_a_meter(tmp_path):
+    metered = {"joules": 12.0, "kind": "metered", "source": "a meter"}
+    records = [RUN, device("bed-1", 1, energy=metered), fleet_round(1, "global", 0.5)]
+    page = page_of(write(tmp_path, records))
+    headings = Page(page).headings
+    assert headings[headings.index("Accuracy against seconds") + 1] == "Accuracy against joules"
+    assert "energy (metered), J a device since the start" in page
+    assert (tmp_path / "plots" / "accuracy-joules.svg").is_file()
+
+
+def test_a_score_alone_has_no_bars(tmp_path):
+    headings = Page(page_of(write(tmp_path, tiny_run()))).headings
+    assert "C3-Score beside the references" not in headings
+    assert "The C3-Score" in headings
+
+
+def test_every_figure_of_the_page_is_a_file_that_can_be_read_alone(folder):
+    drawn = re.findall(r'<g id="([a-z0-9-]+)-figure_1"', page_of(folder))
+    files = plots_of(folder)
+    assert {path.stem for path in files} == set(drawn)
+    assert {"accuracy-bytes.svg", "accuracy-seconds.svg", "c3.svg"} <= {path.name for path in files}
+    for path in files:
+        text = path.read_text("utf-8")
+        assert ET.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314  our own text
+        assert "var(" not in text
+        assert 'fill="#ffffff"' in text
+
+
+def test_a_plot_of_an_earlier_report_does_not_stay(folder):
+    page_of(folder)
+    (folder / "plots" / "mine.svg").write_text("<svg/>")
+    write(folder, averaging())
+    page_of(folder)
+    names = {path.name for path in plots_of(folder)}
+    assert not {"hub-loss.svg", "selections.svg", "c3.svg"} & names
+    assert {"accuracy.svg", "mine.svg"} <= names
+
+
+def test_plots_take_their_colours_from_the_page(folder):
+    text = page_of(folder)
+    used = set(re.findall(r"var\((--[\w-]+)\)", text))
+    assert {"--ink", "--muted", "--series-1", "--shade"} <= used
+    dark = text.partition("prefers-color-scheme: dark")[2].partition("</style>")[0]
+    assert all(f"{name}:" in dark for name in used - {"--font"})
+
+
+def test_a_note_beside_a_method_keeps_clear_of_its_name(tmp_path):
+    text = page_of(write(tmp_path, [{**RUN, "note": "simulated"}, *tiny_run()[1:]]))
+    assert "<li><b>adasplit</b>simulated</li>" in text
+    assert re.search(r"ul\.notes b \{[^}]*min-width: [^}]*padding-right: ", text)
+
+
+def test_a_loss_below_0_is_explained(folder, tmp_path):
+    explained = "the product of its activations with the hub&#39;s gradient"
+    assert explained not in page_of(folder)
+    records = [RUN, device("bed-1", 1, loss=-0.1), fleet_round(1, "global", 0.5)]
+    assert explained in page_of(write(tmp_path / "led", records))
 
 
 def test_a_run_that_died_at_once_still_has_a_report(tmp_path):
     text = page_of(write(tmp_path, [RUN]))
-    assert text.count("The run recorded nothing to draw here.") == len(PLOTS)
+    assert "The run ended before its first round was over: there is nothing to draw." in text
+    assert "<figure>" not in text
     assert "no device reported" in text
+    assert not (tmp_path / "plots").exists()
 
 
 def test_a_cut_line_is_left_out_and_counted(tmp_path):
@@ -187,10 +302,3 @@ def test_refusals_in_a_devices_own_record_count_too(tmp_path):
     text = page_of(write(tmp_path, records))
     assert ["bed-1", "0", "2 late activation"] in Page(text).rows
     assert "adasplit on wearables, 1 device<" in text
-
-
-@pytest.mark.parametrize("most", [1, 2, 3, 11, 12, 24, 120])
-def test_any_number_of_selections_can_be_drawn(tmp_path, most):
-    records = [RUN, device("bed-1", 1), {**fleet_round(1, "global", 0.5), "selected": {"bed-1": most}}]
-    write(tmp_path, records)
-    assert f"selected {most}x" in page_of(tmp_path)
