@@ -65,6 +65,8 @@ class Arrived:
     epoch: int
     """Of the device's stream that the number belongs to."""
     message: messages.Message
+    data: bytes
+    """The message as it came."""
 
 
 Happening = Joined | Left | Arrived
@@ -101,6 +103,14 @@ class Devices:
     def online(self) -> list[str]:
         """Names of the devices that are there and have been accepted."""
         return sorted(device.name for device in self.known.values() if device.online and device.hello)
+
+    def met(self) -> list[str]:
+        """Names of the devices that have been accepted since this process began, also of those that are gone again."""
+        return sorted(device.name for device in self.known.values() if device.hello)
+
+    def expect(self, name: str) -> Device:
+        """The device, also before anything has come from it."""
+        return self._device(name)
 
     def send(self, name: str, message: messages.Message, *, urgent: bool = False) -> None:
         """Queue a message for a device; it leaves with the next `poll`."""
@@ -235,7 +245,7 @@ class Devices:
                 log.warning("refused from %s: %s", device.name, error)
                 device.delivery.confirm(item.number, item.epoch)  # resending would not mend it
                 continue
-            arrived = Arrived(device.name, item.number, item.epoch, message)
+            arrived = Arrived(device.name, item.number, item.epoch, message, item.payload)
             if isinstance(message, Hello):
                 yield from self._hello(device, message)
                 self.done(arrived)

@@ -7,20 +7,26 @@
 
 The strategy decides; this file carries out. A turn ends when every device that was told something has reported, or
 at the deadline without the late; a device that is gone is waited for no longer than a grace period, and one that
-comes back is told the current order again.
+comes back is told the current order again. With `order = "fixed"` every turn waits for everybody instead.
+
+What a turn comes to is noted in the journal before it is acknowledged; a hub that was killed does the entries again
+(`_redo`), and goes on with the open turn where it was.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 
 from edge.wire import messages
 from edge.wire.messages import Activation, Gradient, Report, State
+from hub import journal
 from hub.devices import Arrived, Devices, Joined, Left, keep_report
+from hub.journal import Journal, NoJournal, Opened, Recorded
+from hub.store import StoreError, patiently
 from hub.strategies.base import Batch, Fleet, Lower, Member, Order, Strategy
 from hub.strategies.base import Learned as Lesson
 from hub.turn import Turn, fault_of_state
@@ -50,6 +56,8 @@ class Terms:
     """With fewer, the run waits."""
     gather_seconds: float
     """Longest wait for the devices at the start; then the run begins with those who came, if they are enough."""
+    order: Literal["free", "fixed"]
+    """Whether turns go on without the late, or wait for everybody."""
     turn_seconds: float
     """Deadline of a turn."""
     grace_seconds: float
@@ -99,9 +107,14 @@ class Orchestrator:
         shapes: Shapes,
         next_order: Callable[[], int],
         *,
+        kept: Journal | NoJournal | None = None,
+        recorded: Recorded | None = None,
         now: Callable[[], float] = time.monotonic,
         say: Callable[[str, str], None] = lambda _name, _state: None,
     ) -> None:
+        self._kept = kept or NoJournal()
+        self._recorded = recorded or Recorded()
+        self._fixed = terms.order == "fixed"
         self._devices = devices
         self._strategy = strategy
         self._terms = terms
@@ -110,6 +123,11 @@ class Orchestrator:
         self._next_order = next_order
         self._now = now
         self._say = say
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether there is something of a turn to be done again."""
+        return bool(self._recorded)
 
     # The fleet --------------------------------------------------------------------------------------------------
 
@@ -154,15 +172,18 @@ class Orchestrator:
         )
 
     def present(self, fleet: Fleet) -> list[str]:
-        """The devices of the fleet that are there; waits while they are too few."""
+        """The devices of the fleet that are there; waits while they are too few, and with a fixed order for all to have come."""
         warned = False
         self._pump(0.0)
+        wanted = len(fleet) if self._fixed else min(self._terms.minimum_devices, len(fleet))
         while True:
-            names = [name for name in self._devices.online() if name in fleet.names]
-            if len(names) >= min(self._terms.minimum_devices, len(fleet.members)):
+            names = [
+                name for name in (self._devices.met() if self._fixed else self._devices.online()) if name in fleet.names
+            ]
+            if len(names) >= wanted:
                 return names
             if not warned:
-                log.warning("%d devices are there, %d are needed: waiting", len(names), self._terms.minimum_devices)
+                log.warning("%d devices are there, %d are needed: waiting", len(names), wanted)
                 warned = True
             self._pump()
 
@@ -173,10 +194,18 @@ class Orchestrator:
         learned = Learned()
         number = 0
         while True:
-            state, orders = self._strategy.turn(state, round_number, number, self.present(fleet))
+            before = self._recorded.opened()
+            present = list(before.present) if before else self.present(fleet)
+            state, orders = self._strategy.turn(state, round_number, number, present)
             if orders is None:
                 return self._strategy.end_round(state, round_number), learned
-            turn = self._open(orders, fleet, round_number)
+            if before is None:
+                before = self._note_turn(round_number, number, present, orders)
+                turn = self._open(orders, before, fleet)
+                self._tell(turn)
+            else:
+                turn = self._open(orders, before, fleet)
+                state = self._redo(state, turn, learned)
             state = self._carry_out(state, turn, learned)
             state = self._strategy.settle(
                 state,
@@ -195,11 +224,14 @@ class Orchestrator:
         stands = {name: self._strategy.stand(state, name, present) for name in present}
         given = self._fetch({stand.donor for stand in stands.values() if stand.donor}, round_number)
         orders = {
-            name: self._order(self._evaluation(name, given.get(stand.donor or "", stand.lower)), round_number)
+            name: self._order(
+                self._evaluation(name, given.get(stand.donor or "", stand.lower)), round_number, self._next_order()
+            )
             for name, stand in stands.items()
         }
         orders = {name: order for name, order in orders.items() if order.steps}
-        turn = self._begin(orders, round_number)
+        turn = self._begin(orders, round_number, kept=False)
+        self._tell(turn)
         right = dict.fromkeys(orders, 0)
         total = dict.fromkeys(orders, 0)
         while turn.open():
@@ -220,9 +252,11 @@ class Orchestrator:
     def _fetch(self, names: set[str], round_number: int) -> dict[str, Lower]:
         """The lower segments of these devices, of those that come in time."""
         order = Order(kind="forward", first_step=0, steps=0, give=("lower",))
-        turn = self._begin({name: self._order(order, round_number) for name in sorted(names)}, round_number)
+        orders = {name: self._order(order, round_number, self._next_order()) for name in sorted(names)}
+        turn = self._begin(orders, round_number, kept=False)
+        self._tell(turn)
         while turn.open():
-            list(self._receive(turn))
+            self._receive(turn)
         return dict(turn.states)
 
     def farewell(self, reason: str, seconds: float = 5.0) -> None:
@@ -235,19 +269,32 @@ class Orchestrator:
 
     # A turn -----------------------------------------------------------------------------------------------------
 
-    def _open(self, orders: Mapping[str, Order], fleet: Fleet, round_number: int) -> Turn:
-        turn = self._begin({name: self._order(order, round_number) for name, order in orders.items()}, round_number)
+    def _note_turn(self, round_number: int, number: int, present: list[str], orders: Mapping[str, Order]) -> Opened:
+        """Write down what is about to be said: a hub that is killed must say the same again, under the same numbers."""
+        opened = Opened(round_number, number, tuple(present), {name: self._next_order() for name in orders})
+        self._kept.append(opened)
+        patiently(self._kept.commit)
+        return opened
+
+    def _open(self, orders: Mapping[str, Order], opened: Opened, fleet: Fleet) -> Turn:
+        if orders.keys() != opened.orders.keys():
+            raise StoreError(
+                f"the journal does not fit the checkpoint: in turn {opened.turn} of round {opened.round} it has orders for "
+                f"{', '.join(opened.orders)}, and the strategy gives some to {', '.join(orders)}"
+            )
+        messages_out = {name: self._order(order, opened.round, opened.orders[name]) for name, order in orders.items()}
+        turn = self._begin(messages_out, opened.round)
         turn.expected = sorted(
             ((step, name) for name, order in orders.items() for step in order.send),
             key=lambda item: (item[0], fleet.index(item[1])),
         )
         return turn
 
-    def _order(self, order: Order, round_number: int) -> messages.Order:
+    def _order(self, order: Order, round_number: int, number: int) -> messages.Order:
         evaluating = order.kind == "evaluate"
         return messages.Order(
             bundle=self._bundle,
-            order=self._next_order(),
+            order=number,
             round=round_number,
             kind=order.kind,
             first_step=order.first_step,
@@ -262,12 +309,13 @@ class Orchestrator:
             give=order.give,
         )
 
-    def _begin(self, orders: Mapping[str, messages.Order], round_number: int) -> Turn:
-        turn = Turn(round_number, orders, self._now() + self._terms.turn_seconds)
-        for name, order in orders.items():
+    def _begin(self, orders: Mapping[str, messages.Order], round_number: int, *, kept: bool = True) -> Turn:
+        return Turn(round_number, orders, self._now() + self._terms.turn_seconds, kept=kept)
+
+    def _tell(self, turn: Turn) -> None:
+        for name, order in turn.orders.items():
             self._devices.send(name, order, urgent=True)
             self._say(name, order.kind)
-        return turn
 
     def _carry_out(self, state: Any, turn: Turn, learned: Learned) -> Any:
         together = self._strategy.together
@@ -278,10 +326,31 @@ class Orchestrator:
             ready = turn.ready(together=together)
             if ready:
                 turn.take(len(ready))
-                state = self._learn(state, ready, learned)
+                self._kept.append(journal.Learned(tuple(ready)))
+                state, answers = self._learn(state, ready, learned)
+                patiently(self._kept.commit)
+                for arrived in ready:
+                    if arrived.device in answers:
+                        self._devices.send(arrived.device, answers[arrived.device])
+                    self._devices.done(arrived)
         return state
 
-    def _learn(self, state: Any, ready: list[Arrived], learned: Learned) -> Any:
+    def _redo(self, state: Any, turn: Turn, learned: Learned) -> Any:
+        """Do what the journal has of this turn again; what the hub owes its devices, they get when they are back."""
+        while (entry := self._recorded.in_turn()) is not None:
+            if isinstance(entry, journal.GaveUp):
+                turn.give_up(entry.device, entry.reason)
+            elif isinstance(entry, journal.Put):
+                self._devices.expect(entry.arrived.device)
+                self._put(turn, entry.arrived)
+            else:
+                turn.redo(entry.arrived)
+                state, answers = self._learn(state, entry.arrived, learned)
+                turn.owed.update(answers)
+        return state
+
+    def _learn(self, state: Any, ready: Sequence[Arrived], learned: Learned) -> tuple[Any, dict[str, Gradient]]:
+        """One step of the strategy, and the gradients it gives to the devices."""
         came = {arrived.device: cast("Activation", arrived.message) for arrived in ready}
         first = next(iter(came.values()))
         batches = {
@@ -289,48 +358,54 @@ class Orchestrator:
             for name, message in came.items()
         }
         state, lessons = self._strategy.learn(state, first.round, first.step, batches)
-        for arrived in ready:
-            self._answer(arrived, came[arrived.device], lessons[arrived.device], learned)
-        return state
+        answers = {}
+        for name, message in came.items():
+            lesson = lessons[name]
+            learned.losses.append(lesson.loss)
+            learned.selected[name] = learned.selected.get(name, 0) + 1
+            learned.samples += len(message.labels)
+            if lesson.gradient is not None:
+                answers[name] = self._answer(message, lesson)
+        return state, answers
 
-    def _answer(self, arrived: Arrived, message: Activation, lesson: Lesson, learned: Learned) -> None:
-        name = arrived.device
-        learned.losses.append(lesson.loss)
-        learned.selected[name] = learned.selected.get(name, 0) + 1
-        learned.samples += len(message.labels)
-        if lesson.gradient is not None:
-            gradient = lesson.gradient.numpy()
-            self._devices.send(
-                name,
-                Gradient(
-                    self._bundle, message.order, message.round, message.step, gradient, lesson.loss, self._terms.codec
-                ),
-            )
-        self._devices.done(arrived)
+    def _answer(self, message: Activation, lesson: Lesson) -> Gradient:
+        gradient = cast("torch.Tensor", lesson.gradient).numpy()
+        order, round_number, step = message.order, message.round, message.step
+        return Gradient(self._bundle, order, round_number, step, gradient, lesson.loss, self._terms.codec)
 
-    def _receive(self, turn: Turn) -> Iterator[Arrived]:
+    def _receive(self, turn: Turn) -> list[Arrived]:
         """The activations of this turn that have come since; everything else is seen to here."""
-        for happening in self._devices.poll(
-            0.0 if turn.ready(together=self._strategy.together) else POLL_SECONDS, self._now()
-        ):
+        found: list[Arrived] = []
+        finished: list[Arrived] = []
+        patience = 0.0 if turn.ready(together=self._strategy.together) else POLL_SECONDS
+        for happening in self._devices.poll(patience, self._now()):
             if isinstance(happening, Joined):
-                turn.gone.pop(happening.device, None)
-                if happening.device in turn.open():
-                    self._devices.send(happening.device, turn.orders[happening.device], urgent=True)
+                self._welcome(turn, happening.device)
             elif isinstance(happening, Left):
                 turn.gone[happening.device] = self._now()
                 self._say(happening.device, "offline")
-            elif self._belongs(turn, happening):
-                yield happening
+            else:
+                (found if self._belongs(turn, happening) else finished).append(happening)
         self._give_up(turn)
+        patiently(self._kept.commit)
+        for arrived in finished:
+            self._devices.done(arrived)
+        return found
+
+    def _welcome(self, turn: Turn, name: str) -> None:
+        """Tell a device that has come what it is to do, unless it has done it."""
+        turn.gone.pop(name, None)
+        if name in turn.open():
+            self._devices.send(name, turn.orders[name], urgent=True)
+            if name in turn.owed:
+                self._devices.send(name, turn.owed[name])
+        turn.owed.pop(name, None)
 
     def _belongs(self, turn: Turn, arrived: Arrived) -> bool:
         """Whether this is an activation to learn from; reports and states are put down, strangers counted."""
         message, name = arrived.message, arrived.device
         device = self._devices.known[name]
         order = turn.orders.get(name)
-        if isinstance(message, Report):
-            keep_report(device, message)
         if not isinstance(message, (Activation, Report, State)):
             device.refused[f"{type(message).__name__} is not for a hub"] += 1
         elif order is None or message.order != order.order or name in turn.given_up:
@@ -339,20 +414,39 @@ class Orchestrator:
             fault = self._fault(message)
             if fault is None and ((message.step, name) in turn.seen or message.step not in order.send):
                 device.refused["activation that was not asked for"] += 1
-                self._devices.done(arrived)
                 return False
             if fault is None:
                 turn.seen.add((message.step, name))
                 return True
-            device.refused[fault] += 1
-            log.warning("refused from %s: %s", name, fault)
-            turn.give_up(name, fault)
-        elif isinstance(message, State):
-            self._put_by(turn, name, order, message)
+            self._refuse(turn, name, fault)
         else:
-            self._put_down(turn, name, message)
-        self._devices.done(arrived)
+            self._put(turn, arrived)
+            if turn.kept:
+                self._kept.append(journal.Put(arrived))
+            return False
+        if isinstance(message, Report):
+            keep_report(device, message)
         return False
+
+    def _put(self, turn: Turn, arrived: Arrived) -> None:
+        """Put a report or a state of this turn down."""
+        name, message = arrived.device, arrived.message
+        if isinstance(message, State):
+            self._put_by(turn, name, turn.orders[name], message)
+        elif isinstance(message, Report):
+            keep_report(self._devices.known[name], message)
+            self._put_down(turn, name, message)
+
+    def _refuse(self, turn: Turn, name: str, fault: str) -> None:
+        """Count what a device sent and cannot be used, and go on without it."""
+        self._devices.known[name].refused[fault] += 1
+        log.warning("refused from %s: %s", name, fault)
+        self._without(turn, name, fault)
+
+    def _without(self, turn: Turn, name: str, reason: str) -> None:
+        turn.give_up(name, reason)
+        if turn.kept:
+            self._kept.append(journal.GaveUp(name, reason))
 
     def _put_by(self, turn: Turn, name: str, order: messages.Order, message: State) -> None:
         parts = (*order.give, *(["end"] if order.kind == "local" else []))
@@ -361,7 +455,7 @@ class Orchestrator:
         if fault:
             self._devices.known[name].refused[fault] += 1
             log.warning("refused from %s: %s", name, fault)
-            turn.give_up(name, fault)
+            turn.give_up(name, fault)  # follows from the entry itself
         else:
             turn.states[name] = message.state
 
@@ -389,13 +483,15 @@ class Orchestrator:
 
     def _give_up(self, turn: Turn) -> None:
         """Stop waiting for those who are gone too long, and for everybody at the deadline."""
+        if self._fixed and turn.kept:
+            return
         now = self._now()
         for name in turn.open():
             if now >= turn.deadline:
-                turn.give_up(name, f"no report within {self._terms.turn_seconds:g} s")
+                self._without(turn, name, f"no report within {self._terms.turn_seconds:g} s")
                 self._say(name, "late")
             elif now - turn.gone.get(name, now) > self._terms.grace_seconds:
-                turn.give_up(name, f"offline for more than {self._terms.grace_seconds:g} s")
+                self._without(turn, name, f"offline for more than {self._terms.grace_seconds:g} s")
 
     def _pump(self, seconds: float = POLL_SECONDS) -> None:
         """Let the network go on while no turn is open."""

@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,9 +28,10 @@ from export.cut import WHOLE, load_factory, split, uncut
 from hub.broker import start_broker
 from hub.config import HubConfig
 from hub.devices import Device, Devices, take_steps
+from hub.journal import Journal, NoJournal, Recorded, done_in
 from hub.orchestrator import Learned, Orchestrator, Shapes, Terms
 from hub.progress import Progress
-from hub.store import Store
+from hub.store import Checkpoint, Store, patiently
 from hub.strategies import STRATEGIES
 from hub.strategies.base import Fleet, Strategy
 
@@ -70,6 +73,7 @@ class Run:
     state: Any
     upper_flops: int
     """Multiply-adds of a step of the upper segment, per sample."""
+    journal: Journal | NoJournal
     rounds_done: int = 0
     tally: Tally = field(default_factory=Tally)
 
@@ -95,6 +99,7 @@ def serve(
     watch: Callable[[], None] = lambda: None,
     run_facts: Mapping[str, Any] | None = None,
     connect: Connect | None = None,
+    durable: bool = True,
     now: Callable[[], float] = time.monotonic,
 ) -> None:
     """Carry a run out to its last round and leave its metrics in the run's folder.
@@ -108,6 +113,7 @@ def serve(
         watch: called while devices are awaited; may raise when it knows that they will not come.
         run_facts: more facts for the first record of the metrics.
         connect: another link than MQTT to `url`.
+        durable: whether a hub that is killed in a round goes on in it; else it does the round again.
         now: seconds that the deadlines of turns go by; those of the metrics are the wall clock's.
 
     Raises:
@@ -115,15 +121,15 @@ def serve(
     """
     torch.set_num_threads(config.run.threads)
     bundle = load_hub_bundle(config.bundle.path)
-    store = Store.open(config.run.folder)
-    checkpoint = store.load() if resume else None
-    _fresh_or_resumed(store, resume=resume, found=checkpoint is not None)
+    checkpoint, store = _fresh_or_resumed(config.run.folder, resume=resume)
     strategy = _strategy(config)
     _suits(strategy, config.run.strategy, bundle)
     with ExitStack() as down:
-        devices, link = _devices(
-            config, connect or _mqtt(config, url), bundle, store, checkpoint.ledgers if checkpoint else None
-        )
+        journal = Journal(store.root / "journal.db") if durable else NoJournal()
+        down.callback(journal.close)
+        covered = checkpoint.journal if checkpoint else journal.last
+        ledgers = done_in(journal.entries(covered), checkpoint.ledgers) if checkpoint else None
+        devices, link = _devices(config, connect or _mqtt(config, url), bundle, store, ledgers)
         down.callback(link.close)
         link.open(timeout=10.0)
         started()
@@ -133,6 +139,8 @@ def serve(
             _terms(config, store.run),
             Shapes(bundle.bundle, bundle.smashed.shape, bundle.classes, bundle.given),
             store.next_order,
+            kept=journal,
+            recorded=Recorded(journal.entries(covered)),
             now=now,
             say=progress.device,
         )
@@ -144,23 +152,30 @@ def serve(
             facts = orchestrator.facts()
             fleet = orchestrator.fleet(facts)
             state = strategy.init(fleet, upper, rounds=config.run.rounds, seed=config.run.seed)
-            run = Run(strategy, orchestrator, devices, store, fleet, facts, state, flops)
-            store.record(_run_record(config, bundle, facts, run_facts or {}))
+            run = Run(strategy, orchestrator, devices, store, fleet, facts, state, flops, journal)
+            patiently(lambda: store.record(_run_record(config, bundle, facts, run_facts or {})))
+            _save(run)
         else:
             fleet = orchestrator.fleet(checkpoint.fleet)
             state = strategy.load(fleet, upper, checkpoint.strategy)
-            run = Run(strategy, orchestrator, devices, store, fleet, checkpoint.fleet, state, flops)
+            run = Run(strategy, orchestrator, devices, store, fleet, checkpoint.fleet, state, flops, journal)
             run.rounds_done, run.tally = checkpoint.rounds_done, Tally(**checkpoint.tally)
-            orchestrator.gather(watch)
+            if not orchestrator.in_turn:  # else they are told what they missed as they come
+                orchestrator.gather(watch)
         _rounds(run, config, progress, now)
         orchestrator.farewell(f"the run of {config.run.rounds} rounds is over")
 
 
-def _fresh_or_resumed(store: Store, *, resume: bool, found: bool) -> None:
-    if resume and not found:
-        raise RunError(f"{store.root} holds no checkpoint to resume from")
-    if not resume and store.metrics.exists():
-        raise RunError(f"{store.root} already holds a run: resume it with --resume or name another folder")
+def _fresh_or_resumed(folder: Path, *, resume: bool) -> tuple[Checkpoint | None, Store]:
+    """The run of a folder, and where it stands; None: it has not begun, also where a hub was killed while it waited for devices."""
+    known = Store.known(folder)
+    store = Store.open(folder)
+    checkpoint = store.load()
+    if resume and not known:
+        raise RunError(f"{folder} holds no run to resume")
+    if not resume and checkpoint is not None:
+        raise RunError(f"{folder} already holds a run: resume it with --resume or name another folder")
+    return checkpoint, store
 
 
 def _rounds(run: Run, config: HubConfig, progress: Progress, now: Callable[[], float]) -> None:
@@ -209,24 +224,33 @@ def _keep(
         "present": len(run.devices.online()),
         "hub_flops": run.strategy.samples(run.state) * run.upper_flops,
     }
-    run.store.record(record)
-    for _, device in sorted(run.devices.known.items()):
-        if device.totals:
-            run.store.record(_device_record(number + 1, device))
-    for name, refused in run.devices.refusals().items():
-        run.store.record({"record": "refusal", "round": number + 1, "device": name or None, **refused})
-    run.store.save(
-        {
-            "rounds_done": run.rounds_done,
-            "strategy": run.strategy.save(run.state),
-            "fleet": run.facts,
-            "ledgers": run.devices.ledgers(),
-            "tally": asdict(run.tally),
-        }
-    )
+    records = [record]
+    records += [_device_record(number + 1, d) for _, d in sorted(run.devices.known.items()) if d.totals]
+    records += [
+        {"record": "refusal", "round": number + 1, "device": name or None, **refused}
+        for name, refused in run.devices.refusals().items()
+    ]
+    for one in records:
+        patiently(partial(run.store.record, one))
+    _save(run)
     totals = [device.totals for device in run.devices.known.values() if device.totals]
     sent = [total["sent"] - total["evaluation_sent"] for total in totals]
     progress.round({**record, "sent_bytes": sum(sent) / max(1, len(sent))})
+
+
+def _save(run: Run) -> None:
+    """The checkpoint between two rounds; what the journal has until here is in it."""
+    covered = run.journal.last
+    checkpoint = {
+        "rounds_done": run.rounds_done,
+        "strategy": run.strategy.save(run.state),
+        "fleet": run.facts,
+        "ledgers": run.devices.ledgers(),
+        "tally": asdict(run.tally),
+        "journal": covered,
+    }
+    patiently(lambda: run.store.save(checkpoint))
+    patiently(lambda: run.journal.forget(covered))
 
 
 def _device_record(number: int, device: Device) -> dict[str, Any]:
@@ -293,6 +317,7 @@ def _terms(config: HubConfig, run_id: int) -> Terms:
         seed=run.seed,
         run=run_id,
         devices=fleet.devices,
+        order=run.order,
         minimum_devices=fleet.minimum_devices,
         gather_seconds=fleet.gather_seconds,
         turn_seconds=run.turn_seconds,

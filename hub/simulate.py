@@ -256,6 +256,7 @@ def train(
                 "note": fleet.note,
             },
             connect=fleet.hub_link,
+            durable=False,
             now=fleet.clock.now,
         )
     except (BundleError, RefusalError, SensorError) as error:

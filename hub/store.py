@@ -5,15 +5,21 @@ Every write is whole or not at all: written beside, flushed to the disk, renamed
 
 import io
 import json
+import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+
+log = logging.getLogger("cutlayer.hub")
+
+RETRY_SECONDS = 5.0
+"""How long to wait before a full disk is tried again."""
 
 ORDERS_RESERVED = 10_000
 """Order numbers taken from the disk at a time, so that a restarted hub never uses one twice."""
@@ -38,6 +44,8 @@ class Checkpoint:
     """The run's own totals: best accuracy, bytes of the hub, seconds."""
     metrics_bytes: int
     """Length of metrics.jsonl when the checkpoint was written; what is behind it is done again."""
+    journal: int
+    """Entries of the journal up to this number are in the checkpoint."""
 
 
 class Store:
@@ -75,6 +83,11 @@ class Store:
         store._write_identity()
         return store
 
+    @staticmethod
+    def known(root: Path) -> bool:
+        """Whether a run has been begun in the folder."""
+        return (root / "identity.json").exists()
+
     @property
     def metrics(self) -> Path:
         """One JSON object a line: what the report is made from."""
@@ -95,10 +108,13 @@ class Store:
             StoreError: the disk is full or gone.
         """
         line = json.dumps(record, allow_nan=False) + "\n"
+        before = self._metrics_bytes()
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(line)
         except OSError as error:
+            if self._metrics_bytes() > before:
+                os.truncate(self.metrics, before)  # half a line would spoil the next one
             raise StoreError(f"{self.metrics} cannot be written: {error.strerror}") from error
 
     def save(self, checkpoint: Mapping[str, Any]) -> None:
@@ -112,13 +128,14 @@ class Store:
         self._replace("checkpoint.pt", buffer.getvalue())
 
     def load(self) -> Checkpoint | None:
-        """The last checkpoint, or None; metrics written after it are cut off, since those rounds are done again.
+        """The last checkpoint, or None; metrics written after it are cut off, since that is done again.
 
         Raises:
             StoreError: the checkpoint cannot be read.
         """
         path = self.root / "checkpoint.pt"
         if not path.exists():
+            self.metrics.unlink(missing_ok=True)
             return None
         try:
             checkpoint = Checkpoint(**torch.load(path, weights_only=True))
@@ -147,6 +164,18 @@ class Store:
             _sync_folder(self.root)
         except OSError as error:
             raise StoreError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def patiently(write: Callable[[], None], sleep: Callable[[float], None] = time.sleep) -> None:
+    """Write, and where the disk is full or gone try again until it is not: what cannot be kept must not be acknowledged."""
+    while True:
+        try:
+            write()
+        except StoreError as error:
+            log.error("%s; nothing goes on until it can be, next try in %g s", error, RETRY_SECONDS)  # noqa: TRY400
+            sleep(RETRY_SECONDS)
+        else:
+            return
 
 
 def _identity(path: Path) -> dict[str, int]:

@@ -1,8 +1,8 @@
 """One turn of a round: who was told what, what has come, what is still owed, and whether it can be used."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,10 @@ class Turn:
     """Since when a device of this turn has been away."""
     given_up: dict[str, str] = field(default_factory=dict)
     """Devices not waited for any more, and why."""
+    owed: dict[str, messages.Gradient] = field(default_factory=dict)
+    """Gradients that a hub which was killed may not have sent: for each device, when it is back."""
+    kept: bool = True
+    """Whether what happens in it is noted in the journal; an evaluation is simply done again."""
 
     def open(self) -> list[str]:
         """Devices that still owe a report, a state or an activation."""
@@ -55,6 +59,15 @@ class Turn:
     def take(self, count: int) -> None:
         """So many of the expected activations have been learned from."""
         del self.expected[:count]
+
+    def redo(self, learned: Iterable[Arrived]) -> None:
+        """These activations have been learned from before the hub was killed."""
+        for arrived in learned:
+            message = cast("messages.Activation", arrived.message)
+            place = (message.step, arrived.device)
+            self.activations[place] = arrived
+            self.seen.add(place)
+            self.expected.remove(place)
 
     def give_up(self, name: str, reason: str) -> None:
         """Wait for this device no longer; what it has sent already counts."""

@@ -140,7 +140,7 @@ class Field:
     def orchestrator(self, strategy, **terms):
         values = {
             "rounds": 3, "batch": 2, "seed": 0, "run": 1, "devices": len(self.boards), "minimum_devices": 1,
-            "gather_seconds": 5.0, "turn_seconds": 20.0, "grace_seconds": 2.0, "evaluate_every": 1,
+            "order": "free", "gather_seconds": 5.0, "turn_seconds": 20.0, "grace_seconds": 2.0, "evaluate_every": 1,
             "codec": "float32", "evaluation_codec": "float32",
         }  # fmt: skip
         shapes = Shapes(self.id, (2,), 2, {"lower": {"scale.weight": (2,)}})
