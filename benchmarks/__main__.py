@@ -78,11 +78,13 @@ def _measure(name: str, asked: argparse.Namespace) -> None:
         results.record(asked.results / f"{name}.jsonl", rows, partial=options.partial)
 
 
-def _measured(path: Path) -> frozenset[tuple[str, str, int]]:
-    """Rows of the file by task, method and seed; quick ones do not count."""
+def _measured(path: Path) -> frozenset[tuple[str, str, int, int]]:
+    """Rows of the file by task, method, seed and rounds; quick ones do not count."""
     kept = [row for run in results.read(path) if "quick" not in run.partial for row in run.rows]
     return frozenset(
-        (row["task"], row["method"], row["seed"]) for row in kept if row.keys() >= {"task", "method", "seed"}
+        (row["task"], row["method"], row["seed"], row["rounds"])
+        for row in kept
+        if row.keys() >= {"task", "method", "seed", "rounds"}
     )
 
 

@@ -22,8 +22,8 @@ class Options:
     """Few repeats: enough to see that the case works, not to quote it."""
     only: str = ""
     """Measure only rows whose name contains this."""
-    measured: frozenset[tuple[str, str, int]] = frozenset()
-    """Task, method and seed of rows that are there and not asked for again."""
+    measured: frozenset[tuple[str, str, int, int]] = frozenset()
+    """Task, method, seed and rounds of rows that are there and not asked for again."""
     data: Path | None = None
     """Folder of data sets that nothing installs."""
     fashion: Path = FASHION

@@ -65,7 +65,7 @@ def run(options: Options) -> Iterator[Row]:
             continue
         for seed in range(1 if options.quick else task.seeds):
             for name, one in _wanted(task, seed, options):
-                if (task.name, REFERENCES[-1] if one is None else name, seed) in options.measured:
+                if (task.name, REFERENCES[-1] if one is None else name, seed, task.rounds) in options.measured:
                     continue
                 options.say(f"{task.name}: {name}, seed {seed}")
                 try:

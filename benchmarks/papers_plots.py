@@ -56,7 +56,7 @@ PLOTS: dict[str, str] = {
 
 def write(measured: Sequence[Run], folder: Path) -> None:
     """Draw all plots into the folder."""
-    drawn = {task.name: runs.last_rows(measured, task.name, [*METHODS, *REFERENCES])[0] for task in TASKS}
+    drawn = {task.name: runs.last_rows(measured, task.name, [*METHODS, *REFERENCES], task.rounds)[0] for task in TASKS}
     with mpl.rc_context(_STYLE):
         known = {name: rows for name, rows in drawn.items() if rows}
         figures = zip(PLOTS, (_bytes(known), _c3(known), _sensitivity(measured)), strict=True)

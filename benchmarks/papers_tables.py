@@ -17,7 +17,7 @@ def tables(measured: Sequence[Run], words: Sequence[str]) -> str:
     parts += [f"![{what}]({name})" for name, what in PLOTS.items()]
     sources: dict[str, Run] = {}
     for task in TASKS:
-        rows, from_ = runs.last_rows(measured, task.name, [*METHODS, *REFERENCES])
+        rows, from_ = runs.last_rows(measured, task.name, [*METHODS, *REFERENCES], task.rounds)
         if rows:
             parts += [f"## {task.title}", _sizes(rows), _reached(rows), _work(rows)]
             parts += _beside(task, rows)

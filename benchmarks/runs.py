@@ -62,14 +62,22 @@ def known_figures(figures: Figures) -> Row:
 _NO_FIGURES = ("missing", "method")
 
 
-def last_rows(runs: Sequence[Run], task: str, known: Sequence[str]) -> tuple[list[Row], list[Run]]:
+def last_rows(
+    runs: Sequence[Run], task: str, known: Sequence[str], rounds: int | None = None
+) -> tuple[list[Row], list[Run]]:
     """The last row of each of the known methods and each seed, in their order, and the runs they come from.
+
+    With `rounds`, only rows of so many: the task may have been shorter once.
 
     Accuracy and bytes do not depend on how busy the machine was, so rows of several runs may stand in one table.
     """
     last: dict[tuple[str, int], tuple[Row, Run]] = {}
     for run in runs:
-        last |= {(row["method"], row["seed"]): (row, run) for row in run.rows if row["task"] == task}
+        last |= {
+            (row["method"], row["seed"]): (row, run)
+            for row in run.rows
+            if row["task"] == task and rounds in (None, row["rounds"])
+        }
     # A method that is no longer asked about keeps its rows in the file and has none in the table.
     kept = [item for (method, _), item in last.items() if method in known]
     found = sorted(kept, key=lambda item: (known.index(item[0]["method"]), item[0]["seed"]))

@@ -4,12 +4,13 @@ A comparison is only as fair as the rates it gives to the others. Here every met
 demo's task (ten wearers, 40 rounds), those that train the whole model also one and five local epochs a round; a run is a
 simulation in one process, which is the same to the last bit as one with processes and a broker. The seeds are others than
 those of `papers` and `adasplit`, whose rows *tuned* take the best mean of this table: what was chosen on these seeds is
-judged on those. Accuracy in percent after the last round, mean over the seeds; the best of a row is bold, the default of
-a method's file is marked with °.
+judged on those. Accuracy in percent after the last round, mean over the seeds; * is the best of a row, ° the default of
+the method's file, and a mean that a diverged run pulls down counts that run as 0.
 """
 
 import contextlib
 import io
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,11 +118,12 @@ def draw(measured: Sequence[Run]) -> str:
     found, sources = _latest(measured)
     lines = []
     for name, grid in GRIDS.items():
-        means = {rate: runs.mean(rows, "accuracy_last") for rate in RATES if (rows := found.get((name, rate)))}
+        tried = {rate: found[name, rate] for rate in RATES if (name, rate) in found}
+        means = {rate: statistics.fmean(row["accuracy_last"] or 0.0 for row in rows) for rate, rows in tried.items()}
         if means:
             lines.append([name, *(_cell(means, rate, _default(grid)) for rate in RATES)])
     parts = [markdown.paragraph(part) for part in (__doc__ or "").split("\n\n")[1:]]
-    parts.append(markdown.table(["lr", *(f"{rate:g}" for rate in RATES)], lines))
+    parts.append(markdown.table(["lr", *(f"{rate:.0e}".replace("e-0", "e-") for rate in RATES)], lines))
     parts.append(f"Seeds {', '.join(map(str, SEEDS))}.")
     return "\n\n".join([*parts, *(markdown.birth(source) for source in sources)])
 
@@ -134,8 +136,7 @@ def _cell(means: Mapping[float, float], rate: float, default: float) -> str:
     if rate not in means:
         return ""
     text = f"{100 * means[rate]:.1f}"
-    text = f"**{text}**" if means[rate] == max(means.values()) else text
-    return text + ("°" if rate == default else "")
+    return ("*" if means[rate] == max(means.values()) else "") + text + ("°" if rate == default else "")
 
 
 def _latest(measured: Sequence[Run]) -> tuple[dict[tuple[str, float], list[Row]], list[Run]]:
