@@ -76,7 +76,7 @@ def last_rows(
         last |= {
             (row["method"], row["seed"]): (row, run)
             for row in run.rows
-            if row["task"] == task and rounds in (None, row["rounds"])
+            if row["task"] == task and (rounds is None or row["rounds"] == rounds)
         }
     # A method that is no longer asked about keeps its rows in the file and has none in the table.
     kept = [item for (method, _), item in last.items() if method in known]

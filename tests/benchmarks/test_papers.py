@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from benchmarks import __main__ as benchmarks
 from benchmarks import papers
 from benchmarks.options import BenchmarkError, Options
 from benchmarks.papers_rows import METHODS, OURS, SEQUENTIAL, SWEEPS, TASKS, THEIRS
@@ -11,7 +12,7 @@ from hub.strategies import STRATEGIES
 FIGURES = {
     "provenance": "Invented. Said twice; seed 0.",
     "devices": 5,
-    "rounds": 6,
+    "rounds": 8,
     "classes": 25,
     "train": [190, 200],
     "test": [100, 100],
@@ -29,8 +30,12 @@ REFERENCE = {"reference": "in one process"}
 ALONE = {key: FIGURES[key] for key in ("provenance", "devices", "rounds", "classes", "train", "test", "accuracy_max")}
 
 
+ROUNDS = {task.name: task.rounds for task in TASKS}
+
+
 def row(method, seed=0, task="cifar", **changed):
-    return {"task": task, "method": method, "seed": seed, "accuracy_last": 0.9, **FIGURES, **changed}
+    measured = {**FIGURES, "rounds": ROUNDS[task]}
+    return {"task": task, "method": method, "seed": seed, "accuracy_last": 0.9, **measured, **changed}
 
 
 def run(tmp_path, *rows):
@@ -142,12 +147,19 @@ def test_a_run_that_fails_does_not_end_the_others(tmp_path, capsys, monkeypatch)
 
     monkeypatch.setattr(papers.runs, "demo", demo)
     rows = []
-    with pytest.raises(BenchmarkError, match="1 runs failed: all: SplitFed v2, seed 0"):
+    with pytest.raises(BenchmarkError, match="3 runs failed: all: SplitFed v2, seed 0; .* seed 1; .* seed 2"):
         rows.extend(papers.run(Options(tmp_path, only="all: SplitFed")))
     assert "the power went" in capsys.readouterr().err
 
 
 def test_rows_that_are_there_are_not_measured_again(tmp_path, monkeypatch):
     monkeypatch.setattr(papers.runs, "demo", lambda *_: pytest.fail("measured again"))
-    there = frozenset({("all", "SplitFed v1", 0), ("all", "SplitFed v2", 0)})
-    assert list(papers.run(Options(tmp_path, only="all: SplitFed", measured=there))) == []
+    there = {("all", f"SplitFed {version}", seed, 10) for version in ("v1", "v2") for seed in range(3)}
+    assert list(papers.run(Options(tmp_path, only="all: SplitFed", measured=frozenset(there)))) == []
+
+
+def test_rows_of_a_shorter_task_are_neither_drawn_nor_taken_for_measured(tmp_path):
+    text = papers.draw([run(tmp_path, row(OURS, accuracy_last=0.7), row(OURS, 1, rounds=4, accuracy_last=0.1))])
+    assert cells(text, OURS)[0][1:3] == ["1", "70.0"]
+    file = tmp_path / "papers.jsonl"
+    assert {rounds for *_, rounds in benchmarks._measured(file)} == {4, 8}
