@@ -11,7 +11,7 @@ from edge import bundle, sensors
 from edge.accounts import Accounts
 from edge.agent import Agent
 from edge.config import DeviceConfig
-from edge.link import Link, MqttLink, read_password
+from edge.link import Link, MqttLink, connect, read_password
 from edge.mailbox import Mailbox
 from edge.meters import Meter
 from edge.outbox import Outbox, holder
@@ -45,7 +45,9 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
         accounts = Accounts(outbox, link, meter, loaded.manifest)
         segment = Segment(loaded, threads=config.run.threads)
         agent = assemble(config, loaded, segment, source, outbox, link, accounts, instance)
-        link.open(timeout=config.broker.connect_seconds)
+        # A board that knows its run is in the field, where a network comes back; a new one may have a wrong address.
+        in_the_field = outbox.fact("run") is not None
+        connect(link, config.broker.connect_seconds, stopped, patient=in_the_field)
         log.info("%s: bundle %s, %d samples", config.device.name, loaded.id[:8], source.samples)
         agent.run(stopped)
 

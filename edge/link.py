@@ -9,8 +9,9 @@ import random
 import ssl
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +34,7 @@ __all__ = [
     "Message",
     "MqttLink",
     "SocketBytes",
+    "connect",
     "read_password",
 ]
 
@@ -40,9 +42,12 @@ log = logging.getLogger("cutlayer.link")
 
 TAKEN_OVER = "session taken over: another client has connected with this client id"
 CLOSE_SECONDS = 2.0
+LONGEST_PAUSE = 30.0
+"""Most seconds from one try to connect for the first time to the next."""
 PROTOCOL_PACKET_BYTES = 268_435_460
 """What MQTT itself allows."""
 
+_SLICE = 0.25
 _PUBLISH_OVERHEAD = 16
 _SESSION_TAKEN_OVER = 142
 _TLS = "mqtts"
@@ -403,3 +408,40 @@ def _reason(error: BaseException | None) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error)
+
+
+def connect(
+    link: "Link",
+    timeout: float,
+    stopped: Callable[[], bool],
+    *,
+    patient: bool,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Open a link for the first time.
+
+    Args:
+        link: not open yet.
+        timeout: seconds of one try.
+        stopped: whether to leave off.
+        patient: try again for ever where no broker answers or it refuses, with longer and longer pauses; else say so.
+        sleep: waits so many seconds.
+
+    Raises:
+        LinkError: there is no broker, and nobody is patient.
+    """
+    pause = 0.5
+    while not stopped():
+        try:
+            link.open(timeout=timeout)
+        except LinkError as error:
+            if not patient:
+                raise
+            pause = min(2 * pause, LONGEST_PAUSE)
+            log.warning("%s; next try in %g s", error, pause)
+            waited = 0.0
+            while waited < pause and not stopped():
+                sleep(_SLICE)
+                waited += _SLICE
+        else:
+            return

@@ -4,6 +4,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -180,7 +181,8 @@ class Devices:
                 return  # our own words: the subscription to all devices' status covers it
             yield from self._published(event, now)
         elif isinstance(event, Connected):
-            self.announce()
+            with suppress(LinkError):  # gone again already; the next connection will do
+                self.announce()
             for name in self.known:
                 self._stir(name).delivery.reconnected(now)
         elif isinstance(event, Disconnected):

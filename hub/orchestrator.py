@@ -259,12 +259,22 @@ class Orchestrator:
             self._receive(turn)
         return dict(turn.states)
 
-    def farewell(self, reason: str, seconds: float = 5.0) -> None:
-        """Tell every device that the run is over, and give the words time to arrive."""
-        for name in self._devices.online():
-            self._devices.send(name, messages.Goodbye(reason), urgent=True)
+    def farewell(self, reason: str, awaited: int = 0, seconds: float = 5.0) -> None:
+        """Tell every device that the run is over, and give the words time to arrive.
+
+        Args:
+            reason: why.
+            awaited: so many are to hear it, also those that are still coming back; they have the same time.
+            seconds: the longest it may take.
+        """
+        told: set[str] = set()
         until = self._now() + seconds
-        while not self._devices.idle() and self._now() < until:
+        while self._now() < until:
+            for name in set(self._devices.online()) - told:
+                self._devices.send(name, messages.Goodbye(reason), urgent=True)
+                told.add(name)
+            if len(told) >= awaited and self._devices.idle():
+                return
             self._pump()
 
     # A turn -----------------------------------------------------------------------------------------------------

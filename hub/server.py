@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from edge.link import Link, MqttLink, read_password
+from edge.link import connect as connect_link
 from edge.wire import topics
 from export.bundle import HubBundle, example_input, load_hub_bundle
 from export.cost import cost_below
@@ -131,7 +132,7 @@ def serve(
         ledgers = done_in(journal.entries(covered), checkpoint.ledgers) if checkpoint else None
         devices, link = _devices(config, connect or _mqtt(config, url), bundle, store, ledgers)
         down.callback(link.close)
-        link.open(timeout=10.0)
+        connect_link(link, 10.0, lambda: False, patient=resume)
         started()
         orchestrator = Orchestrator(
             devices,
@@ -160,10 +161,11 @@ def serve(
             state = strategy.load(fleet, upper, checkpoint.strategy)
             run = Run(strategy, orchestrator, devices, store, fleet, checkpoint.fleet, state, flops, journal)
             run.rounds_done, run.tally = checkpoint.rounds_done, Tally(**checkpoint.tally)
-            if not orchestrator.in_turn:  # else they are told what they missed as they come
-                orchestrator.gather(watch)
+            if run.rounds_done < config.run.rounds and not orchestrator.in_turn:
+                orchestrator.gather(watch)  # in a turn they are told what they missed as they come
         _rounds(run, config, progress, now)
-        orchestrator.farewell(f"the run of {config.run.rounds} rounds is over")
+        missing = len(run.facts) if resume else 0
+        orchestrator.farewell(f"the run of {config.run.rounds} rounds is over", missing)
 
 
 def _fresh_or_resumed(folder: Path, *, resume: bool) -> tuple[Checkpoint | None, Store]:

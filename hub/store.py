@@ -88,6 +88,18 @@ class Store:
         """Whether a run has been begun in the folder."""
         return (root / "identity.json").exists()
 
+    @staticmethod
+    def peek(root: Path) -> int:
+        """Up to which entry of the journal the checkpoint in the folder goes; nothing is changed.
+
+        Raises:
+            StoreError: there is none, or it cannot be read.
+        """
+        try:
+            return int(torch.load(root / "checkpoint.pt", weights_only=True)["journal"])
+        except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
+            raise StoreError(f"the checkpoint in {root} cannot be read: {error}") from error
+
     @property
     def metrics(self) -> Path:
         """One JSON object a line: what the report is made from."""

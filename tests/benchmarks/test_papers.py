@@ -147,7 +147,7 @@ def test_a_run_that_fails_does_not_end_the_others(tmp_path, capsys, monkeypatch)
 
     monkeypatch.setattr(papers.runs, "demo", demo)
     rows = []
-    with pytest.raises(BenchmarkError, match="3 runs failed: all: SplitFed v2, seed 0; .* seed 1; .* seed 2"):
+    with pytest.raises(BenchmarkError, match=r"3 runs failed: all: SplitFed v2, seed 0; .* seed 1; .* seed 2"):
         rows.extend(papers.run(Options(tmp_path, only="all: SplitFed")))
     assert "the power went" in capsys.readouterr().err
 

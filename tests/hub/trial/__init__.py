@@ -1,0 +1,1 @@
+"""Links of trials: what they do to packets, and to real processes."""
