@@ -23,6 +23,7 @@ CASES: dict[str, str] = {
     "adasplit": "benchmarks.adasplit",
     "device": "benchmarks.device",
     "papers": "benchmarks.papers",
+    "power_cuts": "benchmarks.power_cuts",
     "scaling": "benchmarks.scaling",
     "simulation": "benchmarks.simulation",
     "step": "benchmarks.step",
@@ -73,7 +74,16 @@ def question(name: str) -> str:
 def _measure(name: str, asked: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         measured = _measured(asked.results / f"{name}.jsonl") if asked.missing else frozenset()
-        options = Options(Path(folder), asked.quick, asked.only, measured, asked.data, asked.fashion)
+        options = Options(
+            Path(folder),
+            asked.quick,
+            asked.only,
+            measured,
+            kills=asked.kills,
+            killed=_killed(asked.results / f"{name}.jsonl"),
+            data=asked.data,
+            fashion=asked.fashion,
+        )
         rows = importlib.import_module(CASES[name]).run(options)
         results.record(asked.results / f"{name}.jsonl", rows, partial=options.partial)
 
@@ -86,6 +96,11 @@ def _measured(path: Path) -> frozenset[tuple[str, str, int, int]]:
         for row in kept
         if row.keys() >= {"task", "method", "seed", "rounds"}
     )
+
+
+def _killed(path: Path) -> int:
+    """Kills that the rows of the file have borne."""
+    return sum(row.get("kills", 0) for run in results.read(path) if "quick" not in run.partial for row in run.rows)
 
 
 def _draw(name: str, folder: Path) -> None:
@@ -109,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="few repeats, marked as not for quoting")
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains TEXT")
     parser.add_argument("--missing", action="store_true", help="papers: only rows that the results do not have yet")
+    parser.add_argument("--kills", type=int, default=1000, metavar="N", help="power_cuts: kills in all (1000)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="papers: folder of CIFAR-10, notMNIST, MNIST")
     parser.add_argument(
         "--fashion", type=Path, default=FASHION, metavar="DIR", help=f"papers: folder of Fashion-MNIST ({FASHION})"

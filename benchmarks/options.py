@@ -24,6 +24,10 @@ class Options:
     """Measure only rows whose name contains this."""
     measured: frozenset[tuple[str, str, int, int]] = frozenset()
     """Task, method, seed and rounds of rows that are there and not asked for again."""
+    kills: int = 1000
+    """How many kills the results of `power_cuts` are to have in all."""
+    killed: int = 0
+    """How many they have."""
     data: Path | None = None
     """Folder of data sets that nothing installs."""
     fashion: Path = FASHION
