@@ -24,6 +24,8 @@ class Options:
     """Measure only rows whose name contains this."""
     measured: frozenset[tuple[str, str, int, int]] = frozenset()
     """Task, method, seed and rounds of rows that are there and not asked for again."""
+    seeds: int | None = None
+    """At most so many seeds of each task; None takes all."""
     kills: int = 1000
     """How many kills the results of `power_cuts` are to have in all."""
     killed: int = 0

@@ -63,7 +63,7 @@ def run(options: Options) -> Iterator[Row]:
         if reason:
             options.say(f"{task.name}: left out: {reason}")
             continue
-        for seed in range(1 if options.quick else task.seeds):
+        for seed in range(1 if options.quick else min(task.seeds, options.seeds or task.seeds)):
             for name, one in _wanted(task, seed, options):
                 if (task.name, REFERENCES[-1] if one is None else name, seed, task.rounds) in options.measured:
                     continue
