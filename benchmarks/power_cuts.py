@@ -100,7 +100,7 @@ def draw(measured: Sequence[Run]) -> str:
     parts = [markdown.paragraph(part) for part in (__doc__ or "").split("\n\n")[1:]]
     lines = [_line(name, [row for row in ended if row["plan"] == name]) for name in PLANS]
     lines.append(_line("all", ended))
-    heads = ["method", "broker", "runs", "kills", "hub the same", "devices the same", "rounds the same", "s a kill"]
+    heads = ["method", "broker", "runs", "kills", "same hub", "same devices", "same rounds", "s a kill"]
     parts.append(markdown.table(heads, [line for line in lines if line]))
     phases: Counter[tuple[str, str]] = Counter()
     for row in ended:
@@ -119,11 +119,11 @@ def draw(measured: Sequence[Run]) -> str:
 def _line(name: str, rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
-    devices = sum(row["devices"] for row in rows)
+    devices, brokers = sum(row["devices"] for row in rows), {row["broker"] for row in rows}
     kills = sum(row["kills"] for row in rows)
     return [
         name,
-        ", ".join(sorted({row["broker"] for row in rows})),
+        brokers.pop() if len(brokers) == 1 else "both",
         str(len(rows)),
         str(kills),
         f"{sum(row['same_hub'] for row in rows)} of {len(rows)}",
