@@ -22,6 +22,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 CASES: dict[str, str] = {
     "adasplit": "benchmarks.adasplit",
     "device": "benchmarks.device",
+    "links": "benchmarks.links",
     "papers": "benchmarks.papers",
     "power_cuts": "benchmarks.power_cuts",
     "scaling": "benchmarks.scaling",

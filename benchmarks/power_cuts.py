@@ -4,7 +4,7 @@ Small runs of real processes (three devices with digits, a hub, a broker), `orde
 chance picks: mostly to a device, now and then to the hub or the broker, sometimes to all at once; a killed broker loses all it had; a while
 later each is started again. At the end everything the hub has learned (weights, masks, moments, averages, losses and
 accuracies of all rounds) and every state tensor of each device are compared, bit by bit, with those of the same run
-without a kill. `--kills N` says how many kills the results are to have in all; runs that are there already count.
+without a kill; the columns `hub`, `devices` and `rounds` say how many were the same. `--kills N` says how many kills the results are to have in all; runs that are there already count.
 
 SIGKILL is not a power cut: what the operating system has taken is written all the same. What a cut adds is tested
 as far as it can be here: every commit is flushed (`synchronous = FULL`, fsync and rename), and no frame leaves before it.
@@ -100,7 +100,7 @@ def draw(measured: Sequence[Run]) -> str:
     parts = [markdown.paragraph(part) for part in (__doc__ or "").split("\n\n")[1:]]
     lines = [_line(name, [row for row in ended if row["plan"] == name]) for name in PLANS]
     lines.append(_line("all", ended))
-    heads = ["method", "broker", "runs", "kills", "same hub", "same devices", "same rounds", "s a kill"]
+    heads = ["method", "broker", "runs", "kills", "hub", "devices", "rounds", "s/kill"]
     parts.append(markdown.table(heads, [line for line in lines if line]))
     phases: Counter[tuple[str, str]] = Counter()
     for row in ended:

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from edge.link import Inbox, LinkError, Message, MqttLink
+from edge.link import Inbox, LinkError, Message, MqttLink, connect
 
 
 @pytest.mark.parametrize(
@@ -108,3 +108,37 @@ def test_the_queue_is_bounded_in_bytes():
     assert inbox.dropped == 1
     inbox.put(Message("t", b"1234567890"))
     assert len(inbox.take(0)) == 1
+
+
+class Unreachable:
+    """A link that opens at the so-many-th try."""
+
+    def __init__(self, tries):
+        self.tries = tries
+
+    def open(self, timeout):
+        self.tries -= 1
+        if self.tries:
+            raise LinkError(f"no broker answers within {timeout:g} s")
+
+
+def test_a_board_in_the_field_tries_longer_and_longer_until_its_broker_is_there(caplog):
+    slept = []
+    connect(Unreachable(9), 4.0, lambda: False, patient=True, sleep=slept.append)
+    pauses = [1, 2, 4, 8, 16, 30, 30, 30]
+    assert sum(slept) == sum(pauses)
+    assert [record.message for record in caplog.records][:2] == [
+        "no broker answers within 4 s; next try in 1 s",
+        "no broker answers within 4 s; next try in 2 s",
+    ]
+
+
+def test_it_leaves_off_when_it_is_asked_to():
+    slept = []
+    connect(Unreachable(9), 4.0, lambda: len(slept) >= 6, patient=True, sleep=slept.append)
+    assert len(slept) == 6
+
+
+def test_a_new_board_says_at_once_that_there_is_no_broker():
+    with pytest.raises(LinkError, match="no broker answers within 4 s"):
+        connect(Unreachable(2), 4.0, lambda: False, patient=False)

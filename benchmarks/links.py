@@ -1,0 +1,545 @@
+"""What does delivery make of a bad link, and what do durable steps cost?
+
+A stream of 64 KiB activations goes from a device to its hub over an emulated link, each end in a network namespace with
+a TCP of its own: by our mailbox, delivery and `Devices`; by plain paho at QoS 1; and as one raw TCP stream. They take
+turns on the same link. While ours runs under full load the hub also gives orders and waits for their acknowledgements.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from benchmarks.child import PROGRAMS, Child
+from benchmarks.machine import ROOT
+from benchmarks.markdown import birth, paragraph, table, verdict
+from benchmarks.options import BenchmarkError, Options
+from benchmarks.results import Row, Run, latest
+from benchmarks.spread import percentile, ratio
+from benchmarks.step import Subject, prepare
+from hub import processes
+from hub.broker import find_mosquitto
+from hub.trial.net import HUB, Net, open_net
+from hub.trial.outages import Outages
+from hub.trial.scenario import Course, Link, Links, Scenario, library
+
+BYTES = 65536
+RATE, DELAY, QUEUE = 10e6, 0.025, 128 << 10
+ROUND_TRIP = 2 * DELAY
+LOSSES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3)
+CONGESTION = ("cubic", "bbr")
+WAYS = ("ours", "tcp", "paho")
+AHEAD = 16
+"""Messages a sender has handed over and not seen acknowledged: 1 MiB, eight times what the link holds."""
+PORT = 1883
+FLEET, DEVICE = "bench", "pi"
+BUNDLE = "ab" * 32
+
+GOODPUT, CONTROL, RECOVERY, DURABLE = 0.9, 3.0, 5.0, 0.1
+"""Wanted: goodput of ours against raw TCP, at least; 95th percentile of a control message in round trips, seconds from the
+end of an outage to half of the rate before, and durable writes as a share of a step, at most."""
+
+_MOSQUITTO = """\
+listener {port} 0.0.0.0
+allow_anonymous true
+persistence false
+max_packet_size 2097152
+max_queued_messages 0
+max_queued_bytes 67108864
+max_inflight_messages 0
+set_tcp_nodelay true
+log_dest stderr
+log_type error
+log_type warning
+"""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long to measure."""
+
+    turns: int
+    seconds: float
+    """Of a turn, after its first message and `warm` seconds."""
+    warm: float
+    patience: float
+    """Longest time of a turn that has not seen enough messages yet."""
+    losses: tuple[float, ...]
+    congestion: tuple[str, ...]
+    outage: float
+    """Seconds."""
+    outages: int
+    durable: int
+    """Steps."""
+
+
+FULL = Pace(3, 20.0, 3.0, 90.0, LOSSES, CONGESTION, 60.0, 3, 300)
+QUICK = Pace(1, 5.0, 2.0, 15.0, (0.0, 0.05), ("cubic",), 15.0, 1, 40)
+
+ENOUGH = 4
+"""Messages that a goodput needs at least: where few come, a turn is longer."""
+CONTROL_SECONDS = 0.25
+"""Between two orders."""
+
+
+@dataclass
+class Heard:
+    """What a receiver has noted so far."""
+
+    path: Path
+    ready: bool = False
+    arrived: list[float] = field(default_factory=list)
+    """When each message was whole."""
+    took: list[float] = field(default_factory=list)
+    """Seconds of each order that was acknowledged."""
+    asked: float | None = None
+    """When the order was told that is not acknowledged yet."""
+    _read: int = 0
+
+    def look(self) -> None:
+        """Read what is new."""
+        if not self.path.exists():
+            return
+        with self.path.open(encoding="utf-8") as file:
+            file.seek(self._read)
+            while (line := file.readline()).endswith("\n"):
+                self._read = file.tell()
+                self._take(json.loads(line))
+
+    def _take(self, note: Mapping[str, Any]) -> None:
+        self.ready = self.ready or "ready" in note
+        if "at" in note:
+            self.arrived.append(note["at"])
+        if "asked" in note:
+            self.asked = None if "took" in note else note["asked"]
+        if "took" in note:
+            self.took.append(note["took"])
+
+
+def run(options: Options) -> Iterator[Row]:
+    """Measure every part; a row for each link, outage and disk."""
+    pace = QUICK if options.quick else FULL
+    for part in (_goodput, _recovery, _durable, _training):
+        yield from part(options, pace)
+
+
+# Goodput, control messages, bytes -----------------------------------------------------------------------------------
+
+
+def _goodput(options: Options, pace: Pace) -> Iterator[Row]:
+    for congestion, loss in product(pace.congestion, pace.losses):
+        name = f"goodput/{congestion}/{loss:g}"
+        if options.only not in name:
+            continue
+        options.say(f"links: {name}")
+        folder = options.folder / name.replace("/", "-")
+        with open_net(scenario(loss), [DEVICE], folder, congestion=congestion) as net:
+            if net.congestion != congestion:
+                options.say(f"links: {name} is left out: {net.how}")
+                continue
+            start_broker(net)
+            turns: dict[str, list[Row]] = {way: [] for way in WAYS}
+            for number in range(pace.turns):
+                for way in WAYS[number % len(WAYS) :] + WAYS[: number % len(WAYS)]:
+                    turns[way].append(_turn(net, way, folder / f"{way}-{number}", pace))
+            yield {"part": "goodput", "congestion": congestion, "loss": loss, "how": net.how, **summary(turns)}
+
+
+def _turn(net: Net, way: str, folder: Path, pace: Pace) -> Row:
+    """One contestant on the link, from its first connection on."""
+    heard, started = start(net, way, folder, DEVICE, control_seconds=CONTROL_SECONDS)
+    begun = time.monotonic()
+    try:
+        while True:
+            time.sleep(0.05)
+            heard.look()
+            _alive(started, folder)
+            now = time.monotonic()
+            if now - begun > pace.patience or (heard.arrived and now - heard.arrived[0] > pace.warm):
+                break
+        before, since = net.counters()[DEVICE], time.monotonic()
+        while True:
+            time.sleep(0.05)
+            heard.look()
+            _alive(started, folder)
+            now = time.monotonic()
+            enough = sum(at > since for at in heard.arrived) >= ENOUGH
+            if (now - since > pace.seconds and enough) or now - since > pace.patience:
+                break
+        after = net.counters()[DEVICE]
+    finally:
+        processes.stop(started)
+    delivered = BYTES * sum(since < at <= now for at in heard.arrived)
+    waiting = [now - heard.asked] if heard.asked is not None else []
+    wire = {name: after[name].offered_bytes - before[name].offered_bytes for name in ("up", "down")}
+    return {
+        "bytes_per_second": rate(heard.arrived, since, now),
+        "delivered": delivered,
+        "wire": wire,
+        "seconds": now - since,
+        "control": heard.took,
+        "unanswered": waiting,
+    }
+
+
+def rate(arrived: Sequence[float], since: float, until: float) -> float:
+    """Payload bytes a second: from one whole message to a later one, so that few messages are not rounded; else by the clock."""
+    inside = [at for at in arrived if since < at <= until]
+    if len(inside) > ENOUGH // 2 and inside[-1] > inside[0]:
+        return BYTES * (len(inside) - 1) / (inside[-1] - inside[0])
+    return BYTES * len(inside) / (until - since)
+
+
+def summary(turns: Mapping[str, Sequence[Row]]) -> Row:
+    """Figures of all turns on one link."""
+    goodput = {way: [turn["bytes_per_second"] for turn in turns[way]] for way in turns}
+    row: Row = {"goodput": {way: [round(value) for value in values] for way, values in goodput.items()}}
+    for other in ("tcp", "paho"):
+        if min(goodput[other]) > 0:
+            found = ratio(goodput["ours"], goodput[other])
+            row[f"over_{other}"] = [round(value, 4) for value in (found.middle, found.low, found.high)]
+    for way in turns:
+        delivered = sum(turn["delivered"] for turn in turns[way])
+        if delivered:
+            wire = {name: sum(turn["wire"][name] for turn in turns[way]) / delivered for name in ("up", "down")}
+            row.setdefault("wire", {})[way] = {name: round(value, 4) for name, value in wire.items()}
+    took = [seconds for turn in turns["ours"] for seconds in turn["control"]]
+    # One that was never answered took at least so long as it was waited for.
+    took += [seconds for turn in turns["ours"] for seconds in turn["unanswered"]]
+    if took:
+        trips = [seconds / ROUND_TRIP for seconds in took]
+        row["control"] = {"p50": round(percentile(trips, 50), 2), "p95": round(percentile(trips, 95), 2)}
+        row["controls"] = len(took)
+    return row
+
+
+# Recovery -----------------------------------------------------------------------------------------------------------
+
+
+def _recovery(options: Options, pace: Pace) -> Iterator[Row]:
+    for way in WAYS:
+        name = f"recovery/{way}"
+        if options.only not in name:
+            continue
+        found, how = [], ""
+        for number in range(pace.outages if way == "ours" else 1):
+            options.say(f"links: {name}, an outage of {pace.outage:g} s")
+            seconds, how = _outage(options.folder / f"recovery-{way}-{number}", way, pace.outage)
+            found.append(seconds)
+        yield {"part": "recovery", "way": way, "outage": pace.outage, "seconds": found, "how": how}
+
+
+STEADY = 12.0
+"""Seconds of a stream before its outage."""
+GIVE_UP = 90.0
+"""Longest wait for a stream to come back."""
+
+
+def _outage(folder: Path, way: str, length: float) -> tuple[float | None, str]:
+    """Seconds from the end of an outage to half of the rate before it; None where that did not come in time."""
+    gone = Outages(((STEADY, length),))
+    with open_net(scenario(0.0, gone), [DEVICE], folder) as net:
+        opened = time.monotonic()
+        start_broker(net)
+        heard, started = start(net, way, folder / "turn", DEVICE)
+        back = opened + STEADY + length
+        found = None
+        while found is None and time.monotonic() < back + GIVE_UP:
+            time.sleep(0.05)
+            heard.look()
+            _alive(started, folder / "turn")
+            found = recovered(heard.arrived, opened + STEADY, back)
+        return found, net.how
+
+
+def recovered(arrived: Sequence[float], gone: float, back: float) -> float | None:
+    """Seconds from `back` until a second has had half the messages of a second before `gone`; None while none has."""
+    before = sum(gone - 5 <= at < gone for at in arrived) / 5
+    after = [at for at in arrived if at >= back]
+    need = max(2, round(before / 2))
+    for first, last in zip(after, after[need - 1 :], strict=False):
+        if last - first <= 1.0:
+            return round(last - back, 2)
+    return None
+
+
+# Durable writes -----------------------------------------------------------------------------------------------------
+
+
+def _durable(options: Options, pace: Pace) -> Iterator[Row]:
+    if options.only not in "durable":
+        return
+    options.say("links: durable writes")
+    folder = options.folder / "durable"
+    built = prepare(Subject("LeNet, pool1", "export.models:LeNet", "pool1", 0.0), folder, checked=False)
+    with Child("links_durable", {}, threads=1) as child:
+        disk = child.ask(what="disk", folder=str(folder), count=pace.durable)["fsync_ms"]
+        puts = child.ask(what="puts", folder=str(folder / "puts"), count=pace.durable)
+        told = {"device": built["device"], "batches": built["batches"], "count": pace.durable}
+        each = child.ask(what="steps", folder=str(folder / "each"), every=1, **told)
+        some = child.ask(what="steps", folder=str(folder / "some"), every=8, **told)
+    yield {
+        "part": "durable",
+        "disk": filesystem(folder),
+        "fsync_ms": middle(disk),
+        "commit_ms": middle(puts["commit_ms"]),
+        "files_bytes": puts["files_bytes"],
+        "upload": _share(each),
+        "local": _share(some),
+    }
+
+
+def _share(told: Mapping[str, Any]) -> Row:
+    """Means, not medians: of eight local steps only one commits."""
+    step, durable = sum(told["step_ms"]), sum(told["durable_ms"])
+    return {
+        "step_ms": round(step / len(told["step_ms"]), 3),
+        "durable_ms": round(durable / len(told["durable_ms"]), 3),
+        "share": round(durable / step, 4),
+        "message_bytes": told["message_bytes"],
+        "state_bytes": told["state_bytes"],
+    }
+
+
+def middle(values: Sequence[float]) -> list[float]:
+    """Median, 10th and 90th percentile."""
+    return [round(percentile(values, percent), 3) for percent in (50, 10, 90)]
+
+
+def filesystem(folder: Path) -> str:
+    """The kind of file system a folder is on."""
+    found = ("?", "")
+    for line in Path("/proc/mounts").read_text("utf-8").splitlines():
+        _, place, kind, *_ = line.split()
+        if str(folder.resolve()).startswith(place) and len(place) >= len(found[1]):
+            found = (kind, place)
+    return found[0]
+
+
+# Training -----------------------------------------------------------------------------------------------------------
+
+
+def _training(options: Options, pace: Pace) -> Iterator[Row]:
+    """Rounds an hour and accuracy of every scenario, by the command `trial run`, where there is one."""
+    names = [name for name in library() if options.only in f"training/{name}"]
+    if not names or not _has_trials():
+        return
+    rounds = 2 if pace is QUICK else 20
+    for name in names[:1] if pace is QUICK else names:
+        options.say(f"links: training on {name}, {rounds} rounds")
+        folder = options.folder / f"training-{name}"
+        command = [sys.executable, "-m", "hub", "trial", "run", name, "--rounds", str(rounds), "--out", str(folder)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, env=_environ())
+        if done.returncode:
+            options.say(f"links: trial run {name} ended with code {done.returncode}: {done.stderr.strip()[-300:]}")
+            continue
+        metrics = next(iter(sorted(folder.rglob("metrics.jsonl"))), None)
+        if metrics is not None:
+            yield {"part": "training", "scenario": name, **trained(metrics.read_text("utf-8"))}
+
+
+def trained(metrics: str) -> Row:
+    """Rounds an hour and the last accuracy, of a run's metrics."""
+    records = [json.loads(line) for line in metrics.splitlines()]
+    rounds = [record for record in records if record.get("record") == "round"]
+    seconds = sum(record["seconds"] for record in rounds)
+    accuracies = [record["accuracy"] for record in rounds if record.get("accuracy") is not None]
+    return {
+        "rounds": len(rounds),
+        "rounds_per_hour": round(3600 * len(rounds) / seconds, 1) if seconds else None,
+        "accuracy": accuracies[-1] if accuracies else None,
+    }
+
+
+def _has_trials() -> bool:
+    command = [sys.executable, "-m", "hub", "trial", "run", "--help"]
+    return subprocess.run(command, check=False, capture_output=True, cwd=ROOT, env=_environ()).returncode == 0
+
+
+# Processes ----------------------------------------------------------------------------------------------------------
+
+
+def scenario(loss: float, outages: Outages | None = None) -> Scenario:
+    """The link that is asked for: 10 Mbit/s, 50 ms, a queue of 128 KiB, loss both ways."""
+    course = Course(((0.0, Link(RATE, DELAY, loss=loss, queue_bytes=QUEUE)),))
+    return Scenario("links", "ours: chosen, not measured", 1, Links(course, course, outages or Outages()))
+
+
+def start_broker(net: Net) -> None:
+    """Mosquitto beside the hub, where the hub's own ends of a link are.
+
+    Raises:
+        BenchmarkError: it is not installed or does not start.
+    """
+    program = find_mosquitto()
+    if program is None:
+        raise BenchmarkError("mosquitto is not installed: install the package mosquitto")
+    text = _MOSQUITTO.format(port=PORT) + ("user root\n" if os.geteuid() == 0 else "")
+    path = net.folder / "mosquitto.conf"
+    path.write_text(text, encoding="utf-8")
+    log = net.folder / "mosquitto.log"
+    broker = net.popen(HUB, [program, "-v", "-c", str(path)], log=log)
+    until = time.monotonic() + 15
+    while not re.search("running|Opening ipv4", log.read_text("utf-8", "replace")):
+        if broker.poll() is not None or time.monotonic() > until:
+            raise BenchmarkError(f"mosquitto does not start: {log.read_text('utf-8', 'replace').strip()[-300:]}")
+        time.sleep(0.05)
+
+
+def start(
+    net: Net, way: str, folder: Path, device: str, *, control_seconds: float = 0.0
+) -> tuple[Heard, list["subprocess.Popen[bytes]"]]:
+    """A receiver at the hub and a sender at the device, in new processes."""
+    folder.mkdir(parents=True)
+    # A raw stream has a port of its own for each turn: the last one's may still be kept by the kernel.
+    port = PORT if way != "tcp" else 20000 + len(net.children)
+    host, reached = net.endpoint(device, port)
+    common = {"way": way, "fleet": FLEET, "device": device, "bundle": BUNDLE, "port": port}
+    receiving = {
+        **common,
+        "url": f"mqtt://{net.address(HUB)}:{PORT}",
+        "host": net.address(HUB),
+        "out": str(folder / "heard.jsonl"),
+        "control_seconds": control_seconds,
+    }
+    sending = {**common, "host": host, "port": reached, "folder": str(folder / "state"), "ahead": AHEAD}
+    heard = Heard(folder / "heard.jsonl")
+    receiver = _program(net, HUB, "links_receiver", receiving, folder)
+    until = time.monotonic() + 60
+    while not heard.ready:
+        _alive([receiver], folder)
+        if time.monotonic() > until:
+            raise BenchmarkError(f"the receiver of {way} is not ready after 60 s")
+        time.sleep(0.05)
+        heard.look()
+    return heard, [_program(net, device, "links_sender", sending, folder), receiver]
+
+
+def _program(net: Net, node: str, name: str, told: Row, folder: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-P", str(PROGRAMS / f"{name}.py"), json.dumps(told)]
+    return net.popen(node, command, log=folder / f"{name}.log", environ=_environ())
+
+
+def _environ() -> dict[str, str]:
+    return {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(ROOT)}
+
+
+def _alive(started: Sequence["subprocess.Popen[bytes]"], folder: Path) -> None:
+    for child in started:
+        if child.poll() is not None:
+            words = " / ".join(path.read_text("utf-8", "replace").strip()[-300:] for path in sorted(folder.glob("*.log")))
+            raise BenchmarkError(f"an end of the link ended with code {child.returncode}: {words}")
+
+
+# Tables -------------------------------------------------------------------------------------------------------------
+
+
+def draw(runs: Sequence[Run]) -> str:
+    """Tables of the run to quote: goodput, control messages and bytes, recovery, durable writes, training."""
+    chosen = latest(runs)
+    parts = []
+    for name, text, headings, cells in TABLES:
+        rows = [cells(row) for row in chosen.rows if row["part"] == name]
+        if rows:
+            parts += [paragraph(text), table(headings, rows)]
+    hows = sorted({row["how"] for row in chosen.rows if row.get("how")})
+    parts += [paragraph(f"Links: {'; '.join(hows)}.")] if hows else []
+    return "\n\n".join([*parts, birth(chosen)])
+
+
+def _link(row: Row) -> list[str]:
+    return [f"{row['congestion']}, {row['loss']:.0%}"]
+
+
+def _goodput_cells(row: Row) -> list[str]:
+    rates = [f"{8e-6 * percentile(row['goodput'][way], 50):.3g}" for way in WAYS]
+    over = row.get("over_tcp")
+    wanted = f"≥ {GOODPUT:g} {'met' if over[0] >= GOODPUT else 'missed'}" if over else "–"
+    return [*_link(row), *rates, _ratio(over), wanted, _ratio(row.get("over_paho"))]
+
+
+def _ratio(found: Sequence[float] | None) -> str:
+    return f"{found[0]:.2f} ({found[1]:.2f}–{found[2]:.2f})" if found else "–"
+
+
+def _control_cells(row: Row) -> list[str]:
+    control = row.get("control")
+    took = [f"{control['p50']:.1f}", f"{control['p95']:.1f}", verdict(control["p95"], CONTROL)] if control else ["–"] * 3
+    wire = row.get("wire", {})
+    return [*_link(row), *took, str(row.get("controls", 0)), *(_wire(wire.get(way)) for way in WAYS)]
+
+
+def _wire(found: Mapping[str, float] | None) -> str:
+    return f"{found['up']:.2f} + {found['down']:.2f}" if found else "–"
+
+
+def _recovery_cells(row: Row) -> list[str]:
+    seconds = [f"{value:.1f}" if value is not None else f"over {GIVE_UP:g}" for value in row["seconds"]]
+    worst = max(GIVE_UP if value is None else value for value in row["seconds"])
+    wanted = verdict(worst, RECOVERY, unit=" s") if row["way"] == "ours" else "–"
+    return [row["way"], f"{row['outage']:g}", ", ".join(seconds), wanted]
+
+
+def _durable_cells(row: Row) -> list[str]:
+    cells = [f"{row[kind]['durable_ms']:.2f} of {row[kind]['step_ms']:.2f} ms" for kind in ("upload", "local")]
+    shares = [f"{row[kind]['share']:.0%}" for kind in ("upload", "local")]
+    rate = f"{1e3 / row['commit_ms'][0]:.0f}/s"
+    met = [verdict(row[kind]["share"], DURABLE) for kind in ("upload", "local")]
+    return [row["disk"], f"{row['fsync_ms'][0]:.2f} ms", rate, *(" ".join(cell) for cell in zip(cells, shares, met, strict=True))]
+
+
+def _training_cells(row: Row) -> list[str]:
+    hour = "–" if row["rounds_per_hour"] is None else f"{row['rounds_per_hour']:.0f}"
+    accuracy = "–" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
+    return [row["scenario"], str(row["rounds"]), hour, accuracy]
+
+
+Cells = Callable[[Row], list[str]]
+TABLES: tuple[tuple[str, str, list[str], Cells], ...] = (
+    (
+        "goodput",
+        f"Goodput of {BYTES >> 10} KiB messages, Mbit/s of payload, counted at the receiver; medians of the turns. Link: "
+        f"{RATE / 1e6:g} Mbit/s, round trip {1e3 * ROUND_TRIP:g} ms, queue {QUEUE >> 10} KiB, loss of packets both ways. The "
+        "ratio is that of the medians, with 10th to 90th percentile turn by turn.",
+        ["congestion, loss", "ours", "raw TCP", "paho", "ours / TCP", "wanted", "ours / paho"],
+        _goodput_cells,
+    ),
+    (
+        "goodput",
+        f"An order from the hub and its acknowledgement while the device uploads all it can: round trips of "
+        f"{1e3 * ROUND_TRIP:g} ms, measured at the hub, those never answered with the time they were waited for. Bytes of IP "
+        "packets that entered the link for each byte of payload delivered, up + down, counted by the emulator.",
+        ["congestion, loss", "p50", "p95", "wanted", "orders", "wire, ours", "raw TCP", "paho"],
+        _control_cells,
+    ),
+    (
+        "recovery",
+        "Seconds from the end of an outage until a second had half the messages of a second before it, no loss besides; "
+        "measured at the receiver, each of a new connection.",
+        ["way", "outage, s", "seconds", "wanted (the worst)"],
+        _recovery_cells,
+    ),
+    (
+        "durable",
+        f"Durable writes on this machine's disk. fsync: {BYTES >> 10} KiB appended to a file, the least it can cost. Commits: "
+        f"one message of {BYTES >> 10} KiB put and one dropped. Then what a step of LeNet to pool1, batch 32, one thread, "
+        "costs more for being durable: where each step uploads, and where none does and eight share a commit. Means by the "
+        "clock; the commits' figure is from the median.",
+        ["disk", "fsync", "commits", "uploading step", "local step"],
+        _durable_cells,
+    ),
+    (
+        "training",
+        "Training on every scenario of the library, by `cutlayer-hub trial run`.",
+        ["scenario", "rounds", "rounds an hour", "accuracy"],
+        _training_cells,
+    ),
+)
+"""A table: of which rows, what it shows, its headings, and the cells of a row."""

@@ -1,0 +1,95 @@
+"""What it costs a device to make a step durable: the agent's own calls on a real disk, on request."""
+
+import itertools
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.answering import serve, told
+from edge import bundle
+from edge.mailbox import Mailbox
+from edge.memory_link import MemoryBroker, MemoryLink
+from edge.outbox import Outbox, Unsent
+from edge.segment import Segment
+from edge.wire.messages import Activation
+
+BYTES = 65536
+KEPT = 8
+"""Messages that lie in the outbox while the next is put."""
+
+
+def puts(folder: str, count: int) -> dict[str, Any]:
+    """Commits of one 64 KiB message put and one dropped; milliseconds each."""
+    outbox = Outbox.open(Path(folder))
+    message, times = np.random.default_rng(0).bytes(BYTES), []
+    for number in range(1, count + 1):
+        begun = time.perf_counter()
+        outbox.put_unsent(Unsent(number, message, urgent=False))
+        outbox.put_fact("stream", {"epoch": 1, "next": number + 1})
+        outbox.put_fact("position", number)
+        outbox.drop_unsent([number - KEPT])
+        outbox.commit()
+        times.append(1e3 * (time.perf_counter() - begun))
+    outbox.close()
+    files = sum(path.stat().st_size for path in Path(folder).iterdir())
+    return {"commit_ms": times[KEPT:], "files_bytes": files}
+
+
+def disk(folder: str, count: int) -> dict[str, Any]:
+    """The least a durable 64 KiB can cost here: appended to a file, then fsync; milliseconds each."""
+    path, message, times = Path(folder) / "plain", np.random.default_rng(0).bytes(BYTES), []
+    with path.open("wb", buffering=0) as file:
+        for _ in range(count):
+            begun = time.perf_counter()
+            file.write(message)
+            os.fsync(file.fileno())
+            times.append(1e3 * (time.perf_counter() - begun))
+    path.unlink()
+    return {"fsync_ms": times}
+
+
+def steps(folder: str, device: str, batches: str, count: int, every: int) -> dict[str, Any]:
+    """Local training steps, by the clock: the step alone, and what making it durable adds.
+
+    Args:
+        folder: of the outbox.
+        device: the bundle.
+        batches: its batches.
+        count: how many steps.
+        every: 1: each step uploads and is committed; more: none uploads, and so many share a commit.
+    """
+    loaded = bundle.load(Path(device))
+    segment = Segment(loaded, threads=1)
+    outbox = Outbox.open(Path(folder))
+    mailbox = Mailbox("pi", "bench", MemoryLink(MemoryBroker(), "pi"), outbox, instance=1)
+    with np.load(batches) as file:
+        pairs = itertools.cycle(list(zip(file["x"], file["y"], strict=True)))
+    step_ms, durable_ms, size = [], [], 0
+    tag = bytes.fromhex(loaded.id[:8])
+    for step in range(count):
+        x, y = next(pairs)
+        begun = time.perf_counter()
+        rng = np.random.default_rng([0, 0, step])
+        result = segment.run("local", {"batch.x": x, "batch.y": y}, {}, rng, up=every == 1)
+        ran = time.perf_counter()
+        if every == 1:
+            size = mailbox.send(Activation(tag, 1, 1, step, "train", result.up["smashed"], y))
+            outbox.drop_unsent([step + 1 - KEPT])
+        if (step + 1) % every == 0:
+            outbox.put_fact("position", step + 1)
+            outbox.put_fact("totals", {name: step for name in ("sent", "received", "elements", "flops", "restarts")})
+            outbox.put_state(segment.snapshot())
+        mailbox.commit()
+        step_ms.append(1e3 * (ran - begun))
+        durable_ms.append(1e3 * (time.perf_counter() - ran))
+    outbox.close()
+    state = sum(array.nbytes for array in segment.snapshot().values())
+    return {"step_ms": step_ms[KEPT:], "durable_ms": durable_ms[KEPT:], "message_bytes": size, "state_bytes": state}
+
+
+if __name__ == "__main__":
+    told()
+    serve({"puts": puts, "disk": disk, "steps": steps})
