@@ -31,6 +31,7 @@ _START = {
     "peak_rss_bytes": 0,
     "joules": 0.0,
     "energy_gap": None,
+    "beyond_steps": 0,
     "restarts": -1,
 }
 
@@ -74,6 +75,10 @@ class Accounts:
         if kind in ("local", "forward"):
             # The papers count the forward pass of a training step and nothing else.
             self._total["paper_flops"] += rows * forward
+
+    def went_beyond(self) -> None:
+        """A step was done that no order asked for, while the hub was away."""
+        self._total["beyond_steps"] += 1
 
     def uploaded(self, smashed: npt.NDArray[Any]) -> None:
         """Smashed data was put into the outbox; the paper counts its non-zero elements at four bytes each."""

@@ -8,13 +8,16 @@
 
 A power cut anywhere repeats a step or a frame, never an effect: batches and noise are pure functions of the order's
 seed, the round and the step, so a step that is done again is the same step.
+
+While the hub is away, a local order that is done may go on for as many steps as the hub has allowed (`Order.beyond`):
+with its settings and its batches, from its last step, for the device alone. The hub's next order ends that at once.
 """
 
 import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +52,8 @@ class Work:
     order: Order
     step: int
     """The step to do next; the order is done when it reaches `end`."""
+    kept: int = 0
+    """The step that was next when the state was put into the outbox last."""
     waiting: Batch | None = None
     """An exchange step between its upload and the gradient for it."""
     gradient: tuple[Arrived, npt.NDArray[Any]] | None = None
@@ -96,6 +101,8 @@ class Agent:
         self._checkpoint_steps = checkpoint_steps
         self._greeted: int | None = None
         self._work: Work | None = None
+        self._spare: Work | None = None
+        """A local order that is done, and may go on while the hub is away."""
         self._remember()
 
     def run(self, stopped: Callable[[], bool], *, now: Callable[[], float] = time.monotonic) -> None:
@@ -112,7 +119,10 @@ class Agent:
         for arrived in self._mailbox.poll(self._patience(now()), now()):
             self._take(arrived)
         self._greet()
-        self._step()
+        if self._work:
+            self._step(self._work)
+        elif self._spare:
+            self._go_on(self._spare)
         if self._commit():
             self._mailbox.publish(now())
 
@@ -130,6 +140,7 @@ class Agent:
         elif isinstance(message, Goodbye):
             log.info("the hub says goodbye: %s", message.reason)
             self._drop_work()
+            self._drop_spare()
             self.finished = self._once
         elif not isinstance(message, Welcome):
             self._mailbox.refused[f"{type(message).__name__} is not for a device"] += 1
@@ -144,6 +155,9 @@ class Agent:
             log.warning("refused order %d: %s", order.order, fault)
             self._mailbox.send(Report(order.order, order.round, {"refused_order": fault}), urgent=True)
             return
+        spare = self._spare
+        if spare and not (order.run == spare.order.run and order.kind in ("evaluate", "forward") and not order.state):
+            self._drop_spare()  # which goes on after an order that changes nothing on this device
         self._work = Work(order, order.first_step)
         self._accounts.open()
         self._outbox.put_received("order", data)
@@ -164,6 +178,7 @@ class Agent:
 
     def _start_over(self, run: int) -> None:
         """Another run than before: numbers count anew, and nothing that was learned stays."""
+        self._mailbox.start_over()
         self._segment.reset()
         self._outbox.put_state(self._segment.snapshot())
         self._outbox.put_fact("run", run)
@@ -235,9 +250,8 @@ class Agent:
 
     # What the device does ---------------------------------------------------------------------------------------
 
-    def _step(self) -> None:
-        work = self._work
-        if work is None or not work.due:
+    def _step(self, work: Work) -> None:
+        if not work.due or self._must_wait(work):
             return
         if work.step >= work.end:
             self._report(work)
@@ -249,6 +263,42 @@ class Agent:
             self._fail(work, str(error))
             return
         work.seconds.append(time.perf_counter() - started)
+
+    def _must_wait(self, work: Work) -> bool:
+        """Whether the next step has to wait for room in the outbox: while the hub is there it makes room.
+
+        Without the hub the oldest activations make way, but not those of an evaluation, which is only of use with it.
+        """
+        kind = work.order.kind
+        if work.step >= work.end or not self._mailbox.crowded or (self._mailbox.away and kind != "evaluate"):
+            return False
+        return work.gradient is None if kind == "exchange" else kind == "evaluate" or work.step in work.order.send
+
+    def _go_on(self, spare: Work) -> None:
+        """One more step of an order that is done, as long as the hub is away; nothing of it leaves."""
+        if not self._mailbox.away:
+            self._keep_spare(spare)  # now, so that the next order finds it on the disk whatever becomes of it
+            return
+        if spare.step == spare.end:
+            log.info("the hub is away: up to %d steps more of order %d", spare.order.beyond, spare.order.order)
+        try:
+            self._run("local", self._batch(spare), spare, up=False)
+        except (SegmentError, SensorError) as error:
+            log.warning("order %d, step %d beyond its end: %s", spare.order.order, spare.step, error)
+            self._restore()
+            self._forget_spare()
+            return
+        spare.step += 1
+        self._accounts.went_beyond()
+        last = spare.step >= spare.end + spare.order.beyond
+        if last or self._checkpoint(spare):
+            self._keep_spare(spare)
+        if last:
+            self._forget_spare()
+
+    def _keep_spare(self, spare: Work) -> None:
+        if spare.step > spare.kept:
+            self._keep(spare)
 
     def _local(self, work: Work) -> None:
         batch = self._batch(work)
@@ -267,8 +317,10 @@ class Agent:
     def _exchange(self, work: Work) -> None:
         batch = work.waiting or self._batch(work)
         if work.gradient is None:
-            self._upload(work, batch, self._run("forward", batch, work))
-            work.waiting = batch
+            if self._upload(work, batch, self._run("forward", batch, work)):
+                work.waiting = batch
+            else:
+                self._fail(work, "the outbox has no room for the activation: set outbox_bytes higher")
             return
         arrived, gradient = work.gradient
         result = self._run("backward", batch, work, gradient=gradient)
@@ -298,9 +350,12 @@ class Agent:
         self._accounts.ran(kind, len(batch.x))
         return result
 
-    def _upload(self, work: Work, batch: Batch, result: Result) -> None:
-        self._mailbox.send(self._activation(work, batch, result, purpose="train"))
-        self._accounts.uploaded(result.up["smashed"])
+    def _upload(self, work: Work, batch: Batch, result: Result) -> bool:
+        """Send an activation; tells whether there was room for it."""
+        sent = self._mailbox.send(self._activation(work, batch, result, purpose="train"))
+        if sent:
+            self._accounts.uploaded(result.up["smashed"])
+        return bool(sent)
 
     def _activation(self, work: Work, batch: Batch, result: Result, *, purpose: str) -> Activation:
         order = work.order
@@ -321,14 +376,20 @@ class Agent:
         Other steps are kept every few steps only: a power cut repeats them, and an SD card is spared.
         """
         work.step += 1
-        kept = (work.step - work.order.first_step) % self._checkpoint_steps == 0
         for name, value in result.metrics.items():
             work.metrics.setdefault(name, []).append(value)
-        if durable or kept or work.step == work.end:
-            self._outbox.put_fact("position", work.step)
-            self._accounts.put(self._outbox)
-            if work.order.kind in ("local", "exchange"):
-                self._outbox.put_state(self._segment.snapshot())
+        if durable or self._checkpoint(work) or work.step == work.end:
+            self._keep(work)
+
+    def _checkpoint(self, work: Work) -> bool:
+        return (work.step - work.order.first_step) % self._checkpoint_steps == 0
+
+    def _keep(self, work: Work) -> None:
+        self._outbox.put_fact("spare_position" if work is self._spare else "position", work.step)
+        self._accounts.put(self._outbox)
+        if work.order.kind in ("local", "exchange"):
+            self._outbox.put_state(self._segment.snapshot())
+        work.kept = work.step
 
     def _report(self, work: Work) -> None:
         order = work.order
@@ -351,8 +412,17 @@ class Agent:
         metrics.update(self._accounts.close(order.kind))
         self._accounts.put(self._outbox)  # what the hub is told must not be less after a restart
         metrics["refused"] = dict(self._mailbox.refused)
+        metrics.update(self._mailbox.account(order.order))
         self._mailbox.send(Report(order.order, order.round, metrics))
         self._drop_work()
+        if order.beyond:
+            self._set_by(work)
+
+    def _set_by(self, done: Work) -> None:
+        """Keep an order that is done: without the hub it goes on."""
+        self._spare = Work(replace(done.order, state={}), done.end, kept=done.end)
+        self._outbox.put_received("spare", messages.pack(self._spare.order))
+        self._outbox.put_fact("spare_position", done.end)
 
     def _end(self, order: Order) -> dict[str, npt.NDArray[Any]]:
         """What goes up at the end of an order; in the same transaction as the report, so that it happens once."""
@@ -367,17 +437,32 @@ class Agent:
         log.error("order %d, step %d: %s", work.order.order, work.step, reason)
         if work.order.run != self._outbox.fact("run"):
             self._start_over(work.order.run)  # what was committed last is of another run
-        elif stored := self._outbox.state():
-            self._segment.restore(stored)
-            self._outbox.put_state(stored)  # over weights of this order that may be waiting for the commit
+        else:
+            self._restore()
         self._mailbox.send(Report(work.order.order, work.order.round, {"failed": reason}), urgent=True)
         self._drop_work()
+
+    def _restore(self) -> None:
+        """Go back to the last committed state."""
+        if stored := self._outbox.state():
+            self._segment.restore(stored)
+            self._outbox.put_state(stored)  # over weights that may be waiting for the commit
 
     def _drop_work(self) -> None:
         if self._work is not None:
             self._outbox.put_fact("last_order", self._work.order.order)
             self._outbox.put_received("order", None)
             self._work = None
+
+    def _drop_spare(self) -> None:
+        """The hub has something else to do; what was done without it stays."""
+        if self._spare is not None:
+            self._keep_spare(self._spare)
+            self._forget_spare()
+
+    def _forget_spare(self) -> None:
+        self._outbox.put_received("spare", None)
+        self._spare = None
 
     # What survives ----------------------------------------------------------------------------------------------
 
@@ -388,13 +473,17 @@ class Agent:
             self._outbox.put_state(self._segment.snapshot())
             return
         self._segment.restore(stored)
-        data = self._outbox.received("order")
-        if data is None:
-            return
-        order = messages.unpack(data)
-        if isinstance(order, Order):
-            self._work = Work(order, self._outbox.fact("position", order.first_step))
-            log.info("going on with order %d at step %d of %d", order.order, self._work.step, self._work.end)
+        self._work, self._spare = self._kept("order", "position"), self._kept("spare", "spare_position")
+        if self._work:
+            log.info("going on with order %d at step %d of %d", self._work.order.order, self._work.step, self._work.end)
+
+    def _kept(self, name: str, position: str) -> Work | None:
+        data = self._outbox.received(name)
+        order = messages.unpack(data) if data else None
+        if not isinstance(order, Order):
+            return None
+        step = self._outbox.fact(position, order.first_step)
+        return Work(order, step, kept=step)
 
     def _commit(self) -> bool:
         try:
@@ -407,7 +496,12 @@ class Agent:
 
     def _patience(self, now: float) -> float:
         work = self._work
-        if work is not None and work.due and not (work.step >= work.end and work.order.kind == "evaluate"):
+        if work is None:
+            busy = self._spare is not None and self._mailbox.away
+        else:
+            ending = work.step >= work.end and work.order.kind == "evaluate"
+            busy = work.due and not ending and not self._must_wait(work)
+        if busy:
             return 0.0
         return self._mailbox.wait_seconds(now, IDLE_SECONDS)
 

@@ -151,6 +151,10 @@ class RunConfig:
     window_bytes: Annotated[int, Range(1024, 67108864)] = 131072
     """Most bytes under way without an answer from the hub."""
 
+    outbox_bytes: Annotated[int, Range(65536, 1 << 40)] = 67108864
+    """Most bytes of messages that wait for the hub, on the disk and in memory. While the hub is there a device waits for room; while
+    it is away the oldest activations make way, and are counted. Weights and reports never do."""
+
     checkpoint_steps: Annotated[int, Range(1, 100000)] = 8
     """Steps between two states on disk. A power cut repeats at most so many; more of them spare an SD card."""
 

@@ -70,6 +70,7 @@ def assemble(
         outbox,
         instance=instance,
         limits=Limits(chunk_bytes=config.run.chunk_bytes, window_bytes=config.run.window_bytes),
+        outbox_bytes=config.run.outbox_bytes,
     )
     return Agent(
         loaded,

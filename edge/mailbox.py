@@ -2,18 +2,23 @@
 
 What is sent lies in the outbox until the hub has acknowledged it; what arrives is acknowledged only once its effect
 is committed. So neither a lost frame nor a power cut loses a message or repeats its effect.
+
+What lies there is bounded in bytes: for a new activation the oldest ones make way, never anything else. How many have
+gone, and which of the order in hand, is in the outbox too.
 """
 
 import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from edge.link import Connected, Disconnected, Link, LinkError, Message
-from edge.outbox import Outbox, Unsent
+from edge.outbox import OUTBOX_BYTES, Outbox, Room, Unsent
 from edge.wire import messages, topics
 from edge.wire.delivery import Delivery, Ledger, Limits
 from edge.wire.frames import WireError
+from edge.wire.messages import Place
 
 log = logging.getLogger("cutlayer.mailbox")
 
@@ -34,7 +39,15 @@ class Mailbox:
     """One device's correspondence with its hub."""
 
     def __init__(
-        self, device: str, fleet: str, link: Link, outbox: Outbox, *, instance: int, limits: Limits | None = None
+        self,
+        device: str,
+        fleet: str,
+        link: Link,
+        outbox: Outbox,
+        *,
+        instance: int,
+        limits: Limits | None = None,
+        outbox_bytes: int = OUTBOX_BYTES,
     ) -> None:
         self.device = device
         self.instance = instance
@@ -55,17 +68,48 @@ class Mailbox:
             limits=limits or Limits(),
         )
         self._epoch_kept = self._delivery.received.epoch
+        self._room = Room(outbox_bytes)
+        self._expired: dict[str, int] = outbox.fact("expired", {"messages": 0, "bytes": 0, "order": 0, "count": 0})
+        self._counted: dict[str, int] = outbox.fact("delivery", {})
         for unsent in outbox.unsent():
             self._delivery.restore(unsent.number, unsent.message, urgent=unsent.urgent)
+            self._room.add(unsent.number, unsent.message)
 
     @property
     def idle(self) -> bool:
         """Whether the hub has acknowledged everything that was sent."""
         return self._delivery.idle
 
+    @property
+    def away(self) -> bool:
+        """Whether there is no connection to the hub: the link is down, or the hub's status says it is offline."""
+        return self.hub_instance is None or not self._link.connected
+
+    @property
+    def crowded(self) -> bool:
+        """Whether another activation may find no room until the hub has taken some."""
+        return self._room.crowded
+
     def statistics(self) -> dict[str, int]:
         """Counts of frames and bytes since the process started."""
         return self._delivery.statistics.to_record()
+
+    def account(self, order: int) -> dict[str, Any]:
+        """What a report says of the mail: counts since the run began, and which steps of its order were given up.
+
+        It keeps the counts of delivery; what a process has counted since its last report is lost when it is killed.
+        """
+        now = self._delivery.statistics
+        counts = {name: getattr(now, name) for name in ("frames_sent", "frames_repeated", "duplicates", "questions")}
+        counts["refused"] = now.refused.total()
+        counts = {name: count + self._counted.get(name, 0) for name, count in counts.items()}
+        counts = {name: count for name, count in counts.items() if count}
+        self._outbox.put_fact("delivery", counts)
+        expired = self._expired
+        record = {"delivery": counts, "expired": expired["messages"], "expired_bytes": expired["bytes"]}
+        if expired["order"] == order and expired["count"]:
+            record["expired_steps"] = {name: expired[name] for name in ("first", "last", "count")}
+        return record
 
     def wait_seconds(self, now: float, longest: float) -> float:
         """How long the loop may sleep in `poll` before delivery wants to resend something."""
@@ -89,12 +133,27 @@ class Mailbox:
                 log.info("offline: %s", event.reason)
 
     def send(self, message: messages.Message, *, urgent: bool = False) -> int:
-        """Put a message into the outbox; it leaves after the next commit. Returns its size in bytes."""
+        """Put a message into the outbox; it leaves after the next commit. Returns its size in bytes.
+
+        For an activation the oldest ones make way. Where there is no room even then it is given up itself, and 0 returned.
+        """
         data = messages.pack(message)
+        if isinstance(message, messages.Activation) and not self._make_room(len(data)):
+            self._count_expired(len(data), Place(message.order, message.step))
+            return 0
         number = self._delivery.send(data, urgent=urgent)
+        self._room.add(number, data)
         self._outbox.put_unsent(Unsent(number, data, urgent))
         self._outbox.put_fact("stream", {"epoch": self._delivery.epoch, "next": number + 1})
         return len(data)
+
+    def start_over(self) -> None:
+        """Give up every activation of another run: this one's hub has no use for them."""
+        self._follow()
+        for number in self._room.activations:
+            self._give_up(number)
+        self._expired = {**self._expired, "order": 0, "count": 0}
+        self._outbox.put_fact("expired", self._expired)
 
     def done(self, arrived: Arrived) -> None:
         """The effect of a message from the hub has been put: acknowledge it after the next commit."""
@@ -120,6 +179,38 @@ class Mailbox:
             except LinkError as error:
                 log.debug("a frame did not leave: %s", error)  # delivery resends it
                 return
+
+    def _make_room(self, size: int) -> bool:
+        if not self._room.fits(size):
+            self._follow()  # the messages may have got other numbers since
+        while not self._room.fits(size):
+            if not self._expired["messages"]:
+                log.warning("the outbox holds %d bytes: the oldest activations go unsent", self._room.limit)
+            oldest = self._room.oldest()
+            if oldest is None:
+                return False
+            self._give_up(oldest)
+        return True
+
+    def _give_up(self, number: int) -> None:
+        size, place = self._room.remove(number)
+        self._delivery.give_up(number)
+        self._outbox.drop_unsent([number])
+        if place:
+            self._count_expired(size, place)
+
+    def _count_expired(self, size: int, place: Place) -> None:
+        before = self._expired
+        same = before["order"] == place.order and before["count"] > 0
+        self._expired = {
+            "messages": before["messages"] + 1,
+            "bytes": before["bytes"] + size,
+            "order": place.order,
+            "first": before["first"] if same else place.step,
+            "last": place.step,
+            "count": before["count"] + 1 if same else 1,
+        }
+        self._outbox.put_fact("expired", self._expired)
 
     def _take(self, event: Message, now: float) -> Iterator[Arrived]:
         if event.topic == topics.hub_status(self._fleet):
@@ -155,10 +246,15 @@ class Mailbox:
         """Bring the outbox in line with what delivery has learned from acknowledgements."""
         if self._delivery.renumbered:
             self._outbox.clear_unsent()
+            self._room.clear()
             for item in self._delivery.take_renumbered():
+                self._room.add(item.number, item.payload)
                 self._outbox.put_unsent(Unsent(item.number, item.payload, item.urgent))
             self._outbox.put_fact("stream", {"epoch": self._delivery.epoch, "next": self._delivery.next_number})
-        self._outbox.drop_unsent(self._delivery.acknowledged())
+        done = self._delivery.acknowledged()
+        for number in done:
+            self._room.remove(number)
+        self._outbox.drop_unsent(done)
         if self._delivery.received.epoch != self._epoch_kept:
             self._keep_ledger()
 

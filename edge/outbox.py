@@ -20,6 +20,8 @@ from typing import Any, Self, TextIO
 import numpy as np
 import numpy.typing as npt
 
+from edge.wire.messages import Place, place_of_activation
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, array BLOB NOT NULL);
@@ -30,6 +32,10 @@ CREATE TABLE IF NOT EXISTS unsent (number INTEGER PRIMARY KEY, message BLOB NOT 
 
 # `holder` has the lock for an instant itself: a device that starts just then tries again.
 _LOOKS, _LOOK_SECONDS = 5, 0.02
+
+
+OUTBOX_BYTES = 64 << 20
+"""Most bytes of messages that lie unsent, where nothing else is said."""
 
 
 class OutboxError(OSError):
@@ -43,6 +49,63 @@ class Unsent:
     number: int
     message: bytes
     urgent: bool
+
+
+class Room:
+    """How many bytes of messages lie unsent, and which may go when there is no room for another activation.
+
+    The oldest activations go first, also those that are partly on their way. Nothing else ever goes: a hello, weights
+    or a report are few, and the hub waits for them. `limit` is in bytes of messages, as they were packed.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.bytes = 0
+        """Of all messages that lie unsent."""
+        self._sizes: dict[int, int] = {}
+        self._activations: dict[int, Place] = {}
+        """Those that may go, by number, oldest first."""
+        self._largest = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the next activation may find no room, which will be otherwise when the hub has taken some."""
+        # Coded activations differ in length, hence twice.
+        return bool(self._activations) and self.bytes + 2 * self._largest > self.limit
+
+    @property
+    def activations(self) -> list[int]:
+        """Numbers of the activations, oldest first."""
+        return list(self._activations)
+
+    def fits(self, size: int) -> bool:
+        """Whether there is room for a message of so many bytes."""
+        return self.bytes + size <= self.limit
+
+    def oldest(self) -> int | None:
+        """Number of the activation that goes first; None where there is none."""
+        return next(iter(self._activations), None)
+
+    def add(self, number: int, message: bytes) -> None:
+        """A message lies unsent."""
+        self._sizes[number] = len(message)
+        self.bytes += len(message)
+        place = place_of_activation(message)
+        if place:
+            self._activations[number] = place
+            self._largest = max(self._largest, len(message))
+
+    def remove(self, number: int) -> tuple[int, Place | None]:
+        """A message is gone; returns its bytes, and where it belongs if it is an activation."""
+        size = self._sizes.pop(number, 0)
+        self.bytes -= size
+        return size, self._activations.pop(number, None)
+
+    def clear(self) -> None:
+        """All messages are gone."""
+        self._sizes.clear()
+        self._activations.clear()
+        self.bytes = 0
 
 
 class Outbox:
@@ -135,7 +198,7 @@ class Outbox:
         self._put("INSERT OR REPLACE INTO unsent VALUES (?, ?, ?)", (unsent.number, unsent.message, unsent.urgent))
 
     def drop_unsent(self, numbers: list[int]) -> None:
-        """Forget messages the hub has acknowledged."""
+        """Forget messages the hub has acknowledged, or that are given up."""
         for number in numbers:
             self._put("DELETE FROM unsent WHERE number = ?", (number,))
 

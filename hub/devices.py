@@ -318,6 +318,8 @@ def _makes_sense(metrics: Mapping[str, Any]) -> bool:
         and isinstance(metrics.get("source"), str)
         and isinstance(metrics.get("energy"), Mapping)
         and isinstance(metrics.get("refused"), Mapping)
+        and all(type(metrics.get(name, 0)) is int for name in ("beyond_steps", "expired", "expired_bytes"))
+        and isinstance(metrics.get("delivery", {}), Mapping)
         and type(metrics["energy"].get("joules")) in (int, float, type(None))
     )
 

@@ -317,6 +317,7 @@ class Orchestrator:
             run=self._terms.run,
             state=dict(order.state or {}),
             give=order.give,
+            beyond=order.beyond,
         )
 
     def _begin(self, orders: Mapping[str, messages.Order], round_number: int, *, kept: bool = True) -> Turn:
@@ -422,11 +423,12 @@ class Orchestrator:
             device.refused[f"late {type(message).__name__.lower()}"] += 1
         elif isinstance(message, Activation):
             fault = self._fault(message)
-            if fault is None and ((message.step, name) in turn.seen or message.step not in order.send):
+            place = (message.step, name)
+            if fault is None and (place in turn.seen or place in turn.expired or message.step not in order.send):
                 device.refused["activation that was not asked for"] += 1
                 return False
             if fault is None:
-                turn.seen.add((message.step, name))
+                turn.seen.add(place)
                 return True
             self._refuse(turn, name, fault)
         else:
@@ -476,6 +478,9 @@ class Orchestrator:
             turn.give_up(name, str(reason))
         else:
             turn.reports[name] = report
+            expired = turn.expire(name, report.metrics.get("expired_steps"))
+            if expired:
+                log.warning("%s has given up %d activations of this turn: its outbox was full", name, expired)
             self._say(name, "done")
 
     def _fault(self, message: Activation) -> str | None:

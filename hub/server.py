@@ -281,11 +281,21 @@ def _device_record(number: int, device: Device) -> dict[str, Any]:
         "energy": totals["energy"],
         "restarts": totals["restarts"],
         "refused": totals["refused"],
+        "beyond_steps": totals.get("beyond_steps", 0),
+        "expired": totals.get("expired", 0),
+        "expired_bytes": totals.get("expired_bytes", 0),
+        "delivery": totals.get("delivery", {}),
         **({"missing": totals["missing"]} if totals.get("missing") else {}),
     }
 
 
 def _strategy(config: HubConfig) -> Strategy:
+    alone = getattr(config.strategy, "offline_steps", 0)
+    if config.run.order == "fixed" and alone:
+        raise RunError(
+            f'[strategy] offline_steps = {alone}: with [run] order = "fixed" what a device learns must not hang on its link: '
+            "set it to 0"
+        )
     try:
         return STRATEGIES[config.run.strategy](config.strategy)
     except ValueError as error:

@@ -24,6 +24,8 @@ class Turn:
     activations: dict[tuple[int, str], Arrived] = field(default_factory=dict)
     seen: set[tuple[int, str]] = field(default_factory=set)
     """Step and device of every activation that was taken, so that none is taken twice."""
+    expired: set[tuple[int, str]] = field(default_factory=set)
+    """Step and device of every activation that its device has given up: it will not come, and is not taken any more."""
     reports: dict[str, Report] = field(default_factory=dict)
     states: dict[str, Mapping[str, npt.NDArray[Any]]] = field(default_factory=dict)
     gone: dict[str, float] = field(default_factory=dict)
@@ -67,7 +69,25 @@ class Turn:
             place = (message.step, arrived.device)
             self.activations[place] = arrived
             self.seen.add(place)
-            self.expected.remove(place)
+            self.expired.discard(place)  # it had come before the report that gives it up
+            if place in self.expected:
+                self.expected.remove(place)
+
+    def expire(self, name: str, expired: object) -> int:
+        """Wait no longer for what a device says it has given up, see `expired_steps` of a report; returns how many were owed."""
+        if not isinstance(expired, Mapping):
+            return 0
+        first, last = expired.get("first"), expired.get("last")
+        if type(first) is not int or type(last) is not int:
+            return 0
+        gone = {
+            place
+            for place in self.expected
+            if place[1] == name and first <= place[0] <= last and place not in self.activations
+        }
+        self.expired |= gone
+        self.expected = [place for place in self.expected if place not in gone]
+        return len(gone)
 
     def give_up(self, name: str, reason: str) -> None:
         """Wait for this device no longer; what it has sent already counts."""

@@ -8,7 +8,7 @@ import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge.wire import fields
 from edge.wire.codec import Array, Bytes, decode, parse_codec, pieces
@@ -106,6 +106,8 @@ class Order:
     """Tensors to load first, always coded exactly, perhaps none: parameters and buffers by name, whole state vectors as `state.NAME`."""
     give: tuple[str, ...] = ()
     """Which parts of the device's model are wanted at the end, ascending: of `PARTS`."""
+    beyond: int = 0
+    """The most steps of its own that the device may do once a local order is done, while it has no connection to its hub."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,21 @@ def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
     message: Message = _READERS[data[0]](reader)
     reader.end()
     return message
+
+
+class Place(NamedTuple):
+    """Where an activation belongs."""
+
+    order: int
+    step: int
+
+
+def place_of_activation(data: bytes) -> Place | None:
+    """The place of a packed activation, without unpacking its tensors; None where the bytes are another message."""
+    if len(data) <= _STEP.size or data[0] != _KINDS[Activation][0]:
+        return None
+    _, order, _, step = _STEP.unpack_from(data, 1)
+    return Place(order, step)
 
 
 class Reader:
@@ -268,8 +285,12 @@ _FIELDS: dict[type, dict[str, Check]] = {
         "seed": _u32,
         "run": _u32,
         "give": fields.ascending(fields.one_of(*PARTS), len(PARTS)),
+        "beyond": fields.integer(0, STEPS_LIMIT),
     },
 }
+
+_LATER: dict[type, dict[str, Any]] = {Order: {"beyond": 0}}
+"""Keys that are not written where they have this value, and have it where they are missing: they came after version 1."""
 
 
 def _control_writer(message: Any) -> Sequence[Bytes]:
@@ -278,7 +299,9 @@ def _control_writer(message: Any) -> Sequence[Bytes]:
 
 def _control(message: Any) -> bytes:
     kind = type(message)
-    return fields.dump(fields.checked(vars(message), _FIELDS[kind], kind.__name__.lower()))
+    later = _LATER.get(kind, {})
+    values = fields.checked(vars(message), _FIELDS[kind], kind.__name__.lower())
+    return fields.dump({name: value for name, value in values.items() if name not in later or value != later[name]})
 
 
 def _control_reader(kind: type[Any]) -> Callable[[Reader], Any]:
@@ -294,7 +317,7 @@ def _write_order(order: Order) -> Sequence[Bytes]:
 def _read_order(reader: Reader) -> Order:
     tag = reader.take(_TAG_BYTES)
     (length,) = reader.numbers(_U32)
-    head = fields.checked(fields.load(reader.take(length)), _FIELDS[Order], "order")
+    head = fields.checked({**_LATER[Order], **fields.load(reader.take(length))}, _FIELDS[Order], "order")
     order = Order(bundle=tag, state=reader.tensors(), **head)
     _check_order(order)
     return order
@@ -308,6 +331,8 @@ def _check_order(order: Order) -> None:
             f"but has {order.steps} from {order.first_step}",
             "fields",
         )
+    if order.beyond and order.kind != "local":
+        raise WireError(f"order {order.order} has beyond = {order.beyond}, but is {order.kind}, not local", "fields")
 
 
 def _write_activation(message: Activation) -> Sequence[Bytes]:

@@ -9,6 +9,7 @@
 
 The defaults are the paper's setting, from the authors' code (λ is theirs for Mixed-NonIID); then come the ablations and ours.
 The rounds of the local phase cost no bytes, and neither do the hub's further steps on what it has received (`replay`).
+Nor do the further steps of devices that have lost their hub (`offline_steps`).
 
 Devices that are away are not selected; a selected device whose activation never comes counts as not selected.
 """
@@ -91,12 +92,20 @@ class AdaSplitOptions:
     replay_megabytes: Annotated[float, Range(0, 1e6)] = 256.0
     """Memory (10^6 bytes) for what was received, part of every checkpoint; the oldest samples make way."""
 
+    offline_steps: Annotated[int, Range(0, 1_000_000)] = 0
+    """Further local steps that a device may do after each order while it has no connection to the hub; it goes on with the hub at once when it is back. Ours."""
+
     def problems(self) -> Iterator[str]:
         """Sentences about options that do not go together."""
         if self.handover and self.select_every != 1:
             yield f"handover happens after every iteration: select_every = {self.select_every}: must be 1"
         if self.frozen and (self.handover or self.server_gradient):
             yield "frozen = true: a lower segment that does not learn has no use for handover or server_gradient"
+        if self.offline_steps and (self.frozen or self.handover):
+            yield (
+                f"offline_steps = {self.offline_steps}: with frozen or handover nothing that a device learns "
+                "of its own is kept: must be 0"
+            )
 
 
 @dataclass
@@ -231,4 +240,5 @@ class AdaSplit(Cut):
             settings=settings,
             state=state.handed.get(predecessor) if len(state.fleet) > 1 else None,
             give=("lower",) if self.o.handover else (),
+            beyond=self.o.offline_steps if kind == "local" else 0,
         )

@@ -103,6 +103,8 @@ class Order:
     """Tensors to load first: weights and buffers by name, whole state vectors as `state.NAME`; None keeps the device's own."""
     give: tuple[str, ...] = ()
     """Which parts of its model the device uploads when the steps are done: head, lower. With them comes what the bundle's `end` graph hands out."""
+    beyond: int = 0
+    """The most local steps that the device may do of its own once this local order is done, while it has no connection to the hub."""
 
 
 Orders = Mapping[str, Order]

@@ -42,8 +42,9 @@ class Rows:
 class Stage:
     """The device under test, and the hub's end of the conversation."""
 
-    def __init__(self, folder, broker, *, with_ends=False, **agent):
+    def __init__(self, folder, broker, *, with_ends=False, outbox_bytes=1 << 20, **agent):
         self.folder, self.broker, self.agent_options = folder, broker, agent
+        self.outbox_bytes = outbox_bytes
         self.id = write_bundle(folder / "b", with_ends=with_ends)
         self.now = 0.0
         self.inbox = []
@@ -53,16 +54,17 @@ class Stage:
         self.announce(7)
         self.start()
 
-    def announce(self, instance):
-        payload = json.dumps({"online": True, "instance": instance}).encode()
+    def announce(self, instance, *, online=True):
+        payload = json.dumps({"online": online, "instance": instance}).encode()
         self.link.publish(topics.hub_status(FLEET), payload, retain=True)
 
-    def start(self):
+    def start(self, *, connected=True):
         loaded = bundle.load(self.folder / "b")
         self.outbox = Outbox.open(self.folder / "state")
         link = MemoryLink(self.broker, NAME, subscriptions=topics.subscriptions_of_device(FLEET, NAME))
-        link.open()
-        self.mailbox = Mailbox(NAME, FLEET, link, self.outbox, instance=1)
+        if connected:
+            link.open()
+        self.mailbox = Mailbox(NAME, FLEET, link, self.outbox, instance=1, outbox_bytes=self.outbox_bytes)
         self.segment = Segment(loaded)
         accounts = Accounts(self.outbox, link, Meter(), loaded.manifest)
         self.agent = Agent(
@@ -467,3 +469,258 @@ def test_a_full_disk_lets_nothing_leave_until_it_can_be_kept(stage, monkeypatch)
 
 def _full():
     raise OutboxError("outbox.sqlite cannot be written: database or disk is full")
+
+
+# While the hub is away --------------------------------------------------------------------------------------------
+
+
+def trained(weights, steps):
+    """Weights after steps on rows 0, 1, … from given ones."""
+    for step in range(steps):
+        weights = weights * (1 - 0.01 * ROWS[step % 4] ** 2)
+    return weights
+
+
+def carried_out(staged, **fields):
+    """A device that has done its order of four steps, as the hub knows."""
+    stage = staged(checkpoint_steps=4)
+    stage.order(**fields)
+    stage.run()
+    return stage
+
+
+def test_without_a_link_it_goes_on_for_as_many_steps_as_it_may(staged):
+    stage = carried_out(staged, beyond=6)
+    np.testing.assert_allclose(stage.weights(), after(4), rtol=1e-5)  # not while the hub is there
+    before = len(stage.inbox)
+    stage.device_link.break_off()
+    stage.run(3)
+    np.testing.assert_allclose(stage.weights(), after(7), rtol=1e-5)
+    stage.run()
+    np.testing.assert_allclose(stage.weights(), after(10), rtol=1e-5)
+    stage.device_link.open()
+    stage.run()
+    np.testing.assert_allclose(stage.weights(), after(10), rtol=1e-5)
+    assert len(stage.inbox) == before  # and nothing of it leaves
+
+
+def test_with_a_hub_that_says_it_is_offline_too(staged):
+    stage = carried_out(staged, beyond=6)
+    stage.announce(7, online=False)
+    stage.run()
+    np.testing.assert_allclose(stage.weights(), after(10), rtol=1e-5)
+
+
+def test_it_begins_when_the_link_went_before_the_order_was_done(stage):
+    stage.order(beyond=3)
+    stage.run(1)
+    stage.device_link.break_off()
+    stage.run()
+    np.testing.assert_allclose(stage.weights(), after(7), rtol=1e-5)
+    stage.device_link.open()
+    stage.run()
+    (report,) = stage.got(Report)
+    assert (report.metrics["steps"], report.metrics["beyond_steps"]) == (4, 0)
+
+
+def test_the_next_order_comes_between_two_steps(staged):
+    stage = carried_out(staged, beyond=1000)
+    stage.device_link.break_off()
+    stage.run(5)
+    stage.device_link.open()
+    stage.order(2, steps=2, give=("lower",))
+    stage.run(12)
+    report = stage.got(Report)[-1]
+    assert report.order == 2
+    assert (report.metrics["steps"], report.metrics["beyond_steps"]) == (2, 5)
+    assert report.metrics["flops"] == (4 + 5 + 2) * 6
+    np.testing.assert_allclose(stage.got(State)[0].state["scale.weight"], trained(after(9), 2), rtol=1e-5)
+    stage.device_link.break_off()
+    stage.run()  # the second order allows none
+    np.testing.assert_allclose(stage.weights(), trained(after(9), 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("turns", range(1, 12))
+def test_a_power_cut_while_the_hub_is_away_repeats_nothing(staged, turns):
+    stage = carried_out(staged, beyond=6)
+    stage.device_link.break_off()
+    stage.run(turns)
+    stage.kill()
+    stage.start(connected=False)
+    stage.run()
+    np.testing.assert_allclose(stage.weights(), after(10), rtol=1e-5)
+    stage.device_link.open()
+    stage.order(2, steps=0)
+    stage.run()
+    assert stage.got(Report)[-1].metrics["beyond_steps"] == 6
+    assert len(stage.got(Report)) == 2
+
+
+@pytest.mark.parametrize("turns", range(1, 12))
+def test_a_power_cut_takes_back_steps_and_their_count_together(staged, turns):
+    stage = carried_out(staged, beyond=1000)
+    stage.device_link.break_off()
+    stage.run(turns)
+    stage.kill()
+    stage.start()
+    stage.order(2, steps=0)
+    stage.run()
+    done = stage.got(Report)[-1].metrics["beyond_steps"]
+    assert turns - 4 < done <= turns + 4  # what a checkpoint is behind; and the hub is noticed after a turn or two
+    np.testing.assert_allclose(stage.weights(), after(4 + done), rtol=1e-5)
+
+
+def test_what_was_learned_alone_is_kept_as_soon_as_the_hub_is_back(staged):
+    stage = carried_out(staged, beyond=1000)
+    stage.device_link.break_off()
+    stage.run(3)
+    stage.device_link.open()
+    stage.run(2)
+    stage.kill()
+    stage.start()
+    np.testing.assert_allclose(stage.weights(), after(7), rtol=1e-5)
+
+
+def test_an_order_without_steps_beyond_waits_as_ever(staged):
+    stage = carried_out(staged)
+    stage.device_link.break_off()
+    stage.run()
+    np.testing.assert_allclose(stage.weights(), after(4), rtol=1e-5)
+    assert stage.outbox.received("spare") is None
+
+
+def test_an_evaluation_between_does_not_end_it_and_weights_do(staged):
+    stage = carried_out(staged, beyond=2)
+    stage.order(2, kind="evaluate", steps=1, send=(0,))
+    stage.run()
+    stage.device_link.break_off()
+    stage.run()
+    np.testing.assert_allclose(stage.weights(), after(6), rtol=1e-5)
+    stage.device_link.open()
+    stage.order(3, beyond=2)
+    stage.order(4, kind="evaluate", steps=1, send=(0,), state={"scale.weight": np.array([3, 5], np.float32)})
+    stage.run()
+    stage.device_link.break_off()
+    stage.run()
+    np.testing.assert_array_equal(stage.weights(), [3, 5])
+
+
+def test_goodbye_and_another_run_end_it(staged):
+    stage = carried_out(staged, beyond=2, run=1)
+    stage.order(1, steps=2, run=2)
+    stage.run()
+    stage.device_link.break_off()
+    stage.run()
+    np.testing.assert_allclose(stage.weights(), after(2), rtol=1e-5)
+    stage.device_link.open()
+    stage.order(2, steps=0, beyond=2, run=2)
+    stage.tell(Goodbye("done"))
+    stage.run()
+    stage.device_link.break_off()
+    stage.run()
+    np.testing.assert_allclose(stage.weights(), after(2), rtol=1e-5)
+
+
+def test_alone_it_diverges_without_a_word_and_goes_back(staged):
+    stage = carried_out(staged, settings={"lr": 0.5}, beyond=1000)
+    stage.device_link.break_off()
+    stage.run(60)
+    assert np.isfinite(stage.weights()).all()
+    stage.device_link.open()
+    stage.order(2, steps=1, settings={"lr": 0.0})
+    stage.run()
+    assert [report.metrics.get("failed") for report in stage.got(Report)] == [None, None]
+
+
+# Room in the outbox -----------------------------------------------------------------------------------------------
+
+ACTIVATION_BYTES = 18 + 5 + 8 + 6
+"""Of one row of two floats: kind, place and purpose, the head of a tensor, two floats, one label with its head."""
+
+
+def test_without_a_hub_the_oldest_activations_make_way_and_the_report_says_so(staged):
+    stage = staged(outbox_bytes=3 * ACTIVATION_BYTES)
+    stage.order(steps=40, send=tuple(range(0, 40, 2)))
+    stage.run(1)
+    stage.device_link.break_off()
+    stage.run(20)
+    stage.kill()
+    stage.start(connected=False)
+    stage.run(50)
+    stage.device_link.open()
+    stage.run()
+    assert [message.step for message in stage.got(Activation)] == [34, 36, 38]
+    np.testing.assert_allclose(stage.weights(), after(40), rtol=1e-4)
+    (report,) = stage.got(Report)
+    assert report.metrics["expired"] == 17
+    assert report.metrics["expired_bytes"] == 17 * ACTIVATION_BYTES
+    assert report.metrics["expired_steps"] == {"first": 0, "last": 32, "count": 17}
+    stage.order(2, steps=1)
+    stage.run()
+    assert "expired_steps" not in stage.got(Report)[-1].metrics
+    assert stage.got(Report)[-1].metrics["expired"] == 17
+
+
+def test_with_a_hub_it_waits_for_room(staged):
+    stage = staged(outbox_bytes=4 * ACTIVATION_BYTES)
+    stage.order(steps=8, send=tuple(range(8)))
+    stage.run(4)
+    deaf = stage.link.poll
+    stage.link.poll = lambda timeout: []
+    stage.run(20)
+    assert stage.agent._work.step < 8
+    stage.link.poll = deaf
+    stage.run()
+    assert sorted(message.step for message in stage.got(Activation)) == list(range(8))
+    assert stage.got(Report)[0].metrics["expired"] == 0
+
+
+def test_an_evaluation_waits_for_room_even_without_a_hub(staged):
+    stage = staged(outbox_bytes=2 * ACTIVATION_BYTES)
+    stage.order(kind="evaluate", steps=3, send=(0, 1, 2))
+    stage.run(1)
+    stage.device_link.break_off()
+    stage.run(10)
+    stage.device_link.open()
+    stage.run()
+    assert sorted(message.step for message in stage.got(Activation)) == [0, 1, 2]
+    assert stage.got(Report)[0].metrics["expired"] == 0
+
+
+def test_an_exchange_that_finds_no_room_says_so(staged):
+    stage = staged(outbox_bytes=ACTIVATION_BYTES - 1)
+    stage.order(kind="exchange", steps=1, send=(0,))
+    stage.run()
+    (report,) = stage.got(Report)
+    assert "set outbox_bytes higher" in report.metrics["failed"]
+
+
+def test_activations_of_another_run_are_given_up(staged):
+    stage = staged()
+    heard = stage.link.poll
+    stage.order(7, steps=4, send=(0, 1), run=1)
+    stage.run(1)
+    stage.link.poll = lambda timeout: heard(timeout)[:0]  # nothing of it reaches the hub
+    stage.run(4)
+    stage.order(1, steps=1, send=(0,), run=2)
+    stage.run(4)
+    stage.link.poll = heard
+    stage.run()
+    assert [message.order for message in stage.got(Activation)] == [1]
+    assert [report.metrics["expired"] for report in stage.got(Report)][-1] == 2
+
+
+def test_the_report_counts_what_delivery_did_over_restarts(staged):
+    stage = staged(broker=MemoryBroker(loss=(np.random.default_rng(0).random(1000) < 0.3).astype(int).tolist()))
+    stage.order(steps=8, send=tuple(range(8)))
+    stage.run(400)
+    stage.kill()
+    stage.start()
+    stage.order(2, steps=1)
+    stage.run(400)
+    first, second = (report.metrics["delivery"] for report in stage.got(Report))
+    assert first["frames_sent"] >= 8
+    assert second["frames_sent"] > first["frames_sent"] > stage.mailbox.statistics()["frames_sent"]
+    assert first["questions"] > 0
+    assert first["frames_repeated"] > 0
+    assert first.keys() <= {"frames_sent", "frames_repeated", "duplicates", "questions"}  # none was refused

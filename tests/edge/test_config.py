@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from edge.config import ConfigError, describe, load
+from edge.outbox import OUTBOX_BYTES
 
 LEAST = """
 [device]
@@ -37,6 +38,7 @@ def test_the_least_file_is_enough(tmp_path):
     assert config.bundle.path == tmp_path / "device.bundle"
     assert config.data.source == str(tmp_path / "device.npz")
     assert (config.run.fleet, config.run.threads) == ("fleet", 1)
+    assert config.run.outbox_bytes == OUTBOX_BYTES == 64 * 1024 * 1024
 
 
 @pytest.mark.parametrize("source", ["my.sensors:accelerometer", "synthetic:64", "synthetic"])

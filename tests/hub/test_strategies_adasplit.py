@@ -114,6 +114,26 @@ def test_one_selection_serves_select_every_iterations(every, steps):
     assert len(state.history.losses) == 2 + 3
 
 
+def test_devices_without_a_hub_may_go_on_after_their_local_orders():
+    strategy, state = begin(kappa=0.5, eta=0.5, rounds=2, offline_steps=40, server_gradient=True)
+    state, local = turns(strategy, state, 0)
+    _, both = turns(strategy, state, 1)
+    assert [order.beyond for order in local[0].values()] == [40, 40]
+    assert sorted((order.kind, order.beyond) for order in both[0].values()) == [("exchange", 0), ("local", 40)]
+
+
+def test_unless_told_so_they_do_not():
+    strategy, state = begin(kappa=0.0)
+    _, told = turns(strategy, state, 0)
+    assert {order.beyond for orders in told for order in orders.values()} == {0}
+
+
+@pytest.mark.parametrize("option", ["frozen", "handover"])
+def test_steps_of_their_own_that_nobody_keeps_are_refused(option):
+    with pytest.raises(ValueError, match=r"offline_steps = 5: with frozen or handover nothing .* must be 0"):
+        begin(offline_steps=5, **{option: True})
+
+
 # Selection --------------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from edge.wire.messages import (
     State,
     Welcome,
     pack,
+    place_of_activation,
     unpack,
 )
 
@@ -67,6 +68,7 @@ MESSAGES = [
     Refusal("another device has this name", fatal=True, instance=7),
     ORDER,
     replace(ORDER, kind="evaluate", send=(), state={}, steps=0),
+    replace(ORDER, beyond=500),
     ACTIVATION,
     GRADIENT,
     STATE,
@@ -130,6 +132,23 @@ def test_the_bytes_of_each_kind(kind):
     assert pack(message).hex() == GOLDEN[kind]
 
 
+def test_an_order_says_beyond_only_where_it_is_not_0():
+    packed = pack(ORDER)
+    further = pack(replace(ORDER, beyond=500))
+    assert further == packed.replace(b"\xba\0\0\0{", b"\xc7\0\0\0{").replace(
+        b'{"batch":32,', b'{"batch":32,"beyond":500,'
+    )
+    assert unpack(packed).beyond == 0  # as an older hub writes it
+
+
+def test_the_place_of_an_activation_is_read_without_its_tensors():
+    places = {type(message): place_of_activation(pack(message)) for message in MESSAGES}
+    assert places.pop(Activation) == (9, 3)
+    assert set(places.values()) == {None}
+    assert place_of_activation(b"") is None
+    assert place_of_activation(pack(ACTIVATION)[:16]) is None
+
+
 def test_an_activation_costs_few_bytes_beyond_its_data():
     assert len(pack(ACTIVATION)) == 4 * 4 + 2 + 18 + 5 + 5
     smashed = np.zeros((32, 32, 50), np.float32)
@@ -169,6 +188,8 @@ def test_state_in_an_order_is_exact_whatever_the_codec():
         (replace(ORDER, send=(7, 8)), "order 9 sends steps 7 to 8, but has 8 from 0"),
         (replace(ORDER, steps=10**7), "order.steps"),
         (replace(ORDER, batch=0), "order.batch = 0"),
+        (replace(ORDER, beyond=10**7), "order.beyond = 10000000 is not a whole number from 0 to 1000000"),
+        (replace(ORDER, kind="exchange", beyond=1), "order 9 has beyond = 1, but is exchange, not local"),
         (replace(ORDER, codec="gzip"), "unknown codec"),
         (replace(ORDER, settings={"lr": float("inf")}), "order.settings.lr = inf"),
         (replace(ORDER, bundle=b"abc"), "named by 4 bytes, not 3"),
