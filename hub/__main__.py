@@ -1,4 +1,4 @@
-"""The hub's commands: `cutlayer-hub demo|simulate|serve|report|example` (the same as `python -m hub …`)."""
+"""The hub's commands: `cutlayer-hub demo|simulate|serve|report|trial|example` (the same as `python -m hub …`)."""
 
 import argparse
 import errno
@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -129,6 +130,73 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _trial(options: argparse.Namespace) -> int:
+    """Train behind bad links that this machine emulates (run), say what they did (report), show what there is (list)."""
+    return TRIAL[options.trial][0](options)
+
+
+def _trial_run(options: argparse.Namespace) -> int:
+    """Train a fleet behind the links of a scenario, and report."""
+    from hub import demo
+    from hub.report import write_report
+    from hub.trial import run
+
+    _log("warning")
+    trial = run.Trial(
+        scenario=options.scenario,
+        means=options.means,
+        congestion=options.congestion,
+        seed=options.seed,
+        turn_seconds=options.turn_seconds,
+        grace_seconds=options.grace_seconds,
+        evaluate_every=options.evaluate_every,
+    )
+    wish = demo.Wish(
+        folder=options.out or Path("runs") / time.strftime(f"%Y%m%d-%H%M%S-{Path(options.scenario).stem}"),
+        devices=options.devices,
+        rounds=options.rounds,
+        strategy=options.strategy,
+        options={**(demo.MODES["ours"] if options.strategy == "adasplit" else {}), **dict(options.set)},
+        dataset=options.dataset,
+        windows=options.windows,
+        data=options.data,
+        bundle=options.bundle,
+        references=False,
+        broker=options.broker,
+        codec=options.codec,
+        seed=options.seed or 0,
+    )
+    run.run(trial, wish)
+    write_report(wish.folder)
+    against = run.run_perfect(trial, wish) if options.and_perfect else None
+    return _show_trial(wish.folder, against)
+
+
+def _trial_report(options: argparse.Namespace) -> int:
+    """Print what a trial came to, and write trial.html."""
+    return _show_trial(options.folder, options.against)
+
+
+def _show_trial(folder: Path, against: Path | None) -> int:
+    from hub.trial import page, report
+
+    found = report.read(folder, against)
+    print(report.render(found), end="")
+    print(f"\nreport: {page.write(found)}")
+    return 0
+
+
+def _trial_list(_options: argparse.Namespace) -> int:
+    """Show the scenarios that come with the package, and their sources."""
+    from hub.trial import plan, scenario
+
+    for name in scenario.library():
+        found = scenario.load(name)
+        for text, indent in ((plan.in_words(found), f"{name:<14}"), (found.source, " " * 14)):
+            print(textwrap.fill(text, 80, initial_indent=indent, subsequent_indent=" " * 14))
+    return 0
+
+
 def _example(options: argparse.Namespace) -> int:
     """Print an annotated configuration to start from."""
     from hub import config
@@ -183,26 +251,76 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="folder of a run")
 
 
+def _trial_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_commands(parser, "trial", TRIAL)
+
+
+def _trial_run_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("scenario", help="a name of the library (cutlayer-hub trial list), or a TOML file")
+    add("--devices", type=_positive, default=4, help="devices, each behind a link of its own (4)")
+    add("--rounds", type=_positive, help="rounds (40 on the scarce task, 20 on all windows)")
+    add("--strategy", default="adasplit", help="who sends what and when (adasplit)")
+    add("--set", type=_setting, action="append", default=[], metavar="OPTION=VALUE", help="an option of the strategy")
+    add("--dataset", default="wearables", help="wearables, digits, idx or cifar (wearables)")
+    add("--windows", choices=("scarce", "spread", "all"), default="scarce", help="labelled windows (scarce)")
+    add("--data", type=Path, help="folder with IDX or CIFAR files")
+    add("--bundle", type=Path, help="folder of a bundle that is already built")
+    add("--codec", default="float32", help="float32, float16 or quantised:K (float32)")
+    add("--broker", default="embedded", help="embedded or mosquitto, on the hub's side of the links")
+    add("--means", choices=("namespaces", "relay"), default="namespaces", help="how links are emulated (namespaces)")
+    add("--congestion", help="congestion control of every TCP, cubic or bbr, where the kernel has it")
+    add("--turn-seconds", type=float, help="deadline of a turn (chosen from the scenario)")
+    add("--grace-seconds", type=float, help="wait for a device that has gone (chosen from the scenario)")
+    every = "rounds between evaluations, whose bytes a slow link feels; 0: after the last round only (1)"
+    add("--evaluate-every", type=int, default=1, metavar="ROUNDS", help=every)
+    add("--seed", type=int, help="of the training and of the links' chance (0, and what the scenario says)")
+    add("--and-perfect", action="store_true", help="run the same on a link without faults, to compare")
+    add("--out", type=Path, help="folder of the trial (runs/<time>-<scenario>)")
+
+
+def _trial_report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="folder of a trial")
+    parser.add_argument("--against", type=Path, help="folder of the same on perfect (FOLDER/perfect, if there is one)")
+
+
+def _no_arguments(_parser: argparse.ArgumentParser) -> None:
+    pass
+
+
 def _example_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strategy", default="adasplit", help="whose options to show (adasplit)")
 
 
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
+Commands = dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]]
+
+COMMANDS: Commands = {
     "demo": (_demo, _demo_arguments),
     "simulate": (_simulate, _simulate_arguments),
     "serve": (_serve, _serve_arguments),
     "report": (_report, _report_arguments),
+    "trial": (_trial, _trial_arguments),
     "example": (_example, _example_arguments),
+}
+
+TRIAL: Commands = {
+    "run": (_trial_run, _trial_run_arguments),
+    "report": (_trial_report, _trial_report_arguments),
+    "list": (_trial_list, _no_arguments),
 }
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cutlayer-hub", description="The hub's side of split learning.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (function, arguments) in COMMANDS.items():
+    _add_commands(parser, "command", COMMANDS)
+    return parser
+
+
+def _add_commands(parser: argparse.ArgumentParser, into: str, table: Commands) -> None:
+    commands = parser.add_subparsers(dest=into, required=True, metavar="COMMAND")
+    for name, (function, arguments) in table.items():
         text = (function.__doc__ or "").strip()
         arguments(commands.add_parser(name, help=text, description=text))
-    return parser
 
 
 def _positive(text: str) -> int:
@@ -234,9 +352,12 @@ def _mistakes() -> tuple[type[Exception], ...]:
     from hub.outcome import OutcomeError
     from hub.server import RunError
     from hub.store import StoreError
+    from hub.trial.net import NetError
+    from hub.trial.run import TrialError
 
     return (
-        BrokerError, ConfigError, DatasetError, DemoError, ExportError, FleetError, LinkError, OutcomeError, RunError, StoreError,
+        BrokerError, ConfigError, DatasetError, DemoError, ExportError, FleetError, LinkError, NetError, OutcomeError, RunError,
+        StoreError, TrialError,
     )  # fmt: skip
 
 

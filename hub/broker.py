@@ -1,4 +1,4 @@
-"""A broker of our own: a child process on this machine's loopback, bounded in memory, that ends with us.
+"""A broker of our own: a child process on this machine's loopback, or on another address of it, bounded in memory, that ends with us.
 
 `embedded` is rumqttd out of the wheel `iotcore`, `mosquitto` the program of that name. Neither is trusted with
 anything: what they lose, delivery sends again.
@@ -80,6 +80,7 @@ class Broker:
 
     name: str
     url: str
+    port: int
     process: "subprocess.Popen[bytes]"
 
     @property
@@ -100,16 +101,18 @@ class Broker:
         self.stop()
 
 
-def start_broker(kind: str, directory: Path, *, port: int | None = None) -> Broker:
+def start_broker(kind: str, directory: Path, *, port: int | None = None, address: str = LOOPBACK) -> Broker:
     """Start a broker and wait until it accepts connections.
 
     Args:
         kind: `embedded` or `mosquitto`.
         directory: for its configuration and its log.
-        port: on the loopback; None takes a free one.
+        port: None takes a free one.
+        address: of this machine, or of the namespace we are in, where it listens.
 
     Raises:
-        BrokerError: there is no such broker on this machine, the port is in use, or it did not come up.
+        BrokerError: there is no such broker on this machine, the address is not ours, the port is in use, or it did not
+            come up.
     """
     if kind not in _KINDS:
         raise BrokerError(f"unknown broker {kind!r}: choose {' or '.join(_KINDS)}")
@@ -117,15 +120,15 @@ def start_broker(kind: str, directory: Path, *, port: int | None = None) -> Brok
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BrokerError(f"the broker's folder {directory} cannot be made: {error.strerror}") from error
-    chosen = port or _free_port()
-    if not _is_free(chosen):
+    chosen = port or _free_port(address)
+    if not _is_free(address, chosen):
         raise BrokerError(f"port {chosen} is in use: stop the program that has it, or choose another port")
     log = directory / f"{kind}.log"
     log.write_bytes(b"")
-    process = processes.start(_KINDS[kind](directory, chosen), log)
-    broker = Broker(kind, f"mqtt://{LOOPBACK}:{chosen}", process)
+    process = processes.start(_KINDS[kind](directory, address, chosen), log)
+    broker = Broker(kind, f"mqtt://{address}:{chosen}", chosen, process)
     try:
-        _wait(broker, chosen, log)
+        _wait(broker, (address, chosen), log)
     except BaseException:
         broker.stop()
         raise
@@ -137,13 +140,13 @@ def find_mosquitto() -> str | None:
     return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
 
-def _embedded(directory: Path, port: int) -> list[str]:
+def _embedded(directory: Path, address: str, port: int) -> list[str]:
     if util.find_spec("iotcore") is None:
         raise BrokerError("the embedded broker is the package iotcore, which is not installed: install cutlayer[hub]")
     path = directory / "rumqttd.toml"
     path.write_text(
         _RUMQTTD.format(
-            address=LOOPBACK,
+            address=address,
             port=port,
             packet_bytes=PACKET_BYTES,
             segment_bytes=SEGMENT_BYTES,
@@ -163,50 +166,53 @@ iotcore.IotCoreBroker(config_path=sys.argv[1]).run_forever()
 """
 
 
-def _mosquitto(directory: Path, port: int) -> list[str]:
+def _mosquitto(directory: Path, address: str, port: int) -> list[str]:
     program = find_mosquitto()
     if program is None:
         raise BrokerError("mosquitto is not installed: install the package mosquitto, or choose the embedded broker")
     path = directory / "mosquitto.conf"
-    settings = _MOSQUITTO.format(address=LOOPBACK, port=port, packet_bytes=PACKET_BYTES, queue_bytes=QUEUE_BYTES)
+    settings = _MOSQUITTO.format(address=address, port=port, packet_bytes=PACKET_BYTES, queue_bytes=QUEUE_BYTES)
     path.write_text(settings + (_MOSQUITTO_AS_ROOT if os.geteuid() == 0 else ""))
     return [program, "-c", str(path)]
 
 
-_KINDS: dict[str, Callable[[Path, int], list[str]]] = {"embedded": _embedded, "mosquitto": _mosquitto}
+_KINDS: dict[str, Callable[[Path, str, int], list[str]]] = {"embedded": _embedded, "mosquitto": _mosquitto}
 
 
-def _wait(broker: Broker, port: int, log: Path) -> None:
+def _wait(broker: Broker, endpoint: tuple[str, int], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if broker.process.poll() is not None:
             tail = log.read_text("utf-8", "replace").strip()[-500:]
             raise BrokerError(f"the {broker.name} broker ended with code {broker.process.returncode}: {tail}")
-        if _accepts(port):
+        if _accepts(endpoint):
             return
         time.sleep(0.02)
     raise BrokerError(f"the {broker.name} broker does not accept connections at {broker.url} after {START_SECONDS:g} s")
 
 
-def _accepts(port: int) -> bool:
+def _accepts(endpoint: tuple[str, int]) -> bool:
     try:
-        with socket.create_connection((LOOPBACK, port), timeout=1):
+        with socket.create_connection(endpoint, timeout=1):
             return True
     except OSError:
         return False
 
 
-def _is_free(port: int) -> bool:
+def _is_free(address: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
+            probe.bind((address, port))
         except OSError:
             return False
         return True
 
 
-def _free_port() -> int:
+def _free_port(address: str) -> int:
     with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            raise BrokerError(f"no broker can listen at {address}: {(error.strerror or str(error)).lower()}") from error
         return int(probe.getsockname()[1])

@@ -155,7 +155,7 @@ def _train(
                 "broker": broker.name if broker else wish.broker,
             },
         )
-        _wait(devices)
+        wait(devices)
 
 
 def _rounds(wish: Wish) -> int:
@@ -191,8 +191,10 @@ def _build(wish: Wish, federation: Federation) -> Path:
     return wish.folder / "bundle"
 
 
-def write_config(wish: Wish, url: str, devices: int, bundles: Path) -> hub_config.HubConfig:
-    """Leave the hub's configuration in the run's folder, and read it."""
+def write_config(
+    wish: Wish, url: str, devices: int, bundles: Path, more: Mapping[str, Mapping[str, Any]] | None = None
+) -> hub_config.HubConfig:
+    """Leave the hub's configuration in the run's folder, and read it; `more` adds to its sections."""
     sections: dict[str, dict[str, Any]] = {
         "broker": {"url": url},
         "fleet": {"name": "demo", "devices": devices, "minimum_devices": 1, "gather_seconds": 60.0},
@@ -209,6 +211,8 @@ def write_config(wish: Wish, url: str, devices: int, bundles: Path) -> hub_confi
         "budget": {"megabytes": wish.budget_megabytes, "gflops": wish.budget_gflops},
         "strategy": dict(wish.options),
     }
+    for section, values in (more or {}).items():
+        sections[section] |= values
     path = wish.folder / "hub.toml"
     path.write_text(as_toml(sections), encoding="utf-8")
     return hub_config.load(path, wish.environ)
@@ -230,19 +234,36 @@ def _toml(value: Any) -> str:
 
 
 def _start(wish: Wish, name: str, data: DeviceData, url: str, bundles: Path) -> Any:
+    config = write_device(wish, name, data, url, bundles)
+    return processes.start(device_command(config), config.parent / "log.txt", environ=DEVICE_ENVIRON)
+
+
+def write_device(
+    wish: Wish, name: str, data: DeviceData, url: str, bundles: Path, broker: Mapping[str, Any] | None = None
+) -> Path:
+    """Leave a device's data and its configuration in a folder of its own; `broker` adds to that section. Returns the configuration."""
     folder = wish.folder / "devices" / name
     folder.mkdir(parents=True)
     write_device_file(folder / "data.npz", data)
     sections: dict[str, dict[str, Any]] = {
         "device": {"name": name, "state_directory": "state"},
-        "broker": {"url": url},
+        "broker": {"url": url, **(broker or {})},
         "bundle": {"path": str((bundles / "device.bundle").resolve())},
         "data": {"source": "data.npz", "only_tested": not len(data.x_train)},
         "run": {"fleet": "demo", "threads": 1, "once": True},
     }
-    (folder / "device.toml").write_text(as_toml(sections), encoding="utf-8")
-    command = [sys.executable, "-m", "edge", "run", "--config", str(folder / "device.toml")]
-    return processes.start(command, folder / "log.txt", environ={"OMP_NUM_THREADS": "1"})
+    path = folder / "device.toml"
+    path.write_text(as_toml(sections), encoding="utf-8")
+    return path
+
+
+def device_command(config: Path) -> list[str]:
+    """What starts a device: the same as on a board."""
+    return [sys.executable, "-m", "edge", "run", "--config", str(config)]
+
+
+DEVICE_ENVIRON = {"OMP_NUM_THREADS": "1"}
+"""For a device's process: there are many on this machine."""
 
 
 def _watch(wish: Wish, devices: Mapping[str, Any]) -> None:
@@ -253,7 +274,7 @@ def _watch(wish: Wish, devices: Mapping[str, Any]) -> None:
             raise DemoError(f"{name} ended with code {process.returncode}: {words[-1] if words else 'without a word'}")
 
 
-def _wait(devices: Sequence[Any], seconds: float = 5.0) -> None:
+def wait(devices: Sequence[Any], seconds: float = 5.0) -> None:
     """Let devices that were told goodbye end by themselves."""
     until = time.monotonic() + seconds
     while any(device.poll() is None for device in devices) and time.monotonic() < until:

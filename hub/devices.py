@@ -30,6 +30,8 @@ class Device:
     hello: Hello | None = None
     """What the device said of itself; None until it has."""
     online: bool = False
+    silent: bool = False
+    """Whether a turn went on without it and nothing has come from it since: its link may be gone without a word."""
     instance: int | None = None
     """The process whose hello was accepted."""
     totals: Mapping[str, Any] = field(default_factory=dict)
@@ -102,12 +104,16 @@ class Devices:
         self._link.publish(topics.hub_status(self._fleet), status, qos=1, retain=True)
 
     def online(self) -> list[str]:
-        """Names of the devices that are there and have been accepted."""
-        return sorted(device.name for device in self.known.values() if device.online and device.hello)
+        """Names of the devices that are there and have been accepted, without those that have fallen silent."""
+        return sorted(d.name for d in self.known.values() if d.online and d.hello and not d.silent)
 
     def met(self) -> list[str]:
         """Names of the devices that have been accepted since this process began, also of those that are gone again."""
         return sorted(device.name for device in self.known.values() if device.hello)
+
+    def fell_silent(self, name: str) -> None:
+        """A deadline has passed: the device counts as away until a frame comes, for a dead link is noticed late, by the broker's keepalive."""
+        self.known[name].silent = True
 
     def expect(self, name: str) -> Device:
         """The device, also before anything has come from it."""
@@ -228,7 +234,7 @@ class Devices:
             yield Left(device.name)
 
     def _frame(self, device: Device, frame: bytes, now: float) -> Iterator[Happening]:
-        self._stir(device.name)
+        self._stir(device.name).silent = False
         try:
             delivered = device.delivery.receive(frame, now)
         except WireError as error:

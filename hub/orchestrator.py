@@ -503,6 +503,7 @@ class Orchestrator:
         now = self._now()
         for name in turn.open():
             if now >= turn.deadline:
+                self._devices.fell_silent(name)
                 self._without(turn, name, f"no report within {self._terms.turn_seconds:g} s")
                 self._say(name, "late")
             elif now - turn.gone.get(name, now) > self._terms.grace_seconds:

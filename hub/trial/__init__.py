@@ -9,4 +9,7 @@ emulator.py    their emulator is a process of its own: what it and its owner say
 namespaces.py  network namespaces with a TUN device each; tunnel.py moves the packets
 relay.py       without namespaces: a TCP relay on the loopback, whose directions are in stream.py
 timeline.py    what happened in each second, for the report
+plan.py        what a scenario means for a run: its deadlines
+run.py         the trial: links, hub, devices; at_hub.py is broker and hub behind the links
+report.py      what it came to, as a table; page.py: as a page with link and training on one time axis
 """

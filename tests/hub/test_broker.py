@@ -219,3 +219,23 @@ def test_the_brokers_listen_on_the_loopback_only(broker):
         if connection.status == psutil.CONN_LISTEN
     }  # fmt: skip
     assert addresses == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("kind", BROKERS)
+def test_a_broker_listens_where_it_is_told(kind, tmp_path):
+    _needs(kind)
+    # All of 127.0.0.0/8 is this machine on Linux; elsewhere only the first address is.
+    address = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
+    with start_broker(kind, tmp_path, address=address) as broker:
+        assert broker.url == f"mqtt://{address}:{broker.port}"
+        link = MqttLink(broker.url, "d")
+        link.open(timeout=10)
+        link.close()
+        with socket.socket() as probe:
+            other = ("127.0.0.1", broker.port)
+            assert (probe.connect_ex(other) == 0) == (address == "127.0.0.1")
+
+
+def test_an_address_that_is_not_ours_is_refused(tmp_path):
+    with pytest.raises(BrokerError, match=r"^no broker can listen at 192\.0\.2\.1: cannot assign requested address$"):
+        start_broker("embedded", tmp_path, address="192.0.2.1")

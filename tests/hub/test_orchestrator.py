@@ -260,6 +260,21 @@ def test_a_stuck_device_is_left_behind_at_the_deadline(field):
     assert set(strategy.reports) == {"a", "c"}
 
 
+def test_a_deadline_is_waited_for_once_and_not_in_every_turn(field):
+    strategy = Everybody()
+    orchestrator, fleet = gathered(field, strategy, turn_seconds=5.0)
+    field.boards["b"].stuck = True  # its link is dead, and the broker has not noticed
+    state, _ = orchestrator.train([], fleet, 0)
+    began = field.now
+    state, learned = orchestrator.train(state, fleet, 1)
+    assert field.now - began < 1.5
+    assert (strategy.turns[1], learned.late) == (["a", "c"], set())
+    field.boards["b"].stuck = False
+    state, _ = orchestrator.train(state, fleet, 2)
+    orchestrator.train(state, fleet, 3)
+    assert strategy.turns[3] == ["a", "b", "c"]
+
+
 def test_what_comes_late_is_counted_and_not_learned(field):
     orchestrator, fleet = gathered(field, Everybody(), turn_seconds=5.0)
     field.boards["b"].stuck = True
