@@ -27,6 +27,7 @@ CASES: dict[str, str] = {
     "power_cuts": "benchmarks.power_cuts",
     "scaling": "benchmarks.scaling",
     "simulation": "benchmarks.simulation",
+    "soak": "benchmarks.soak",
     "step": "benchmarks.step",
     "tuning": "benchmarks.tuning",
 }

@@ -145,7 +145,7 @@ class RunConfig:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is worth a line on stderr."""
 
-    chunk_bytes: Annotated[int, Range(1024, 1048576)] = 16384
+    chunk_bytes: Annotated[int, Range(1024, 524288)] = 16384
     """Largest piece of a message on the wire. Small pieces let urgent ones through on slow links."""
 
     window_bytes: Annotated[int, Range(1024, 67108864)] = 131072
@@ -154,6 +154,10 @@ class RunConfig:
     outbox_bytes: Annotated[int, Range(65536, 1 << 40)] = 67108864
     """Most bytes of messages that wait for the hub, on the disk and in memory. While the hub is there a device waits for room; while
     it is away the oldest activations make way, and are counted. Weights and reports never do."""
+
+    recorder_bytes: Annotated[int, Range(0, 1 << 30)] = 4194304
+    """Most bytes of the flight recorder, state/recorder: what this device saw and did last, for cutlayer-hub trial replay.
+    0 records nothing."""
 
     checkpoint_steps: Annotated[int, Range(1, 100000)] = 8
     """Steps between two states on disk. A power cut repeats at most so many; more of them spare an SD card."""

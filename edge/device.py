@@ -11,6 +11,7 @@ from edge import bundle, sensors
 from edge.accounts import Accounts
 from edge.agent import Agent
 from edge.config import DeviceConfig
+from edge.flight.recorder import Recorder
 from edge.link import Link, MqttLink, connect, read_password
 from edge.mailbox import Mailbox
 from edge.meters import Meter
@@ -36,10 +37,12 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
     source = open_source(config, loaded)
     instance = secrets.randbits(32)
     with ExitStack() as down:
-        outbox = Outbox.open(config.device.state_directory)
+        recorder = Recorder(config.device.state_directory / "recorder", config.run.recorder_bytes)
+        outbox = recorder.outbox(Outbox.open(config.device.state_directory))
         down.callback(outbox.close)
+        down.callback(recorder.close)
         prepare(outbox, loaded)
-        link = _link(config, instance)
+        link = recorder.link(_link(config, instance))
         down.callback(link.close)
         meter = down.enter_context(Meter(sample_seconds=config.run.sample_seconds))
         accounts = Accounts(outbox, link, meter, loaded.manifest)
@@ -47,9 +50,10 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
         agent = assemble(config, loaded, segment, source, outbox, link, accounts, instance)
         # A board that knows its run is in the field, where a network comes back; a new one may have a wrong address.
         in_the_field = outbox.fact("run") is not None
+        recorder.begin(agent, segment)
         connect(link, config.broker.connect_seconds, stopped, patient=in_the_field)
         log.info("%s: bundle %s, %d samples", config.device.name, loaded.id[:8], source.samples)
-        agent.run(stopped)
+        agent.run(recorder.between(stopped), now=recorder.clock)
 
 
 def assemble(

@@ -4,6 +4,7 @@ The network thread only puts events into a queue; `poll` takes them out. `memory
 network.
 """
 
+import errno
 import logging
 import random
 import ssl
@@ -44,6 +45,12 @@ TAKEN_OVER = "session taken over: another client has connected with this client 
 CLOSE_SECONDS = 2.0
 LONGEST_PAUSE = 30.0
 """Most seconds from one try to connect for the first time to the next."""
+PATIENCE_SECONDS = 15.0
+"""TCP doubles its pauses: after an outage of a minute it would wait for another. A new connection begins with short ones."""
+CONNECT_SECONDS = 4.0
+"""Of one try to connect again: the kernel asks at 0, 1 and 3 seconds, and would ask again at 7."""
+UNREACHABLE_SECONDS = 2.0
+"""Most seconds between two tries where nobody answers at all, and so nobody is burdened by being asked."""
 PROTOCOL_PACKET_BYTES = 268_435_460
 """What MQTT itself allows."""
 
@@ -239,11 +246,9 @@ class MqttLink:
         Raises:
             LinkError: within `timeout` seconds there was no broker, or it refused.
         """
-        self._client.connect_timeout = timeout
-        try:
-            self._client.connect(self._host, self._port, self._keepalive, clean_start=True)
-        except (OSError, ValueError) as error:
-            raise LinkError(f"no broker answers at {self.url}: {_reason(error)}") from error
+        # paho keeps the first connection's for all that follow.
+        self._client.connect_timeout = min(timeout, CONNECT_SECONDS)
+        self._connect(time.monotonic() + timeout)
         self._client.loop_start()
         if not self._settled.wait(timeout) or not self._ready.is_set():
             self._stop_loop()
@@ -285,6 +290,16 @@ class MqttLink:
         self._client.disconnect()
         self._stop_loop()
 
+    def _connect(self, until: float) -> None:
+        while True:
+            try:
+                self._client.connect(self._host, self._port, self._keepalive, clean_start=True)
+            except (OSError, ValueError) as error:
+                if isinstance(error, TimeoutError) and time.monotonic() < until:
+                    continue
+                raise LinkError(f"no broker answers at {self.url}: {_reason(error)}") from error
+            return
+
     def _make_client(self, client_id: str) -> mqtt.Client:
         client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
         client.on_connect = self._on_connect
@@ -316,9 +331,11 @@ class MqttLink:
         stopper.join(CLOSE_SECONDS / 2)
         self._ready.clear()
 
-    def _back_off(self, client: mqtt.Client) -> None:
+    def _back_off(self, client: mqtt.Client, *, unreachable: bool = False) -> None:
         """Full jitter: any time up to a ceiling that doubles, so that a fleet does not come back as one."""
         ceiling = min(self._reconnect_seconds, 2.0 ** min(self._failures, 16))
+        if unreachable:
+            ceiling = min(ceiling, UNREACHABLE_SECONDS)
         delay: Any = random.uniform(0.0, ceiling)  # typed as whole seconds, but takes any
         client.reconnect_delay_set(delay, delay)
 
@@ -356,8 +373,9 @@ class MqttLink:
         self._failed(reason)
 
     def _on_connect_fail(self, client: mqtt.Client, _data: Any) -> None:
-        self._failed(f"does not answer: {_reason(sys.exc_info()[1])}")
-        self._back_off(client)
+        error = sys.exc_info()[1]
+        self._failed(f"does not answer: {_reason(error)}")
+        self._back_off(client, unreachable=_unreachable(error))
 
     def _failed(self, reason: str) -> None:
         self._failures += 1
@@ -382,6 +400,7 @@ class MqttLink:
 
     def _on_socket_open(self, _client: mqtt.Client, _data: Any, connection: Any) -> None:
         self._bytes.opened(connection)
+        tcp_info.set_patience(connection, PATIENCE_SECONDS)
         if self._congestion and not tcp_info.set_congestion(connection, self._congestion):
             log.debug("the kernel has no congestion control %r", self._congestion)
 
@@ -398,6 +417,12 @@ def _endpoint(url: str) -> tuple[str, int, str]:
     if parts.scheme not in _PORTS or not parts.hostname:
         raise LinkError(f"{url!r} is no broker's address: write mqtt://host:port or mqtts://host:port")
     return parts.hostname, port or _PORTS[parts.scheme], parts.scheme
+
+
+def _unreachable(error: BaseException | None) -> bool:
+    """Whether nobody has answered: no broker that is overloaded, restarting or unwilling."""
+    silent = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+    return isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno in silent)
 
 
 def _reason(error: BaseException | None) -> str:

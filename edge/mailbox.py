@@ -10,6 +10,7 @@ gone, and which of the order in hand, is in the outbox too.
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +128,8 @@ class Mailbox:
             if isinstance(event, Message):
                 yield from self._take(event, now)
             elif isinstance(event, Connected):
-                self.announce()
+                with suppress(LinkError):  # gone again already; the next connection will do
+                    self.announce()
                 self._delivery.reconnected(now)
             elif isinstance(event, Disconnected):
                 log.info("offline: %s", event.reason)

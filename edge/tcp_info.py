@@ -17,6 +17,7 @@ _SENT = struct.Struct("<QQ")
 _SENT_OFFSET = 200
 _LENGTH = 512
 _TCP_CONGESTION = 13
+_TCP_USER_TIMEOUT = 18
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,15 @@ def set_congestion(connection: socket.socket, name: str) -> bool:
     """Choose the congestion control of this connection; False where the kernel has none of that name."""
     try:
         connection.setsockopt(socket.IPPROTO_TCP, _TCP_CONGESTION, name.encode())
+    except OSError:
+        return False
+    return True
+
+
+def set_patience(connection: socket.socket, seconds: float) -> bool:
+    """Give the connection up once something sent has not been acknowledged for so long; False where the system cannot."""
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, round(1e3 * seconds))
     except OSError:
         return False
     return True

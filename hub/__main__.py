@@ -186,6 +186,21 @@ def _show_trial(folder: Path, against: Path | None) -> int:
     return 0
 
 
+def _trial_replay(options: argparse.Namespace) -> int:
+    """Run a device's recording again on this machine, and say whether it does the same."""
+    from hub.trial import replay
+
+    return replay.command(options)
+
+
+def _trial_replay_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("path", type=Path, help="a device's recorder folder (state/recorder), or one file of it")
+    add("--bundle", type=Path, help="the device's bundle; with --data the whole device runs again, training included")
+    add("--data", help="the device's data, as [data] source of its configuration names it")
+    add("--print", dest="timeline", action="store_true", help="tell what happened")
+
+
 def _trial_list(_options: argparse.Namespace) -> int:
     """Show the scenarios that come with the package, and their sources."""
     from hub.trial import plan, scenario
@@ -306,6 +321,7 @@ COMMANDS: Commands = {
 TRIAL: Commands = {
     "run": (_trial_run, _trial_run_arguments),
     "report": (_trial_report, _trial_report_arguments),
+    "replay": (_trial_replay, _trial_replay_arguments),
     "list": (_trial_list, _no_arguments),
 }
 

@@ -65,7 +65,7 @@ log_type warning
 # As root, mosquitto changes its user, and with that the kernel forgets that it shall end when we do.
 _MOSQUITTO_AS_ROOT = "user root\n"
 
-SEGMENT_BYTES = 1 << 20
+SEGMENT_BYTES = 1 << 16
 SEGMENTS = 4
 QUEUE_BYTES = 64 << 20
 

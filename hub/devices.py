@@ -241,6 +241,7 @@ class Devices:
             device.refused[error.reason] += 1
             log.warning("refused from %s: %s", device.name, error)
             return
+        device.delivery.acknowledged()  # nothing of ours is stored that could be forgotten now
         if (
             device.delivery.renumbered
         ):  # it remembers a later hub than this one; nothing of ours is stored that would change

@@ -209,6 +209,7 @@ class Delivery:
         """The pipe is new: what was under way may be lost."""
         self._now = now
         self._tries = self._patience = 0
+        self._out.window.restart()
         self._acknowledge_by(now)
         if self._in_doubt or self._out.oldest_flight is not None or self._out.holding:
             self._ask_at = now
@@ -281,13 +282,17 @@ class Delivery:
         self._learn(ack, now)
 
     def _learn(self, ack: Ack, now: float) -> None:
-        was_holding = self._out.holding
+        was_holding, flying = self._out.holding, self._out.in_flight
         done, landed = self._out.take_ack(ack)
         landed += self._out.take_held(ack)
         self._acknowledged += done
         for flight in landed:
             if not flight.repeated:
                 self._round_trips.sample(now - flight.sent_at)
+        self._out.landed += flying - self._out.in_flight
+        for flight in landed:
+            if not flight.repeated and now > flight.sent_at:
+                self._out.window.landed(now - flight.sent_at, self._out.landed - flight.landed, now)
         if done or landed:
             self._patience = 0
             self._quiet_since = self._quiet_since if was_holding else now

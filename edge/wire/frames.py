@@ -58,7 +58,7 @@ class Limits:
     """Most bytes kept of the other side's incomplete messages; beyond it the oldest is dropped."""
     ack_seconds: float = 0.05
     """How long an acknowledgement may wait for company."""
-    ack_bytes: int = 64 << 10
+    ack_bytes: int = 16 << 10
     """Received bytes after which an acknowledgement waits no longer."""
     resend_seconds: float = 1.0
     """Shortest silence after which the other side is asked what it has."""

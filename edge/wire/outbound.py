@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from edge.wire.frames import DATA_OVERHEAD, U32, Ack, Data, Limits, WireError, chunk_count, chunk_length
 from edge.wire.ledger import Ledger
+from edge.wire.window import Window
 
 REORDERED = 16
 """A flying chunk is lost once so many frames sent after it have arrived before it: pipes reorder, but not that far."""
@@ -22,6 +23,8 @@ class Flight:
     order: int
     """Position among all chunks ever sent."""
     repeated: bool
+    landed: int
+    """Bytes that had landed when it was sent."""
 
 
 @dataclass
@@ -80,8 +83,11 @@ class Outbound:
         self.messages: dict[int, Sending] = {}
         self.in_flight = 0
         """Bytes of the frames of flying chunks."""
+        self.landed = 0
+        """Bytes of frames that have arrived."""
         self.sequence = 0
         """Chunks ever sent."""
+        self.window = Window(limits.window_bytes, 2 * (limits.chunk_bytes + DATA_OVERHEAD))
         self._limits = limits
 
     @property
@@ -127,7 +133,7 @@ class Outbound:
             return
         lowest = self.lowest
         # A quarter on top is kept for urgent messages, so that a full window does not stop them.
-        for urgent, window in ((True, self._limits.window_bytes * 5 // 4), (False, self._limits.window_bytes)):
+        for urgent, window in ((True, self._limits.window_bytes * 5 // 4), (False, self.window.bytes)):
             for message in self._open(urgent=urgent):
                 while message.waiting and self._fits(cost := message.cost(message.waiting[-1]), window):
                     yield self._send(message, cost, lowest, now)
@@ -218,7 +224,7 @@ class Outbound:
         index = message.waiting.pop()
         repeated = index in message.sent
         message.sent.add(index)
-        message.flying[index] = Flight(now, self.sequence, repeated)
+        message.flying[index] = Flight(now, self.sequence, repeated, self.landed)
         self.sequence += 1
         self.in_flight += cost
         total = len(message.payload)

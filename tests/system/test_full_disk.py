@@ -83,5 +83,5 @@ def test_a_demo_on_a_full_disk_says_so(trial):
     assert demo.wait(60) == 2, demo.said()
     last = demo.stderr().splitlines()[-1]
     assert last.startswith("cutlayer-hub demo: ")
-    assert "file too large" in last.lower()
+    assert "disk i/o error" in last.lower()
     assert "Traceback" not in demo.stderr()

@@ -1,0 +1,49 @@
+"""How many bytes may be under way: enough to keep the link busy, few enough that what is urgent does not wait behind them.
+
+As BBR has it: the most that the link has lately brought in the time of a flight, for the length of a few of the shortest
+round trips. A stall, which is no queue, shrinks nothing as long as what comes between stalls is quick. No clock.
+"""
+
+from collections import deque
+
+TRIPS = 3.0
+"""Of the shortest round trip: one is under way, one is on its way back, one keeps the link busy meanwhile."""
+SLICE = 2.0
+"""Seconds of which the best rate is remembered, ..."""
+SLICES = 5
+"""... so many of them."""
+
+
+class Window:
+    """The window of one side of a conversation.
+
+    Args:
+        most: bytes at most.
+        least: bytes at least.
+    """
+
+    def __init__(self, most: int, least: int) -> None:
+        self._most, self._least = most, min(least, most)
+        self.restart()
+
+    @property
+    def bytes(self) -> int:
+        """As large as it is now."""
+        if not self._rates:
+            return self._most
+        rate = max(rate for _, rate in self._rates)
+        return int(min(self._most, max(self._least, TRIPS * rate * self._shortest)))
+
+    def restart(self) -> None:
+        """The path is new: what is known of it does not hold."""
+        self._rates: deque[tuple[int, float]] = deque(maxlen=SLICES)
+        self._shortest = 60.0
+
+    def landed(self, seconds: float, size: int, now: float) -> None:
+        """A frame has arrived after so many seconds, and with those that came since it was sent so many bytes."""
+        self._shortest = min(self._shortest, seconds)
+        rate, place = size / seconds, int(now // SLICE)
+        if self._rates and self._rates[-1][0] == place:
+            self._rates[-1] = (place, max(rate, self._rates[-1][1]))
+        else:
+            self._rates.append((place, rate))
