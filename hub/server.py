@@ -170,13 +170,16 @@ def serve(
 
 def _fresh_or_resumed(folder: Path, *, resume: bool) -> tuple[Checkpoint | None, Store]:
     """The run of a folder, and where it stands; None: it has not begun, also where a hub was killed while it waited for devices."""
-    known = Store.known(folder)
+    if not resume and Store.used(folder):
+        raise RunError(f"{folder} already holds a run: resume it with --resume or name another folder")
+    if resume and not Store.known(folder):
+        raise RunError(f"{folder} holds no checkpoint to resume from")
     store = Store.open(folder)
     checkpoint = store.load()
-    if resume and not known:
-        raise RunError(f"{folder} holds no run to resume")
-    if not resume and checkpoint is not None:
-        raise RunError(f"{folder} already holds a run: resume it with --resume or name another folder")
+    if checkpoint is None:
+        if store.begun:
+            raise RunError(f"{folder} holds no checkpoint to resume from, though its metrics tell of rounds")
+        store.begin()
     return checkpoint, store
 
 

@@ -85,8 +85,13 @@ class Store:
 
     @staticmethod
     def known(root: Path) -> bool:
-        """Whether a run has been begun in the folder."""
-        return (root / "identity.json").exists()
+        """Whether a hub has been started in the folder."""
+        return any((root / name).exists() for name in ("identity.json", "checkpoint.pt"))
+
+    @staticmethod
+    def used(root: Path) -> bool:
+        """Whether the folder holds anything of a run."""
+        return any((root / name).exists() for name in ("metrics.jsonl", "checkpoint.pt"))
 
     @staticmethod
     def peek(root: Path) -> int:
@@ -104,6 +109,15 @@ class Store:
     def metrics(self) -> Path:
         """One JSON object a line: what the report is made from."""
         return self.root / "metrics.jsonl"
+
+    @property
+    def begun(self) -> bool:
+        """Whether the metrics tell of more than that a run was about to begin."""
+        return self.metrics.exists() and self.metrics.read_text("utf-8").count("\n") > 1
+
+    def begin(self) -> None:
+        """Forget what a hub wrote that was killed before its first checkpoint."""
+        self.metrics.unlink(missing_ok=True)
 
     def next_order(self) -> int:
         """An order number no device has seen."""
@@ -147,7 +161,6 @@ class Store:
         """
         path = self.root / "checkpoint.pt"
         if not path.exists():
-            self.metrics.unlink(missing_ok=True)
             return None
         try:
             checkpoint = Checkpoint(**torch.load(path, weights_only=True))
