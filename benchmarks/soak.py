@@ -40,6 +40,9 @@ SLACK = 256 << 10
 TOGETHER = 5
 """Samples whose median counts: memory that is there for an instant is not what this is about."""
 
+RECORDER_BYTES = 256 << 10
+"""Of each device: the ring is full within the first quarter."""
+
 PER_ROUND = ("metrics.jsonl", "hub.txt")
 """Files that have a line for each round, and so grow with the rounds; what a round adds must stay."""
 
@@ -212,11 +215,14 @@ class _Rounds:
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    found = {}
+    found: dict[str, int] = {}
     for path in folder.rglob("*"):
         with suppress(OSError):  # gone meanwhile: written beside and renamed
             if path.is_file() and path.suffix != ".new":  # which is there for an instant, and becomes the other
-                found[path.relative_to(folder).as_posix()] = path.stat().st_size
+                # A recorder's files come and go; it is their sum that is bounded.
+                thing = path.parent if path.parent.name == "recorder" else path
+                name = thing.relative_to(folder).as_posix()
+                found[name] = found.get(name, 0) + path.stat().st_size
     return found
 
 
@@ -251,7 +257,7 @@ def _write_configurations(folder: Path, names: Sequence[str], url: str, hub: Pat
                     "broker": {"url": url},
                     "bundle": {"path": device},
                     "data": {"source": folder / name / "data.npz"},
-                    "run": {"fleet": "soak"},
+                    "run": {"fleet": "soak", "recorder_bytes": RECORDER_BYTES},
                 }
             ),
             "utf-8",
