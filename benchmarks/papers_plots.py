@@ -1,6 +1,6 @@
 """The plots of `papers`: SVG files, made of recorded rows; the same rows give the same bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -48,6 +48,7 @@ _DASHES = {"local only": (0, (1, 2)), "centralised": (0, (5, 3))}
 
 PLOTS: dict[str, str] = {
     "papers-bytes.svg": "Accuracy after the last round against bytes a device sent and received",
+    "papers-seconds.svg": "The same against seconds of the whole run, on a machine that did other work too",
     "papers-c3.svg": "C3-Score by task and method",
     "papers-sensitivity.svg": "Accuracy against bytes as one setting of AdaSplit changes",
 }
@@ -59,7 +60,9 @@ def write(measured: Sequence[Run], folder: Path) -> None:
     drawn = {task.name: runs.last_rows(measured, task.name, [*METHODS, *REFERENCES], task.rounds)[0] for task in TASKS}
     with mpl.rc_context(_STYLE):
         known = {name: rows for name, rows in drawn.items() if rows}
-        figures = zip(PLOTS, (_bytes(known), _c3(known), _sensitivity(measured)), strict=True)
+        megabytes = _against(known, "MB a device, sent and received", lambda group: moved(group) / 1e6)
+        seconds = _against(known, "wall seconds of a run", lambda group: mean(group, "seconds"))
+        figures = zip(PLOTS, (megabytes, seconds, _c3(known), _sensitivity(measured)), strict=True)
         for name, figure in figures:
             figure.savefig(folder / name, metadata={"Date": None}, bbox_inches="tight")
 
@@ -73,7 +76,8 @@ def _grid(panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]
     return figure, axes
 
 
-def _bytes(drawn: Mapping[str, Sequence[Row]]) -> Figure:
+def _against(drawn: Mapping[str, Sequence[Row]], label: str, cost: Callable[[Sequence[Row]], float]) -> Figure:
+    """Accuracy after the last round against what it cost, a panel a task."""
     figure, axes = _grid(len(drawn) + 1, 3, 3.4)
     for (name, rows), panel in zip(drawn.items(), axes, strict=False):
         groups = {group[0]["method"]: group for group in by_method(rows)}
@@ -82,9 +86,15 @@ def _bytes(drawn: Mapping[str, Sequence[Row]]) -> Figure:
                 panel.axhline(100 * mean(groups[reference], "accuracy_last"), color="black", lw=0.9, ls=dashes)
         for number, method in enumerate(METHODS, 1):
             if method in groups:
-                x, y = moved(groups[method]) / 1e6, 100 * mean(groups[method], "accuracy_last")
-                panel.plot(x, y, marker=f"${number}$", ms=8, color=_colour(method), ls="none")
-        panel.set(xscale="log", title=_title(name), xlabel="MB a device, sent and received", ylabel="accuracy, %")
+                panel.plot(
+                    cost(groups[method]),
+                    100 * mean(groups[method], "accuracy_last"),
+                    marker=f"${number}$",
+                    ms=8,
+                    color=_colour(method),
+                    ls="none",
+                )
+        panel.set(xscale="log", title=_title(name), xlabel=label, ylabel="accuracy, %")
         _plain(panel)
     handles = [_handle(f"${number}$", name) for number, name in enumerate(METHODS, 1)]
     handles += [Line2D([], [], color="black", lw=0.9, ls=dashes, label=name) for name, dashes in _DASHES.items()]
@@ -94,7 +104,7 @@ def _bytes(drawn: Mapping[str, Sequence[Row]]) -> Figure:
 
 
 def _plain(panel: Axes) -> None:
-    """Megabytes as plain numbers, at 1, 2, 5 and their tens."""
+    """Plain numbers, at 1, 2, 5 and their tens."""
     panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.xaxis.set_minor_locator(NullLocator())
@@ -109,7 +119,7 @@ def _colour(name: str) -> str:
 
 
 def _c3(drawn: Mapping[str, Sequence[Row]]) -> Figure:
-    figure, axes = _grid(len(drawn), max(1, len(drawn)), 3.6)
+    figure, axes = _grid(len(drawn), max(1, len(drawn)), 0.8 + 0.17 * len(METHODS))
     figure.set_figwidth(2.3 * len(drawn) + 1.5)
     names = list(METHODS)
     for place, ((task, rows), panel) in enumerate(zip(drawn.items(), axes, strict=False)):
