@@ -41,6 +41,6 @@ def test_a_run_that_was_killed_fifty_times_ends_with_the_weights_of_one_that_nob
         assert outcome.devices == undisturbed.devices
         if len(kills) >= KILLS:
             break
-    assert len(kills) == KILLS
+    assert len(kills) >= KILLS  # a power cut for the whole house is several at once
     victims = Counter(kill.process.partition("-")[0] for kill in kills)
     assert set(victims) == {"device", "hub", "broker"}
