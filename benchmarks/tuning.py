@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks import markdown, runs
 from benchmarks.options import Options
+from benchmarks.papers_rows import METHODS
 from benchmarks.results import Row, Run
 from export.bundle import BuildSpec
 from hub.demo import MODES, Wish
@@ -40,14 +41,13 @@ class Grid:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-_REPLAY = {"eta": 0.2, "masks": False, "replay": 32, "schedule": "constant"}
 _FIVE = {"epochs": 5}
 
 GRIDS: dict[str, Grid] = {
     "AdaSplit, ours": Grid("adasplit", options=MODES["ours"]),
     "AdaSplit, paper's": Grid("adasplit"),
     "frozen (masks only)": Grid("frozen"),
-    "frozen, as ours": Grid("frozen", options=_REPLAY),
+    "frozen, as ours": Grid("frozen", options=METHODS["frozen, as ours"].options),
     "sequential SL": Grid("split_learning"),
     "parallel SL": Grid("parallel_split_learning"),
     "SplitFed v1": Grid("splitfed"),
