@@ -1,6 +1,10 @@
 """What needs no broker: addresses, refusals, a scripted peer. Real brokers are in tests/hub/test_broker.py."""
 
+import os
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -208,6 +212,39 @@ def test_a_broker_that_refuses_a_link_that_was_started_is_tried_until_it_does_no
     assert "refuses: Not authorized; it is tried again" in first
     assert "refuses a subscription to t: Not authorized; it is tried again" in second
     assert link.poll(5) == [Connected()]
+
+
+# paho leaves the socket of a handshake that failed to be collected.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_broker_that_is_not_trusted_is_a_warning_to_a_link_that_was_started(tmp_path, caplog):
+    caplog.set_level("DEBUG", "cutlayer.link")
+    if shutil.which("openssl") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("openssl is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=nobody", "-days", "1"]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True, timeout=60)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_handshakes, args=(context, server), daemon=True).start()
+        link = MqttLink(f"mqtts://127.0.0.1:{server.getsockname()[1]}", "c", reconnect_seconds=0.05)
+        link.start()
+        wait(lambda: len(caplog.records) >= 3)
+        link.close()
+        server.shutdown(socket.SHUT_RDWR)
+    (said,) = warnings(caplog)
+    assert "its certificate is not trusted (self" in said  # the rest in openssl's words, which change
+    assert said.endswith("; it is tried again by itself until it is there")
+
+
+def _handshakes(context, server):
+    for _ in range(100):
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        with suppress(OSError), context.wrap_socket(connection, server_side=True):
+            pass
 
 
 def test_a_link_that_was_started_and_closed_stays_closed(port, started):
