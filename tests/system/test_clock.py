@@ -7,9 +7,12 @@ log shows that the clock was what the test says; the end of the run, that nothin
 import os
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from edge.flight import ring, trace
+from edge.flight.recording import read
 from edge.outbox import Outbox
 from hub.broker import start_broker
 from tests.hub.test_hub_killed import outcome
@@ -107,6 +110,12 @@ def years(device):
     return {line[:4] for line in device.stderr().splitlines() if re.match(r"\d{4}-\d\d-\d\d ", line)}
 
 
+def readings(recorder):
+    """Of the clock that the device goes by."""
+    entries = (entry for path in ring.segments(recorder) for entry in read(path).entries)
+    return [entry.seconds for entry in entries if isinstance(entry, trace.Clock)]
+
+
 def test_a_device_whose_clock_says_1970_takes_part_as_every_other_also_when_it_was_killed(trial, clock, undisturbed):
     environ, _ = clock
     begin(trial)
@@ -120,7 +129,7 @@ def test_a_device_whose_clock_says_1970_takes_part_as_every_other_also_when_it_w
 
 
 @pytest.mark.parametrize(("before", "after"), [(BIRTH, TODAY), (TODAY, BIRTH)], ids=["to today", "to 1970"])
-def test_a_clock_that_jumps_in_mid_run_changes_nothing(trial, clock, undisturbed, before, after):
+def test_a_clock_that_jumps_in_an_outage_changes_nothing(trial, broker, tmp_path, clock, undisturbed, before, after):
     environ, strike = clock
     strike(before)
     begin(trial)
@@ -128,8 +137,13 @@ def test_a_clock_that_jumps_in_mid_run_changes_nothing(trial, clock, undisturbed
     trial.wait_round(2)
     with devices["device-01"].paused():  # with a fixed order the others wait for it, so the run is not over
         began = years(devices["device-02"])
+        broker.stop()
         strike(after)
-    assert the_end(trial, devices) == undisturbed
+    with start_broker("embedded", tmp_path / "second", port=urlsplit(broker.url).port):
+        assert the_end(trial, devices) == undisturbed
     assert len(began) == 1
     assert began < years(devices["device-02"])
     assert "1970" in years(devices["device-02"])
+    steady = readings(trial.root / "device-02" / "state" / "recorder")
+    assert steady == sorted(steady)
+    assert steady[-1] - steady[0] < 3600
