@@ -152,7 +152,7 @@ class Agent:
         fault = self._fault(order)
         if fault:
             self._mailbox.refused[fault] += 1
-            log.warning("refused order %d: %s", order.order, fault)
+            log.warning("refused %s: %s", _name(order), fault)
             self._mailbox.send(Report(order.order, order.round, {"refused_order": fault}), urgent=True)
             return
         spare = self._spare
@@ -280,11 +280,11 @@ class Agent:
             self._keep_spare(spare)  # now, so that the next order finds it on the disk whatever becomes of it
             return
         if spare.step == spare.end:
-            log.info("the hub is away: up to %d steps more of order %d", spare.order.beyond, spare.order.order)
+            log.info("the hub is away: up to %d steps more of %s", spare.order.beyond, _name(spare.order))
         try:
             self._run("local", self._batch(spare), spare, up=False)
         except (SegmentError, SensorError) as error:
-            log.warning("order %d, step %d beyond its end: %s", spare.order.order, spare.step, error)
+            log.warning("%s, step %d beyond its end: %s", _name(spare.order), spare.step, error)
             self._restore()
             self._forget_spare()
             return
@@ -434,7 +434,7 @@ class Agent:
 
     def _fail(self, work: Work, reason: str) -> None:
         """Give an order up, go back to the last committed state, and say why."""
-        log.error("order %d, step %d: %s", work.order.order, work.step, reason)
+        log.error("%s, step %d: %s", _name(work.order), work.step, reason)
         if work.order.run != self._outbox.fact("run"):
             self._start_over(work.order.run)  # what was committed last is of another run
         else:
@@ -475,7 +475,7 @@ class Agent:
         self._segment.restore(stored)
         self._work, self._spare = self._kept("order", "position"), self._kept("spare", "spare_position")
         if self._work:
-            log.info("going on with order %d at step %d of %d", self._work.order.order, self._work.step, self._work.end)
+            log.info("going on with %s at step %d of %d", _name(self._work.order), self._work.step, self._work.end)
 
     def _kept(self, name: str, position: str) -> Work | None:
         data = self._outbox.received(name)
@@ -504,6 +504,11 @@ class Agent:
         if busy:
             return 0.0
         return self._mailbox.wait_seconds(now, IDLE_SECONDS)
+
+
+def _name(order: Order) -> str:
+    """An order in words: its number begins anywhere, its round at 1."""
+    return f"the {order.kind} order of round {order.round + 1} (number {order.order})"
 
 
 _STEPS: dict[str, Callable[[Agent, Work], None]] = {

@@ -71,7 +71,7 @@ class BrokerConfig:
     """Longest silence on the line; a dead link is noticed after about twice this time."""
 
     connect_seconds: Annotated[float, Range(1, 86400)] = 30.0
-    """How long the first connection may take before the device gives up; later ones are tried for ever."""
+    """How long a new device tries to connect before it gives up; one that knows its run tries for ever, and goes on meanwhile."""
 
     congestion: Annotated[
         str | None, Pattern(r"[a-z0-9_]{1,15}", "a name of 1 to 15 of a-z, 0-9 and '_'"), Example("bbr")

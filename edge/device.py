@@ -12,13 +12,14 @@ from edge.accounts import Accounts
 from edge.agent import Agent
 from edge.config import DeviceConfig
 from edge.flight.recorder import Recorder
-from edge.link import Link, MqttLink, connect, read_password
+from edge.link import Link, MqttLink, read_password
 from edge.mailbox import Mailbox
 from edge.meters import Meter
 from edge.outbox import Outbox, holder
 from edge.segment import Segment
-from edge.wire import topics
+from edge.wire import messages, topics
 from edge.wire.delivery import Limits
+from edge.wire.messages import Order
 
 log = logging.getLogger("cutlayer.device")
 
@@ -48,10 +49,13 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
         accounts = Accounts(outbox, link, meter, loaded.manifest)
         segment = Segment(loaded, threads=config.run.threads)
         agent = assemble(config, loaded, segment, source, outbox, link, accounts, instance)
-        # A board that knows its run is in the field, where a network comes back; a new one may have a wrong address.
-        in_the_field = outbox.fact("run") is not None
         recorder.begin(agent, segment)
-        connect(link, config.broker.connect_seconds, stopped, patient=in_the_field)
+        # A board that knows its run is in the field: it goes on without a network, which comes back some day. A new one
+        # has nothing to do before its first order, and may have a wrong address.
+        if outbox.fact("run") is not None:
+            link.start()
+        else:
+            link.open(config.broker.connect_seconds, stopped)
         log.info("%s: bundle %s, %d samples", config.device.name, loaded.id[:8], source.samples)
         agent.run(recorder.between(stopped), now=recorder.clock)
 
@@ -128,11 +132,25 @@ def status(config: DeviceConfig) -> Iterator[str]:
         yield f"device     {config.device.name}, {f'running as process {running}' if running else 'not running'}"
         yield f"bundle     {outbox.fact('bundle') or 'none yet'}"
         yield f"last order {outbox.fact('last_order', 'none yet')}"
+        yield f"in hand    {_in_hand(outbox)}"
         yield f"unsent     {len(unsent)} messages, {sum(len(item.message) for item in unsent)} bytes"
         for name, value in sorted(outbox.fact("totals", {}).items()):
             yield f"{name:<20} {value}"
     finally:
         outbox.close()
+
+
+def _in_hand(outbox: Outbox) -> str:
+    """What the device is at, as far as it is on the disk."""
+    for name, position in (("order", "position"), ("spare", "spare_position")):
+        data = outbox.received(name)
+        order = messages.unpack(data) if data else None
+        if isinstance(order, Order):
+            step, end = outbox.fact(position, order.first_step), order.first_step + order.steps
+            if name == "spare":
+                return f"nothing; without the hub {step - end} of {order.beyond} steps more of round {order.round + 1}"
+            return f"{order.kind} of round {order.round + 1}, {step - order.first_step} of {order.steps} steps"
+    return "nothing"
 
 
 def _link(config: DeviceConfig, instance: int) -> MqttLink:

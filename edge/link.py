@@ -7,12 +7,14 @@ network.
 import errno
 import logging
 import random
+import socket
 import ssl
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +37,6 @@ __all__ = [
     "Message",
     "MqttLink",
     "SocketBytes",
-    "connect",
     "read_password",
 ]
 
@@ -43,8 +44,6 @@ log = logging.getLogger("cutlayer.link")
 
 TAKEN_OVER = "session taken over: another client has connected with this client id"
 CLOSE_SECONDS = 2.0
-LONGEST_PAUSE = 30.0
-"""Most seconds from one try to connect for the first time to the next."""
 PATIENCE_SECONDS = 15.0
 """TCP doubles its pauses: after an outage of a minute it would wait for another. A new connection begins with short ones."""
 CONNECT_SECONDS = 4.0
@@ -55,6 +54,7 @@ PROTOCOL_PACKET_BYTES = 268_435_460
 """What MQTT itself allows."""
 
 _SLICE = 0.25
+_AGAIN = "; it is tried again by itself until it is there"
 _PUBLISH_OVERHEAD = 16
 _SESSION_TAKEN_OVER = 142
 _TLS = "mqtts"
@@ -116,12 +116,19 @@ class Link(Protocol):
     def maximum_packet_bytes(self) -> int:
         """The longest packet the broker takes."""
 
-    def open(self, timeout: float = 10.0) -> None:
+    def open(self, timeout: float = 10.0, stopped: Callable[[], bool] = lambda: False) -> None:
         """Connect for the first time; afterwards the link reconnects by itself, for ever.
+
+        Args:
+            timeout: in seconds.
+            stopped: whether to leave off, and return without a connection.
 
         Raises:
             LinkError: within `timeout` seconds there was no broker, or it refused.
         """
+
+    def start(self) -> None:
+        """Instead of `open`, where the broker may come later: return at once, and connect by itself, for ever."""
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
         """Hand a payload to the pipe, which may lose it.
@@ -218,6 +225,10 @@ class MqttLink:
         self._settled = threading.Event()
         self._refused = ""
         self._failures = 0
+        self._lasting = False
+        """Whether the link tries by itself, for ever."""
+        self._told: set[str] = set()
+        """Why there is no connection, as far as a warning has said so."""
         self._maximum_packet_bytes = PROTOCOL_PACKET_BYTES
         self._client = self._make_client(client_id)
         if username is not None:
@@ -240,19 +251,38 @@ class MqttLink:
         """Messages that arrived and found the queue full."""
         return self._inbox.dropped
 
-    def open(self, timeout: float = 10.0) -> None:
+    def open(self, timeout: float = 10.0, stopped: Callable[[], bool] = lambda: False) -> None:
         """Connect for the first time; afterwards the link reconnects by itself, for ever.
+
+        Args:
+            timeout: in seconds.
+            stopped: whether to leave off, and return without a connection.
 
         Raises:
             LinkError: within `timeout` seconds there was no broker, or it refused.
         """
         # paho keeps the first connection's for all that follow.
         self._client.connect_timeout = min(timeout, CONNECT_SECONDS)
-        self._connect(time.monotonic() + timeout)
+        self._connect(time.monotonic() + timeout, stopped)
+        if stopped():
+            return
         self._client.loop_start()
-        if not self._settled.wait(timeout) or not self._ready.is_set():
+        until = time.monotonic() + timeout
+        while not self._settled.wait(min(_SLICE, timeout)) and time.monotonic() < until and not stopped():
+            pass
+        if not self._ready.is_set() and not stopped():
             self._stop_loop()
             raise LinkError(f"the broker at {self.url} {self._refused or f'does not answer within {timeout:g} s'}")
+
+    def start(self) -> None:
+        """Instead of `open`, where the broker may come later: return at once, and connect by itself, for ever.
+
+        A broker that is not there, that refuses or that is not trusted is a warning, one for each reason.
+        """
+        self._lasting = True
+        self._client.connect_timeout = CONNECT_SECONDS
+        self._client.connect_async(self._host, self._port, self._keepalive, clean_start=True)
+        self._client.loop_start()
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
         """Hand a payload to the pipe, which may lose it.
@@ -290,8 +320,8 @@ class MqttLink:
         self._client.disconnect()
         self._stop_loop()
 
-    def _connect(self, until: float) -> None:
-        while True:
+    def _connect(self, until: float, stopped: Callable[[], bool]) -> None:
+        while not stopped():
             try:
                 self._client.connect(self._host, self._port, self._keepalive, clean_start=True)
             except (OSError, ValueError) as error:
@@ -351,16 +381,21 @@ class MqttLink:
         else:
             self._up()
 
-    def _on_subscribe(
-        self, _client: mqtt.Client, _data: Any, _mid: int, reasons: list[ReasonCode], _given: Any
-    ) -> None:
+    def _on_subscribe(self, client: mqtt.Client, _data: Any, _mid: int, reasons: list[ReasonCode], _given: Any) -> None:
         refused = [str(reason) for reason in reasons if reason.is_failure]
         if refused:
             self._refuse(f"refuses a subscription to {', '.join(self._subscriptions)}: {refused[0]}")
+            connection: Any = client.socket()
+            if self._lasting and connection is not None:
+                with suppress(OSError):  # gone already
+                    connection.shutdown(socket.SHUT_RDWR)  # paho would keep a connection on which nothing is heard
         else:
             self._up()
 
     def _up(self) -> None:
+        log.info("connected to %s", self.url)
+        self._lasting = True
+        self._told.clear()
         self._failures = 0
         self._back_off(self._client)
         self._ready.set()
@@ -379,7 +414,9 @@ class MqttLink:
 
     def _failed(self, reason: str) -> None:
         self._failures += 1
-        log.log(logging.WARNING if self._failures == 1 else logging.DEBUG, "the broker at %s %s", self.url, reason)
+        level = logging.DEBUG if reason in self._told else logging.WARNING
+        self._told.add(reason)
+        log.log(level, "the broker at %s %s%s", self.url, reason, _AGAIN if self._lasting else "")
 
     def _on_disconnect(self, client: mqtt.Client, _data: Any, flags: Any, reason: ReasonCode, _given: Any) -> None:
         was_up = self._ready.is_set()
@@ -416,12 +453,21 @@ def _endpoint(url: str) -> tuple[str, int, str]:
         raise LinkError(f"{url!r} is no broker's address: {error}") from error
     if parts.scheme not in _PORTS or not parts.hostname:
         raise LinkError(f"{url!r} is no broker's address: write mqtt://host:port or mqtts://host:port")
+    try:
+        parts.hostname.encode("idna")  # as a socket does, but there it would end paho's thread
+    except UnicodeError as error:
+        raise LinkError(f"{url!r} is no broker's address: {parts.hostname!r} cannot be the name of a host") from error
     return parts.hostname, port or _PORTS[parts.scheme], parts.scheme
 
 
 def _unreachable(error: BaseException | None) -> bool:
     """Whether nobody has answered: no broker that is overloaded, restarting or unwilling."""
-    silent = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+    silent = (
+        errno.ENETUNREACH,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        socket.EAI_AGAIN,
+    )  # the last: no name server answers
     return isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno in silent)
 
 
@@ -433,40 +479,3 @@ def _reason(error: BaseException | None) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error)
-
-
-def connect(
-    link: "Link",
-    timeout: float,
-    stopped: Callable[[], bool],
-    *,
-    patient: bool,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Open a link for the first time.
-
-    Args:
-        link: not open yet.
-        timeout: seconds of one try.
-        stopped: whether to leave off.
-        patient: try again for ever where no broker answers or it refuses, with longer and longer pauses; else say so.
-        sleep: waits so many seconds.
-
-    Raises:
-        LinkError: there is no broker, and nobody is patient.
-    """
-    pause = 0.5
-    while not stopped():
-        try:
-            link.open(timeout=timeout)
-        except LinkError as error:
-            if not patient:
-                raise
-            pause = min(2 * pause, LONGEST_PAUSE)
-            log.warning("%s; next try in %g s", error, pause)
-            waited = 0.0
-            while waited < pause and not stopped():
-                sleep(_SLICE)
-                waited += _SLICE
-        else:
-            return

@@ -3,7 +3,7 @@
 It loses, repeats and reorders what patterns say, so that a run with bad luck is the same run every time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 
@@ -134,7 +134,7 @@ class MemoryLink:
         """The longest payload the broker takes."""
         return self._broker.maximum_packet_bytes
 
-    def open(self, timeout: float = 10.0) -> None:  # noqa: ARG002  a memory answers at once
+    def open(self, timeout: float = 10.0, stopped: Callable[[], bool] = lambda: False) -> None:  # noqa: ARG002  a memory answers at once
         """Connect, also after `break_off`; a link with the same client id is taken over."""
         for other in [link for link in self._broker.links if link.client_id == self.client_id]:
             other.break_off("session taken over: another client has connected with this client id")
@@ -143,6 +143,10 @@ class MemoryLink:
         for topic, payload in self._broker.retained.items():
             if self.wants(topic):
                 self.hear(Message(topic, payload))
+
+    def start(self) -> None:
+        """The same as `open`: a memory is always there."""
+        self.open()
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:  # noqa: ARG002
         """Hand a payload to the broker.

@@ -21,7 +21,6 @@ import torch
 from torch import nn
 
 from edge.link import Link, MqttLink, read_password
-from edge.link import connect as connect_link
 from edge.wire import topics
 from export.bundle import HubBundle, example_input, load_hub_bundle
 from export.cost import cost_below
@@ -38,6 +37,8 @@ from hub.strategies.base import Fleet, Strategy
 
 log = logging.getLogger("cutlayer.hub")
 
+CONNECTED_SECONDS = 0.1
+"""Between two looks whether the broker is there."""
 
 Connect = Callable[[str, tuple[str, bytes], Sequence[str]], Link]
 """Makes the hub's link, not open yet, of a client id, the last will (topic, payload), and what is subscribed to."""
@@ -132,7 +133,7 @@ def serve(
         ledgers = done_in(journal.entries(covered), checkpoint.ledgers) if checkpoint else None
         devices, link = _devices(config, connect or _mqtt(config, url), bundle, store, ledgers)
         down.callback(link.close)
-        connect_link(link, 10.0, lambda: False, patient=resume)
+        _connect(link, patient=resume)
         started()
         orchestrator = Orchestrator(
             devices,
@@ -353,6 +354,16 @@ def _devices(
     )
     devices = Devices(link, fleet, bundle.bundle, generation=store.generation, instance=instance, ledgers=ledgers)
     return devices, link
+
+
+def _connect(link: Link, *, patient: bool) -> None:
+    """Open the hub's link. One that comes back after a power cut may be there long before its broker: it waits for it."""
+    if not patient:
+        link.open()
+        return
+    link.start()
+    while not link.connected:
+        time.sleep(CONNECTED_SECONDS)
 
 
 def _mqtt(config: HubConfig, url: str) -> Connect:

@@ -25,6 +25,10 @@ ORDERS_RESERVED = 10_000
 """Order numbers taken from the disk at a time, so that a restarted hub never uses one twice."""
 
 
+FIRST_ORDERS = 1_000_000_000
+"""A run's orders count from a number drawn between this and twice this: always ten digits, so that no byte hangs on chance."""
+
+
 class StoreError(OSError):
     """The run's folder cannot be used; the message names the file and says why."""
 
@@ -120,7 +124,11 @@ class Store:
         self.metrics.unlink(missing_ok=True)
 
     def next_order(self) -> int:
-        """An order number no device has seen."""
+        """An order number no device has seen, in this run or in another.
+
+        What devices send says the order it belongs to, not the run: a report that lay unsent since an earlier run must
+        not bear the number of an order of this one.
+        """
         if self._order >= self._orders_until:
             self._orders_until = self._order + ORDERS_RESERVED
             self._write_identity()
@@ -205,7 +213,8 @@ def patiently(write: Callable[[], None], sleep: Callable[[float], None] = time.s
 
 def _identity(path: Path) -> dict[str, int]:
     if not path.exists():
-        return {"run": secrets.randbits(32), "generation": 0, "orders": 0}
+        first = FIRST_ORDERS + secrets.randbelow(FIRST_ORDERS)
+        return {"run": secrets.randbits(32), "generation": 0, "orders": first}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return {name: int(found[name]) for name in ("run", "generation", "orders")}

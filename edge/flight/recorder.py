@@ -201,13 +201,17 @@ class RecordingLink:
         """The longest packet the broker takes."""
         return self._link.maximum_packet_bytes
 
-    def open(self, timeout: float = 10.0) -> None:
+    def open(self, timeout: float = 10.0, stopped: Callable[[], bool] = lambda: False) -> None:
         """Connect for the first time; afterwards the link reconnects by itself, for ever.
 
         Raises:
             LinkError: within `timeout` seconds there was no broker, or it refused.
         """
-        self._link.open(timeout)
+        self._link.open(timeout, stopped)
+
+    def start(self) -> None:
+        """Connect by itself, for ever; return at once."""
+        self._link.start()
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
         """Hand a payload to the pipe, which may lose it.

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -147,8 +147,11 @@ class TapeLink:
             self._tape.take(trace.Up, trace.Down, instead="a question whether the link is there"), trace.Up
         )
 
-    def open(self, timeout: float = 10.0) -> None:
+    def open(self, timeout: float = 10.0, stopped: Callable[[], bool] = lambda: False) -> None:
         """Nothing to open."""
+
+    def start(self) -> None:
+        """Nothing to start."""
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:  # noqa: ARG002  not kept
         """Compare with what was published.

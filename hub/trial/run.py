@@ -117,7 +117,8 @@ class _Train:
         with ExitStack() as down:
             net = open_net(self.scenario, names, wish.folder, prefer=self.trial.means, congestion=self.trial.congestion)
             facts = {"started": time.time(), **self._facts(wish, net, waits)}
-            down.callback(lambda: self._finish(wish.folder, net, facts))
+            began = time.monotonic()  # the wall clock may be set in the meantime
+            down.callback(lambda: self._finish(wish.folder, net, facts, time.monotonic() - began))
             down.callback(net.close)
             _write(wish.folder, facts)
             for line in textwrap.wrap(net.how, 78):
@@ -181,8 +182,7 @@ class _Train:
         command = [sys.executable, "-m", "hub.trial.at_hub", json.dumps(told)]
         return net.popen(HUB, command, log=wish.folder / "hub.log", environ={"ORT_DISABLE_TELEMETRY": "1"})
 
-    def _finish(self, folder: Path, net: Net, facts: dict[str, Any]) -> None:
-        seconds = time.time() - facts["started"]
+    def _finish(self, folder: Path, net: Net, facts: dict[str, Any], seconds: float) -> None:
         outages = {
             name: outages_until(self.scenario.of(name).outages, seconds, seeds(self.scenario.seed, name, "")[1])
             for name in net.devices

@@ -79,7 +79,7 @@ class Stage:
     def ring(self):
         return self.folder / "ring"
 
-    def start(self):
+    def start(self, *, outage=False):
         self.instance += 1
         loaded = bundle.load(self.folder / "b")
         self.recorder = Recorder(self.ring, self.limit, now=lambda: self.now, wall=lambda: 0.0)
@@ -94,7 +94,8 @@ class Stage:
         accounts = Accounts(self.outbox, link, Meter(), loaded.manifest)
         self.agent = Agent(loaded, self.segment, Rows(), mailbox, self.outbox, accounts, facts={"board": "made up"})
         self.recorder.begin(self.agent, self.segment)
-        link.open()
+        if not outage:
+            link.start()
 
     def kill(self):
         """End the device as kill -9 does: nobody closes anything."""
@@ -187,6 +188,21 @@ def trouble(staged):
     stage.run(30)
     assert [report.order for report in stage.got(Report)] == [1, 2, 3, 4]
     return stage
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_a_start_in_an_outage_comes_out_the_same(staged, home):
+    stage = staged()
+    stage.order(1, steps=12, send=(1, 5, 9), beyond=6)
+    stage.run(5)
+    stage.kill()
+    stage.start(outage=True)
+    stage.run(40)
+    assert stage.outbox.fact("spare_position") == 12 + 6
+    stage.device_link.open()
+    stage.until(lambda: stage.got(Report))
+    assert len(stage.got(Activation)) == 3
+    assert stage.again(home=home) == [None, None]
 
 
 def changed(file, kind, change, *, last=False):

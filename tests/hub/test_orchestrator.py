@@ -17,9 +17,10 @@ from edge.segment import Segment
 from edge.sensors import Batch
 from edge.wire import messages, topics
 from edge.wire.delivery import Delivery
-from edge.wire.messages import Activation, Hello, Report
+from edge.wire.messages import Activation, Hello, Report, State
 from hub.devices import Device, Devices, keep_report
 from hub.orchestrator import FleetError, Orchestrator, Shapes, Terms
+from hub.store import ORDERS_RESERVED, Store
 from hub.strategies.base import Learned, Order, Stand
 from tests.tiny import write_bundle
 
@@ -137,7 +138,7 @@ class Field:
                 board.agent.turn(lambda: self.now)
         return self.poll(timeout)
 
-    def orchestrator(self, strategy, **terms):
+    def orchestrator(self, strategy, *, next_order=None, **terms):
         values = {
             "rounds": 3, "batch": 2, "seed": 0, "run": 1, "devices": len(self.boards), "minimum_devices": 1,
             "order": "free", "gather_seconds": 5.0, "turn_seconds": 20.0, "grace_seconds": 2.0, "evaluate_every": 1,
@@ -145,9 +146,8 @@ class Field:
         }  # fmt: skip
         shapes = Shapes(self.id, (2,), 2, {"lower": {"scale.weight": (2,)}})
         numbers = iter(range(1, 1000))
-        return Orchestrator(
-            self.devices, strategy, Terms(**values | terms), shapes, lambda: next(numbers), now=lambda: self.now
-        )
+        next_order = next_order or (lambda: next(numbers))
+        return Orchestrator(self.devices, strategy, Terms(**values | terms), shapes, next_order, now=lambda: self.now)
 
 
 @pytest.fixture
@@ -238,6 +238,73 @@ def test_the_next_hub_is_obeyed_although_it_counts_from_the_start(field, generat
     second, fleet = gathered(field, Everybody(), run=2)
     _, learned = second.train([], fleet, 0)
     assert (learned.late, sum(learned.selected.values())) == (set(), len(field.boards))
+
+
+class ByHand:
+    """A device that answers an order with what was left unsent from another run, and then as it should."""
+
+    def __init__(self, field, unsent):
+        self.field, self.unsent, self.delivery = field, unsent, Delivery(epoch=5, instance=1)
+        self.link = MemoryLink(field.broker, "a", subscriptions=topics.subscriptions_of_device(FLEET, "a"))
+        self.link.open()
+        self.tell(Hello("a", 1, field.id, 4, 4, facts={"outbox": "a"}))
+
+    def tell(self, message):
+        self.delivery.send(messages.pack(message))
+
+    def turn(self):
+        for event in self.link.poll(0):
+            if getattr(event, "topic", "").endswith("/down"):
+                for item in self.delivery.receive(event.payload, self.field.now):
+                    self.answer(messages.unpack(item.payload))
+                    self.delivery.confirm(item.number)
+        for frame in self.delivery.poll(self.field.now):
+            self.link.publish(topics.up(FLEET, "a"), frame)
+
+    def answer(self, message):
+        if isinstance(message, messages.Order):
+            for unsent in self.unsent:
+                self.tell(unsent)
+            own = Activation(
+                message.bundle,
+                message.order,
+                message.round,
+                0,
+                "train",
+                np.full((2, 2), 7, np.float32),
+                np.array([0, 1]),
+            )
+            self.tell(own)
+            self.tell(State(message.bundle, message.order, {"scale.weight": np.full(2, 7, np.float32)}))
+            self.tell(Report(message.order, message.round, {"whose": "its own"}))
+
+
+def test_what_lay_unsent_since_an_earlier_run_is_refused_and_counted_and_what_belongs_to_this_one_is_taken(tmp_path):
+    field = Field(tmp_path, [])
+    tag, number = bytes.fromhex(field.id[:8]), Store.open(tmp_path / "earlier").next_order()
+    old = np.zeros((2, 2), np.float32)
+    unsent = [
+        Activation(tag, number, 0, 0, "train", old, np.array([0, 1])),
+        State(tag, number, {"scale.weight": old[0]}),
+        Report(number, 0, {"whose": "of the earlier run"}),
+    ]
+    field.events.append(ByHand(field, unsent).turn)
+    strategy = Everybody(Order(kind="forward", first_step=0, steps=1, send=(0,), give=("lower",)))
+    orchestrator = field.orchestrator(strategy, next_order=Store.open(tmp_path / "this").next_order, devices=1)
+    orchestrator.gather()
+    _, learned = orchestrator.train([], orchestrator.fleet(orchestrator.facts()), 0)
+    assert strategy.reports["a"] == {"whose": "its own"}
+    np.testing.assert_array_equal(strategy.states["a"]["scale.weight"], [7, 7])
+    assert learned.losses == [28.0]  # the sum of its own four sevens
+    refused = field.devices.known["a"].refused
+    assert [refused[f"late {kind}"] for kind in ("activation", "state", "report")] == [1, 1, 1]
+
+
+def test_a_run_that_is_resumed_counts_its_orders_on(tmp_path):
+    first = Store.open(tmp_path / "run")
+    numbers = [first.next_order() for _ in range(3)]
+    assert numbers == [numbers[0], numbers[0] + 1, numbers[0] + 2]
+    assert numbers[-1] < Store.open(tmp_path / "run").next_order() <= numbers[-1] + ORDERS_RESERVED
 
 
 def test_weights_that_were_not_asked_for_or_are_no_numbers_are_refused(field):

@@ -3,6 +3,7 @@
 import socket
 from urllib.parse import urlsplit
 
+from edge.outbox import Outbox
 from hub.broker import start_broker
 from tests.system.processes import wait_for
 from tests.system.trial import Material
@@ -46,7 +47,7 @@ def test_a_killed_device_is_left_out_and_takes_part_again_when_it_comes_back(tri
     wait_for(lambda: trial.records("round")[-1]["present"] == 2, "a round without the device is over")
     back = devices["device-02"] = trial.start_device("device-02")
     with trial.hubs[0].paused():
-        wait_for(lambda: "device-02: bundle" in back.stderr(), "the device is connected again")
+        wait_for(lambda: "connected to" in back.stderr(), "the device is connected again")
     trial.finish()
 
     every_round_once(trial)
@@ -141,6 +142,52 @@ def test_a_killed_broker_costs_time_and_nothing_else(trial, broker, broker_kind,
     every_round_once(trial)
     assert [totals(trial, name)[-1]["restarts"] for name in trial.names] == [0, 0, 0]
     assert all(device.alive is False for device in devices.values())
+
+
+def test_a_device_that_is_started_while_its_broker_is_away_learns_on_without_it(trial, broker, tmp_path):
+    port = urlsplit(broker.url).port
+    broker.stop()
+    first = start_broker("embedded", tmp_path / "first", port=port)
+    try:
+        trial.write_hub(run={"evaluate_every": 0}, strategy={"kappa": 1.0, "offline_steps": 100_000})
+        trial.start_hub()
+        devices = trial.start_devices()
+        trial.wait_round(2)
+        first.process.kill()
+        first.process.wait(10)
+    finally:
+        first.stop()
+    devices["device-02"].kill()
+    assert len(trial.rounds()) < ROUNDS
+
+    done = 0
+    for _ in range(2):
+        back = trial.start_device("device-02")
+        wait_for(lambda: steps_alone(trial, "device-02") > done + 50, "it learns without its broker")  # noqa: B023
+        done = steps_alone(trial, "device-02")
+        (warning,) = [line for line in back.stderr().splitlines() if "WARNING" in line]
+        assert "connection refused; it is tried again by itself" in warning
+        back.process.terminate()
+        assert back.wait(20) == 0, back.said()
+    assert remembered(trial, "device-02")["in"].startswith("hand    nothing; without the hub ")
+    devices["device-02"] = trial.start_device("device-02")
+
+    with start_broker("embedded", tmp_path / "second", port=port):
+        trial.finish(90)
+        ended_well(devices)
+    every_round_once(trial)
+    last = totals(trial, "device-02")[-1]
+    assert last["restarts"] == 3
+    assert last["beyond_steps"] > done
+
+
+def steps_alone(trial, name):
+    """How many steps without its hub a device has on its disk."""
+    outbox = Outbox.look(trial.root / name / "state")
+    try:
+        return outbox.fact("totals", {}).get("beyond_steps", 0)
+    finally:
+        outbox.close()
 
 
 def refuses(port):

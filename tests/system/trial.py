@@ -71,8 +71,9 @@ class Trial:
         self.hubs.append(hub)
         return hub
 
-    def start_device(self, name: str) -> Child:
-        return self.children.python("-m", "edge", "run", "--config", self.root / name / "device.toml")
+    def start_device(self, name: str, environ: Mapping[str, str] | None = None) -> Child:
+        config = self.root / name / "device.toml"
+        return self.children.python("-m", "edge", "run", "--config", config, environ=environ)
 
     def start_devices(self) -> dict[str, Child]:
         for name in self.names:
