@@ -283,7 +283,8 @@ def _trial_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bundle", type=Path, help="folder of a bundle that is already built")
     add("--codec", default="float32", help="float32, float16 or quantised:K (float32)")
     add("--broker", default="embedded", help="embedded or mosquitto, on the hub's side of the links")
-    add("--means", choices=("namespaces", "relay"), default="namespaces", help="how links are emulated (namespaces)")
+    means = "tc netem, our emulator in namespaces or a relay; auto: netem where it does what the scenario says (auto)"
+    add("--means", choices=("auto", "netem", "emulator", "relay"), default="auto", help=means)
     add("--congestion", help="congestion control of every TCP, cubic or bbr, where the kernel has it")
     add("--turn-seconds", type=float, help="deadline of a turn (chosen from the scenario)")
     add("--grace-seconds", type=float, help="wait for a device that has gone (chosen from the scenario)")

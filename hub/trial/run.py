@@ -60,7 +60,7 @@ class Trial:
 
     scenario: str
     """A name of the library, or a file."""
-    means: Means = "namespaces"
+    means: Means = "auto"
     congestion: str | None = None
     seed: int | None = None
     """What the links' chance starts from; None: what the scenario says."""
@@ -144,7 +144,7 @@ class _Train:
             "seed": self.scenario.seed,
             "how": net.how,
             "congestion": net.congestion,
-            "means": "relay" if type(net).__name__ == "RelayNet" else "namespaces",
+            "means": net.means,
             "broker": wish.broker,
             "training_seed": wish.seed,
             "devices": list(net.devices),
