@@ -14,7 +14,7 @@ from hub.trial.scenario import Course, Link, Links, Scenario
 ECHO = """
 import socket, sys
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-    server.bind((sys.argv[1], 9))
+    server.bind((sys.argv[1], 4009))
     print("up", flush=True)
     while True:
         packet, peer = server.recvfrom(2000)
@@ -27,7 +27,7 @@ import select, socket, sys, time
 host, count, size, pause, wait = sys.argv[1], *map(float, sys.argv[2:])
 sent, trips = {}, {}
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
-    way.connect((host, 9))
+    way.connect((host, 4009))
     way.setblocking(False)
     def listen(until):
         while (left := until - time.monotonic()) > 0 and len(trips) < count:
@@ -45,7 +45,7 @@ print({n: round(t, 4) for n, t in trips.items()})
 
 SINK = """
 import socket, sys, time
-with socket.create_server((sys.argv[1], 10)) as server:
+with socket.create_server((sys.argv[1], 4010)) as server:
     print("up", flush=True)
     connection, _ = server.accept()
     got = 0
@@ -55,9 +55,10 @@ with socket.create_server((sys.argv[1], 10)) as server:
 """
 
 SEND = """
-import socket, sys
-with socket.create_connection((sys.argv[1], 10), timeout=60) as way:
-    way.sendall(bytes(int(sys.argv[2])))
+import socket, sys, time
+with socket.create_connection((sys.argv[1], 4010), timeout=60) as way:
+    while time.monotonic() < float(sys.argv[2]):
+        way.sendall(bytes(10_000))
 """
 
 
@@ -135,12 +136,12 @@ def queue(folder):
 
 
 def rate(folder):
-    # 2 Mbit/s both ways, from 6 s on a fourth of it.
+    # 2 Mbit/s both ways, from 12 s on a fourth of it.
     fast, slow = Link(rate=2e6, delay_seconds=0.02), Link(rate=5e5, delay_seconds=0.02)
-    with net(folder, fast, later=((6.0, slow),)) as links:
+    with net(folder, fast, later=((12.0, slow),)) as links:
         opened = time.monotonic()
         log = start(links, SINK)
-        run(links, SEND, 1_500_000)
+        run(links, SEND, opened + 18)
         seen = [tuple(map(float, line.split())) for line in log.read_text().splitlines()[1:]]
         seen = [(at - opened, got) for at, got in seen]
         return {"seen": seen[:: max(1, len(seen) // 40)] + seen[-1:], **counted(links)}

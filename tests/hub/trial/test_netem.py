@@ -271,7 +271,7 @@ def test_a_kernel_with_netem_does_what_the_scenario_says():
         assert one["offered"] == one["sent"]
         assert one["lost_loss" if name != "queue" else "lost_queue"] == one["sent"] - one["arrived"]
         assert one["lost_bytes"] == (one["sent"] - one["arrived"]) * (128 if name != "queue" else 1000)
-    for until, wanted in ((5.0, 2e6), (math.inf, 5e5)):
+    for until, wanted in ((11.5, 2e6), (math.inf, 5e5)):
         paced(found["rate"], until, wanted)
     outage = found["outage"]
     assert outage["in_a_row"]
@@ -282,7 +282,7 @@ def test_a_kernel_with_netem_does_what_the_scenario_says():
 
 def paced(of, until, wanted):
     """A stream keeps to a rate: what its packets' content may be of it at most, and three quarters of it at least."""
-    part = [(at, got) for at, got in of["seen"] if (at < until if until < math.inf else at > 6.5)]
+    part = [(at, got) for at, got in of["seen"] if (at < until if until < math.inf else at > 14)]
     (began, first), (ended, last) = part[0], part[-1]
     goodput = 8 * (last - first) / (ended - began)
     assert 0.75 * wanted < goodput < 1.05 * wanted * 1448 / 1500
