@@ -144,7 +144,7 @@ def rate(folder):
         run(links, SEND, opened + 18)
         seen = [tuple(map(float, line.split())) for line in log.read_text().splitlines()[1:]]
         seen = [(at - opened, got) for at, got in seen]
-        return {"seen": seen[:: max(1, len(seen) // 40)] + seen[-1:], **counted(links)}
+        return {"seen": seen[:: max(1, len(seen) // 80)] + seen[-1:], **counted(links)}
 
 
 def outage(folder):
