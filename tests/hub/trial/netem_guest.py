@@ -141,7 +141,7 @@ def rate(folder):
     with net(folder, fast, later=((12.0, slow),)) as links:
         opened = time.monotonic()
         log = start(links, SINK)
-        run(links, SEND, opened + 18)
+        run(links, SEND, opened + 21)
         seen = [tuple(map(float, line.split())) for line in log.read_text().splitlines()[1:]]
         seen = [(at - opened, got) for at, got in seen]
         return {"seen": seen[:: max(1, len(seen) // 80)] + seen[-1:], **counted(links)}

@@ -284,6 +284,6 @@ def test_a_kernel_with_netem_does_what_the_scenario_says():
 
 def paced(of, until, wanted):
     """A stream keeps to a rate but for its pauses after a loss: what its packets' content may be of it, most of the time."""
-    part = [(at, got) for at, got in of["seen"] if (at < until if until < math.inf else at > 14)]
+    part = [(at, got) for at, got in of["seen"] if (at < until if until < math.inf else at > 16)]
     goodput = median(8 * (got - before) / (at - then) for (then, before), (at, got) in pairwise(part) if at > then)
     assert 0.8 * wanted < goodput < 1.05 * wanted * 1448 / 1500

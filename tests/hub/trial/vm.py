@@ -42,7 +42,7 @@ def boot(kernel: Path, command: str, seconds: float = BOOT_SECONDS) -> str:
         (image,) = (kernel / "boot").glob("vmlinuz-*")
         # fmt: off
         machine = [
-            "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "1024", "-nographic", "-no-reboot",
+            "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1024", "-nographic", "-no-reboot",
             "-nic", "none", "-kernel", str(image), "-initrd", str(initramfs),
             "-append", "console=ttyS0 quiet panic=-1 mitigations=off",
             "-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
