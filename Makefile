@@ -8,13 +8,19 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test netem lint types check clean
 
 demo: $(VENV)/.demo  ## train ten boards and write runs/<time>/report.html
 	@$(BIN)/python -m hub demo --reference benchmarks/results $(ARGS)
 
 test: $(VENV)/.dev lint types  ## everything CI runs
 	$(BIN)/python -m pytest $(ARGS)
+
+netem: $(VENV)/.dev  ## trials by tc netem under Debian's kernel in an emulated machine (needs qemu-system-x86, busybox-static, apt)
+	rm -rf build/kernel && mkdir -p build/kernel
+	cd build/kernel && apt-get download "$$(apt-cache depends linux-image-amd64 | sed -n 's/ *Depends: //p' | head -n 1)"
+	dpkg-deb -x build/kernel/*.deb build/kernel
+	CUTLAYER_KERNEL=$(CURDIR)/build/kernel $(BIN)/python -m pytest tests/hub/trial/test_netem.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

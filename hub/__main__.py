@@ -149,6 +149,8 @@ def _trial_run(options: argparse.Namespace) -> int:
         seed=options.seed,
         turn_seconds=options.turn_seconds,
         grace_seconds=options.grace_seconds,
+        codec=options.codec,
+        evaluation_codec=options.evaluation_codec,
         evaluate_every=options.evaluate_every,
     )
     wish = demo.Wish(
@@ -163,7 +165,6 @@ def _trial_run(options: argparse.Namespace) -> int:
         bundle=options.bundle,
         references=False,
         broker=options.broker,
-        codec=options.codec,
         seed=options.seed or 0,
     )
     run.run(trial, wish)
@@ -281,14 +282,16 @@ def _trial_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--windows", choices=("scarce", "spread", "all"), default="scarce", help="labelled windows (scarce)")
     add("--data", type=Path, help="folder with IDX or CIFAR files")
     add("--bundle", type=Path, help="folder of a bundle that is already built")
-    add("--codec", default="float32", help="float32, float16 or quantised:K (float32)")
+    add("--codec", help="float32, float16 or quantised:K (float32; on a slow link quantised:0.5)")
+    add("--evaluation-codec", metavar="CODEC", help="the same for evaluation, which moves most bytes")
     add("--broker", default="embedded", help="embedded or mosquitto, on the hub's side of the links")
-    add("--means", choices=("namespaces", "relay"), default="namespaces", help="how links are emulated (namespaces)")
+    means = "tc netem, our emulator in namespaces or a relay; auto: netem where it does what the scenario says (auto)"
+    add("--means", choices=("auto", "netem", "emulator", "relay"), default="auto", help=means)
     add("--congestion", help="congestion control of every TCP, cubic or bbr, where the kernel has it")
     add("--turn-seconds", type=float, help="deadline of a turn (chosen from the scenario)")
     add("--grace-seconds", type=float, help="wait for a device that has gone (chosen from the scenario)")
-    every = "rounds between evaluations, whose bytes a slow link feels; 0: after the last round only (1)"
-    add("--evaluate-every", type=int, default=1, metavar="ROUNDS", help=every)
+    every = "rounds between evaluations; 0: after the last round only (1; on a slow link more)"
+    add("--evaluate-every", type=int, metavar="ROUNDS", help=every)
     add("--seed", type=int, help="of the training and of the links' chance (0, and what the scenario says)")
     add("--and-perfect", action="store_true", help="run the same on a link without faults, to compare")
     add("--out", type=Path, help="folder of the trial (runs/<time>-<scenario>)")

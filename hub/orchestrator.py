@@ -406,6 +406,7 @@ class Orchestrator:
     def _welcome(self, turn: Turn, name: str) -> None:
         """Tell a device that has come what it is to do, unless it has done it."""
         turn.gone.pop(name, None)
+        self._say(name, turn.orders[name].kind if name in turn.open() else "here")
         if name in turn.open():
             self._devices.send(name, turn.orders[name], urgent=True)
             if name in turn.owed:

@@ -1,5 +1,7 @@
 """The result table as text: one line a method, as many blocks as the width asks for, and a legend that says how each figure was obtained.
 
+`Sheet` and `printed` are those of a trial's table, too (trial/report.py).
+
 A figure that is missing prints as a dash with a footnote that gives the reason; it is never 0. Reference rows, which this run's devices did not measure, carry a dagger and their source.
 """
 
@@ -7,6 +9,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from rich.console import Group
 from rich.table import Table
@@ -119,47 +122,80 @@ SIMULATED = {
 """How these were obtained where devices were simulated."""
 
 
-@dataclass(frozen=True)
-class Block:
-    """Some columns of the table: `cells` holds a line of texts for each row."""
+class Headed(Protocol):
+    """A column of any table."""
 
-    columns: tuple[Column, ...]
+    @property
+    def heading(self) -> str:
+        """What stands above it."""
+        ...
+
+
+C_co = TypeVar("C_co", bound=Headed, covariant=True)
+
+
+@dataclass(frozen=True)
+class Block(Generic[C_co]):
+    """Some columns of a table: `cells` holds a line of texts for each row."""
+
+    columns: tuple[C_co, ...]
     units: tuple[str, ...]
     cells: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """The table before it is printed: names of the rows, blocks of columns, the legend and the footnotes."""
+class Sheet(Generic[C_co]):
+    """A table before it is printed: names of the rows, blocks of columns, the legend and the footnotes."""
 
     names: tuple[str, ...]
-    recorded: tuple[bool, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[Block[C_co], ...]
     legend: tuple[tuple[str, str], ...]
     notes: tuple[tuple[str, str], ...]
+    recorded: tuple[bool, ...] = ()
+    """Of each row whether it is for reference; empty where none can be."""
 
 
-def lay_out(rows: Sequence[Row], width: int = 80, budgets: Budgets | None = None) -> Sheet:
+def lay_out(rows: Sequence[Row], width: int = 80, budgets: Budgets | None = None) -> Sheet[Column]:
     """Choose units, texts and footnotes for a table of at most `width` characters a line; with `budgets`, the C3-Scores are worked out first."""
     rows = rows if budgets is None else score(rows, budgets)
     reasons = _reasons(rows)
     across = max(1, (width - NAME_WIDTH) // CELL_WIDTH)
     names = tuple(row.method + (f" {RECORDED}" if row.reference else "") for row in rows)
     blocks = tuple(_block(COLUMNS[i : i + across], rows, reasons) for i in range(0, len(COLUMNS), across))
-    return Sheet(
-        names, tuple(bool(row.reference) for row in rows), blocks, _legend(rows, budgets), _notes(rows, reasons)
-    )
+    recorded = tuple(bool(row.reference) for row in rows)
+    return Sheet(names, blocks, _legend(rows, budgets), _notes(rows, reasons), recorded)
 
 
 def render(rows: Sequence[Row], width: int = 80, budgets: Budgets | None = None) -> str:
     """The table as plain text of at most `width` characters a line, legend and footnotes below."""
-    sheet = lay_out(rows, width, budgets)
-    paragraphs = ["\n".join(_lines(block, sheet.names)) for block in sheet.blocks]
+    return printed(lay_out(rows, width, budgets), "method", NAME_WIDTH, CELL_WIDTH, width)
+
+
+def printed(
+    sheet: Sheet[Headed], head: str, name_width: int, cell_width: int, width: int = 80, before: Sequence[str] = ()
+) -> str:
+    """A table as plain text, legend and footnotes below.
+
+    Args:
+        sheet: the table.
+        head: what stands above the names.
+        name_width: of the column of the names, in characters.
+        cell_width: of every other one.
+        width: where lines of words end.
+        before: paragraphs that go ahead of it.
+    """
+    paragraphs = [*before]
+    paragraphs += ["\n".join(_lines(block, sheet.names, head, name_width, cell_width)) for block in sheet.blocks]
     indent = 2 + max(len(key) for key, _ in sheet.legend)
     for pairs in (sheet.legend, sheet.notes):
         lines = [_wrapped(key, text, indent if pairs is sheet.legend else 2, width) for key, text in pairs]
         paragraphs += ["\n".join(lines)] if lines else []
     return "\n\n".join(paragraphs) + "\n"
+
+
+def mark_of(number: int) -> str:
+    """The footnote mark of a reason, the first one 0."""
+    return MARKS[number] if number < len(MARKS) else f"({number + 1})"
 
 
 def rich_table(rows: Sequence[Row], width: int = 80, budgets: Budgets | None = None) -> Group:
@@ -177,7 +213,7 @@ def rich_table(rows: Sequence[Row], width: int = 80, budgets: Budgets | None = N
                 no_wrap=True,
             )
         for name, recorded, cells in zip(sheet.names, sheet.recorded, block.cells, strict=True):
-            table.add_row(*map(Text, (_short(name), *cells)), style="dim" if recorded else "bold cyan")
+            table.add_row(*map(Text, (_short(name, NAME_WIDTH), *cells)), style="dim" if recorded else "bold cyan")
         parts += [table, Text()]
     indent = 2 + max(len(key) for key, _ in sheet.legend)
     notes = [_wrapped(k, t, indent, width) for k, t in sheet.legend] + [
@@ -220,7 +256,7 @@ def _units(rows: Sequence[Row]) -> dict[str, tuple[float, str]]:
     return {family: unit_of(family, found) for family, found in values.items()}
 
 
-def _block(columns: tuple[Column, ...], rows: Sequence[Row], reasons: dict[str, str]) -> Block:
+def _block(columns: tuple[Column, ...], rows: Sequence[Row], reasons: dict[str, str]) -> Block[Column]:
     units = _units(rows)
     texts = [[_cell(row, column, units[column.family][0], reasons) for row in rows] for column in columns]
     empty = [all(getattr(row, column.field) is None for row in rows) for column in columns]
@@ -244,7 +280,7 @@ def _reason(row: Row, name: str) -> str:
 def _reasons(rows: Sequence[Row]) -> dict[str, str]:
     """A footnote mark for every different reason, in the order they are met."""
     found = [_reason(row, column.field) for column in COLUMNS for row in rows if getattr(row, column.field) is None]
-    return {reason: MARKS[i] if i < len(MARKS) else f"({i + 1})" for i, reason in enumerate(dict.fromkeys(found))}
+    return {reason: mark_of(number) for number, reason in enumerate(dict.fromkeys(found))}
 
 
 def _legend(rows: Sequence[Row], budgets: Budgets | None) -> tuple[tuple[str, str], ...]:
@@ -284,21 +320,23 @@ def _notes(rows: Sequence[Row], reasons: dict[str, str]) -> tuple[tuple[str, str
     return (*recorded, *missing, *((row.method, row.note) for row in rows if row.note))
 
 
-def _lines(block: Block, names: Sequence[str]) -> list[str]:
+def _lines(block: Block[Headed], names: Sequence[str], head: str, name_width: int, cell_width: int) -> list[str]:
     def line(name: str, cells: Sequence[str]) -> str:
-        return (_short(name).ljust(NAME_WIDTH) + "".join(cell.rjust(CELL_WIDTH) for cell in cells)).rstrip()
+        return (_short(name, name_width).ljust(name_width) + "".join(cell.rjust(cell_width) for cell in cells)).rstrip()
 
-    heads = [line("method", [column.heading for column in block.columns]), line("", block.units)]
-    rule = "-" * (NAME_WIDTH + CELL_WIDTH * len(block.columns))
+    heads = [line(head, [column.heading for column in block.columns])]
+    if any(block.units):
+        heads.append(line("", block.units))
+    rule = "-" * (name_width + cell_width * len(block.columns))
     return [*heads, rule, *(line(name, cells) for name, cells in zip(names, block.cells, strict=True))]
 
 
-def _short(name: str) -> str:
+def _short(name: str, width: int) -> str:
     """The name cut to its column, the dagger kept."""
-    if len(name) < NAME_WIDTH:
+    if len(name) < width:
         return name
     mark = f" {RECORDED}" if name.endswith(RECORDED) else ""
-    return name[: NAME_WIDTH - 2 - len(mark)] + "…" + mark
+    return name[: width - 2 - len(mark)] + "…" + mark
 
 
 def _wrapped(key: str, text: str, indent: int, width: int) -> str:

@@ -66,6 +66,9 @@ class Net:
         NetError: the emulator did not start.
     """
 
+    means: str
+    """`netem`, `emulator` or `relay`."""
+
     how: str
     """What is emulated and how, in a sentence."""
 

@@ -1,4 +1,4 @@
-"""Links between network namespaces, as their owner sees them; `tunnel.py` is the emulator.
+"""Links between network namespaces, as their owner sees them; `tunnel.py` is the emulator, `shaper.py` drives `tc netem`.
 
 Every node has a kernel's whole TCP of its own: what is lost is sent again, congestion control slows down, a connection
 dies of its time-outs, as on a real link. Nothing needs root where user namespaces are allowed.
@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hub.trial.emulator import HUB, Net, NetError, launch
+from hub.trial.netem import inexact
 from hub.trial.scenario import Scenario
 from hub.trial.tunnel import CLONE_NEWNET, CLONE_NEWUSER, address
 
-UNPRIVILEGED = "emulator in network namespaces (unprivileged)"
-AS_ROOT = "emulator in network namespaces (as root)"
+UNPRIVILEGED = "{} in network namespaces (unprivileged)"
+AS_ROOT = "{} in network namespaces (as root)"
 
 
 class NamespaceNet(Net):
@@ -32,16 +33,19 @@ class NamespaceNet(Net):
         NetError: this system does not allow it.
     """
 
+    means = "emulator"
+    module, what = "tunnel", "emulator"
+
     def __init__(
         self, scenario: Scenario, devices: Sequence[str], folder: Path, *, congestion: str | None = None
     ) -> None:
-        self._unprivileged, how = True, UNPRIVILEGED
+        self._unprivileged, how = True, UNPRIVILEGED.format(self.what)
         try:
             self._begin(scenario, devices, folder, congestion, how)
         except NetError as error:
             if os.geteuid() != 0:
                 raise
-            self._unprivileged, how = False, f"{AS_ROOT}, for user namespaces do not do here: {error}"
+            self._unprivileged, how = False, f"{AS_ROOT.format(self.what)}, for user namespaces do not do here: {error}"
             self._begin(scenario, devices, folder, congestion, how)
         self.congestion = self.ready["congestion"]
         self.how = f"{how}; TCP uses {self.congestion}"
@@ -52,7 +56,7 @@ class NamespaceNet(Net):
         self, scenario: Scenario, devices: Sequence[str], folder: Path, congestion: str | None, how: str
     ) -> None:
         setup = {"unprivileged": self._unprivileged, "congestion": congestion, "how": how}
-        super().__init__("tunnel", scenario, devices, folder, setup)
+        super().__init__(self.module, scenario, devices, folder, setup)
 
     def start(
         self, node: str, command: Sequence[str], log: Path, environ: Mapping[str, str]
@@ -92,6 +96,21 @@ class NamespaceNet(Net):
         """Where a device reaches the hub's port."""
         self._known(device)
         return self.address(HUB), port
+
+
+class NetemNet(NamespaceNet):
+    """Links between namespaces that the kernel's `tc` holds back; arguments and errors as for `NamespaceNet`."""
+
+    means = "netem"
+    module, what = "shaper", "tc netem"
+
+    def __init__(
+        self, scenario: Scenario, devices: Sequence[str], folder: Path, *, congestion: str | None = None
+    ) -> None:
+        if not netem_available():
+            raise NetError("this kernel has none, or there is no program tc")
+        super().__init__(scenario, devices, folder, congestion=congestion)
+        self.how = "; ".join((self.how, "chance is the kernel's, not the seed's", *inexact(scenario, devices)))
 
 
 def netem_available() -> bool:

@@ -26,6 +26,15 @@ ROUND_TRIPS = 20
 
 SEGMENT_BITS = 1448 * 8
 
+SLOW_SECONDS = 60.0
+"""A link is slow where the most that a turn moves, as float32, takes longer than this."""
+
+EVALUATION_SECONDS = 20.0
+"""What an evaluation over a slow link may add to a round, on average."""
+
+SLOW_CODEC, SAVES = "quantised:0.5", 12.0
+"""How smashed data travel over a slow link, and by how much they are fewer bytes then, about."""
+
 
 @dataclass(frozen=True)
 class Deadlines:
@@ -35,6 +44,35 @@ class Deadlines:
     grace_seconds: float
     gather_seconds: float
     connect_seconds: float
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How smashed data travel and how often the fleet is evaluated, of the hub's [run]."""
+
+    codec: str = "float32"
+    evaluation_codec: str = "float32"
+    evaluate_every: int = 1
+
+
+def terms(scenario: Scenario, devices: Sequence[str], turn_bytes: float) -> Terms:
+    """Terms on which a run behind the worst link of a scenario ends in reasonable time.
+
+    Where a turn's most bytes take more than a minute, data travel quantised, and an evaluation comes so seldom that it adds
+    about 20 s to a round; everywhere else nothing is saved. Arguments as for `deadlines`.
+    """
+    links = [scenario.of(name) for name in devices] or [scenario.links]
+    seconds = max(transfer_seconds(one, turn_bytes) for one in links)
+    if seconds <= SLOW_SECONDS:
+        return Terms()
+    return Terms(SLOW_CODEC, SLOW_CODEC, math.ceil(seconds / SAVES / EVALUATION_SECONDS))
+
+
+def transfer_seconds(links: Links, size: float) -> float:
+    """What so many bytes take in the slower direction, at the lower of the link's rate and TCP's, outages included."""
+    trip = round_trip(links)
+    seconds = max(size * 8 / throughput(course, trip) for course in (links.up, links.down))
+    return seconds / (1 - share_gone(links.outages))
 
 
 def deadlines(scenario: Scenario, devices: Sequence[str], turn_bytes: float) -> Deadlines:
@@ -64,8 +102,7 @@ def deadlines(scenario: Scenario, devices: Sequence[str], turn_bytes: float) -> 
 
 def _deadlines(links: Links, turn_bytes: float) -> Deadlines:
     trip = round_trip(links)
-    seconds = max(turn_bytes * 8 / throughput(course, trip) for course in (links.up, links.down))
-    seconds /= 1 - share_gone(links.outages)
+    seconds = transfer_seconds(links, turn_bytes)
     lengths = [length for length in _lengths(links.outages) if length <= OUTAGE_SECONDS]
     waited = max(lengths) + RECOVERY_SECONDS if lengths else 0.0
     turn = SPARE * seconds + ROUND_TRIPS * trip + 2 * waited

@@ -52,6 +52,7 @@ class RelayNet(Net):
         NetError: the emulator did not start.
     """
 
+    means = "relay"
     congestion = "the loopback's: none that matters"
 
     def __init__(

@@ -16,7 +16,7 @@ from typing import Any
 from hub.outcome import OutcomeError
 from hub.runlog import Record, RunLog, read_run
 from hub.summary import evaluation
-from hub.table import MARKS, MISSING, figure, unit_of
+from hub.table import MISSING, Block, Sheet, figure, mark_of, printed, unit_of
 from hub.trial.at_hub import EVENTS
 from hub.trial.emulator import TIMELINE
 from hub.trial.run import FACTS, PERFECT
@@ -97,7 +97,7 @@ class Found:
         return 3600 * len(self.rounds) / self.training_seconds if self.training_seconds > 0 else None
 
     def offline(self, device: str) -> list[Span]:
-        """When the hub took a device for gone: from the word of the broker to the next sign of it, in the time of training."""
+        """When the hub saw a device offline: from the broker's word that it is gone until it greets again, in the time of training."""
         spans, since = [], None
         for event in self.events:
             if event["event"] != "device" or event["name"] != device:
@@ -293,9 +293,14 @@ LINK = (
     Column("sent", "bytes", sum, "counted by the kernel (TCP_INFO): the device's bytes on the socket", _of_record("socket_sent")),
     Column("recv.", "bytes", sum, "the same, the other way", _of_record("socket_received")),
     Column("again", "bytes", sum, "counted by the kernel (TCP_INFO): bytes of sent that TCP sent again", _again),
-    Column("gone", "seconds", fmean, "the scenario: time without a link, while the fleet trained", _gone),
+    Column("gone", "seconds", fmean, "the scenario: time in which the link let nothing through, while the fleet trained", _gone),
     Column("outages", "count", sum, "the scenario: how often, while the fleet trained", _outages),
-    Column("offline", "seconds", fmean, "the hub: from the broker's word that the device is gone to the next sign of it", _offline),
+    Column(
+        "offline", "seconds", fmean,
+        "the hub saw the device offline: from the broker's word that it is gone until it greets again or something else comes "
+        "from it; a device that has nothing to say is not offline",
+        _offline,
+    ),
 )  # fmt: skip
 REPAIR = (
     Column("chance", "count", sum, "counted by the emulator: packets lost by chance, both directions", _lost("lost_loss")),
@@ -316,26 +321,7 @@ TRAINING = (
 AGAINST = Column("perfect", "share", fmean, "the same where the link has no faults", _on_perfect)
 
 
-@dataclass(frozen=True)
-class Block:
-    """Some columns, with their units and a line of texts for each device and the fleet."""
-
-    columns: tuple[Column, ...]
-    units: tuple[str, ...]
-    cells: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """The table before it is printed."""
-
-    names: tuple[str, ...]
-    blocks: tuple[Block, ...]
-    legend: tuple[tuple[str, str], ...]
-    notes: tuple[tuple[str, str], ...]
-
-
-def lay_out(found: Found) -> Sheet:
+def lay_out(found: Found) -> Sheet[Column]:
     """Units, texts and footnotes of the table."""
     training = (*TRAINING, AGAINST) if found.against else TRAINING
     marks: dict[str, str] = {}
@@ -347,7 +333,7 @@ def lay_out(found: Found) -> Sheet:
     return Sheet(names, blocks, tuple(legend), tuple((mark, reason) for reason, mark in marks.items()))
 
 
-def _block(columns: Sequence[Column], found: Found, marks: dict[str, str]) -> Block:
+def _block(columns: Sequence[Column], found: Found, marks: dict[str, str]) -> Block[Column]:
     texts, units = [], []
     for column in columns:
         values = [column.value(found, name) for name in found.devices]
@@ -369,8 +355,7 @@ def _unit(column: Column, values: Sequence[float]) -> tuple[float, str]:
 
 def _text(value: Value, column: Column, size: float, marks: dict[str, str]) -> str:
     if isinstance(value, str):
-        mark = marks.setdefault(value, MARKS[len(marks)] if len(marks) < len(MARKS) else f"({len(marks) + 1})")
-        return MISSING + mark
+        return MISSING + marks.setdefault(value, mark_of(len(marks)))
     if column.family == "count":
         return f"{value:.0f}"
     return f"{100 * value:.1f}" if column.family == "share" else figure(value / size)
@@ -406,25 +391,5 @@ def _count(number: int, thing: str) -> str:
 
 def render(found: Found, width: int = 80) -> str:
     """The report as plain text of at most `width` characters a line."""
-    sheet = lay_out(found)
-    paragraphs = ["\n".join(textwrap.fill(sentence, width) for sentence in summary(found))]
-    paragraphs += ["\n".join(_lines_of(block, sheet.names)) for block in sheet.blocks]
-    indent = 2 + max(len(key) for key, _ in sheet.legend)
-    for pairs, deep in ((sheet.legend, indent), (sheet.notes, 2)):
-        if pairs:
-            paragraphs.append("\n".join(_wrapped(key, text, deep, width) for key, text in pairs))
-    return "\n\n".join(paragraphs) + "\n"
-
-
-def _lines_of(block: Block, names: Sequence[str]) -> list[str]:
-    def line(name: str, cells: Sequence[str]) -> str:
-        short = name if len(name) < NAME_WIDTH else f"{name[: NAME_WIDTH - 2]}…"
-        return (short.ljust(NAME_WIDTH) + "".join(cell.rjust(CELL_WIDTH) for cell in cells)).rstrip()
-
-    rule = "-" * (NAME_WIDTH + CELL_WIDTH * len(block.columns))
-    heads = [line("device", [column.heading for column in block.columns]), line("", block.units), rule]
-    return heads + [line(name, cells) for name, cells in zip(names, block.cells, strict=True)]
-
-
-def _wrapped(key: str, text: str, indent: int, width: int) -> str:
-    return textwrap.fill(f"{key.ljust(indent - 1)} {text}", width, subsequent_indent=" " * indent)
+    told = "\n".join(textwrap.fill(sentence, width) for sentence in summary(found))
+    return printed(lay_out(found), "device", NAME_WIDTH, CELL_WIDTH, width, [told])

@@ -31,7 +31,7 @@ from hub.progress import Progress
 from hub.trial.at_hub import EVENTS
 from hub.trial.channel import seeds
 from hub.trial.net import HUB, Means, Net, NetError, open_net
-from hub.trial.plan import Deadlines, deadlines, outages_until
+from hub.trial.plan import Deadlines, Terms, deadlines, outages_until, terms
 from hub.trial.scenario import Scenario, library, load
 
 if TYPE_CHECKING:
@@ -60,14 +60,17 @@ class Trial:
 
     scenario: str
     """A name of the library, or a file."""
-    means: Means = "namespaces"
+    means: Means = "auto"
     congestion: str | None = None
     seed: int | None = None
     """What the links' chance starts from; None: what the scenario says."""
     turn_seconds: float | None = None
     """None: chosen from the scenario."""
     grace_seconds: float | None = None
-    evaluate_every: int = 1
+    codec: str | None = None
+    """How smashed data travel in training; None: chosen from the scenario, as are the two below."""
+    evaluation_codec: str | None = None
+    evaluate_every: int | None = None
     """Rounds between evaluations, which move more bytes than training does; 0: after the last round only."""
 
 
@@ -90,7 +93,10 @@ def run_perfect(trial: Trial, wish: Wish) -> Path:
     """The same on a link without faults, with the bundle of the run in the wish's folder; returns its folder inside that one."""
     folder = wish.folder / PERFECT
     bundle = wish.bundle or wish.folder / "bundle"
-    run(dataclasses.replace(trial, scenario=PERFECT), dataclasses.replace(wish, folder=folder, bundle=bundle))
+    facts = wish.folder / FACTS
+    # On the same terms, which a perfect link alone would not ask for.
+    same = json.loads(facts.read_text("utf-8"))["terms"] if facts.exists() else {}
+    run(dataclasses.replace(trial, scenario=PERFECT, **same), dataclasses.replace(wish, folder=folder, bundle=bundle))
     return folder
 
 
@@ -112,18 +118,23 @@ class _Train:
         names = list(everybody)
         self.scenario.check(names)
         keep_scenario(self.trial.scenario, wish.folder)
-        waits = self._deadlines(names, most_bytes(bundles, list(everybody.values()), wish.batch))
+        size = most_bytes(bundles, list(everybody.values()), wish.batch)
+        waits, on = self._deadlines(names, size), self._terms(names, size)
+        wish = dataclasses.replace(wish, codec=on.codec)
         shown.stage("opening the links")
         with ExitStack() as down:
             net = open_net(self.scenario, names, wish.folder, prefer=self.trial.means, congestion=self.trial.congestion)
-            facts = {"started": time.time(), **self._facts(wish, net, waits)}
+            facts = {"started": time.time(), **self._facts(wish, net, waits, on)}
             began = time.monotonic()  # the wall clock may be set in the meantime
             down.callback(lambda: self._finish(wish.folder, net, facts, time.monotonic() - began))
             down.callback(net.close)
             _write(wish.folder, facts)
             for line in textwrap.wrap(net.how, 78):
                 shown.note(line)
-            hub = self._start_hub(wish, federation, len(names), bundles, net, waits)
+            if on != Terms():
+                shown.note(f"smashed data travel as {on.codec}, for evaluation {on.evaluation_codec}")
+                shown.note(f"evaluated {_every(on.evaluate_every)}")
+            hub = self._start_hub(wish, federation, len(names), bundles, net, waits, on)
             follower = Follower(wish.folder, hub, shown)
             port = follower.listening()
             shown.stage("starting the devices")
@@ -138,28 +149,42 @@ class _Train:
         wished = {"turn_seconds": self.trial.turn_seconds, "grace_seconds": self.trial.grace_seconds}
         return dataclasses.replace(waits, **{name: value for name, value in wished.items() if value is not None})
 
-    def _facts(self, wish: Wish, net: Net, waits: Deadlines) -> dict[str, Any]:
+    def _terms(self, names: Sequence[str], size: float) -> Terms:
+        chosen = asdict(terms(self.scenario, names, size))
+        wished = {name: getattr(self.trial, name) for name in chosen}
+        return Terms(**{**chosen, **{name: value for name, value in wished.items() if value is not None}})
+
+    def _facts(self, wish: Wish, net: Net, waits: Deadlines, on: Terms) -> dict[str, Any]:
         return {
             "scenario": self.scenario.name,
             "source": self.scenario.source,
             "seed": self.scenario.seed,
             "how": net.how,
             "congestion": net.congestion,
-            "means": "relay" if type(net).__name__ == "RelayNet" else "namespaces",
+            "means": net.means,
             "broker": wish.broker,
             "training_seed": wish.seed,
             "devices": list(net.devices),
             "deadlines": asdict(waits),
+            "terms": asdict(on),
         }
 
     def _start_hub(
-        self, wish: Wish, federation: Federation, devices: int, bundles: Path, net: Net, waits: Deadlines
+        self,
+        wish: Wish,
+        federation: Federation,
+        devices: int,
+        bundles: Path,
+        net: Net,
+        waits: Deadlines,
+        on: Terms,
     ) -> "Popen[bytes]":
-        more = {
+        more: dict[str, dict[str, Any]] = {
             "run": {
                 "turn_seconds": waits.turn_seconds,
                 "grace_seconds": waits.grace_seconds,
-                "evaluate_every": self.trial.evaluate_every,
+                "evaluation_codec": on.evaluation_codec,
+                "evaluate_every": on.evaluate_every,
             },
             "fleet": {"gather_seconds": waits.gather_seconds},
         }
@@ -191,6 +216,12 @@ class _Train:
         with suppress(NetError):  # the emulator has died: that is told by who asked it for something
             counters = {name: {way: asdict(found) for way, found in of.items()} for name, of in net.counters().items()}
         _write(folder, {**facts, "seconds": round(seconds, 3), "outages": outages, "counters": counters})
+
+
+def _every(rounds: int) -> str:
+    if rounds < 2:
+        return "every round" if rounds else "after the last round"
+    return f"every {rounds} rounds"
 
 
 class Follower:

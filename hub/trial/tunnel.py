@@ -16,7 +16,7 @@ import resource
 import select
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -72,7 +72,7 @@ def main(descriptor: int) -> None:
     epoll = select.epoll()  # first of all, for select takes no number above 1023
     try:
         if setup["unprivileged"]:
-            _own_user_namespace()
+            own_user_namespace()
         nodes, congestion = _nodes([HUB, *setup["devices"]], setup["congestion"])
     except OSError as error:
         owner.answer({"error": f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"})
@@ -165,19 +165,25 @@ def _nodes(names: Sequence[str], congestion: str | None) -> tuple[list[Node], st
     nodes = []
     in_force = set()
     for index, name in enumerate(names):
-        _unshare(CLONE_NEWNET)
+        unshare(CLONE_NEWNET)
         tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         fcntl.ioctl(tun, _TUNSETIFF, _ifreq(INTERFACE, struct.pack("=H", _IFF_TUN | _IFF_NO_PI)))
         own = address(index)
         _set_up(own)
-        in_force.add(_control_congestion(congestion, own))
+        in_force.add(control_congestion(congestion, own))
         nodes.append(Node(name, own, tun, os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)))
     return nodes, " or ".join(sorted(in_force))
 
 
-def _set_up(own: str) -> None:
+def without_ipv6() -> None:
+    """Have this namespace speak IPv4 alone: nobody asks for the other, and what it sends by itself would be counted."""
     with contextlib.suppress(OSError):
-        (_SYSCTL / "ipv6/conf/all/disable_ipv6").write_text("1")  # nobody asks for it; what it sends is dropped anyway
+        for name in ("all", "default"):
+            (_SYSCTL / f"ipv6/conf/{name}/disable_ipv6").write_text("1")
+
+
+def _set_up(own: str) -> None:
+    without_ipv6()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
 
         def order(request: int, value: bytes, interface: str = INTERFACE) -> None:
@@ -217,14 +223,20 @@ def _sockaddr(text: str) -> bytes:
     return struct.pack("=HH4s", socket.AF_INET, 0, socket.inet_aton(text))
 
 
-def _control_congestion(wish: str | None, own: str) -> str:
-    """Have this namespace's TCP use an algorithm, where the kernel has it; returns the one in force."""
+def control_congestion(wish: str | None, own: str, on_ways: Callable[[str], bool] | None = None) -> str:
+    """Have this namespace's TCP use an algorithm, where the kernel has it; returns the one in force.
+
+    Args:
+        wish: its name; None leaves what is there.
+        own: this node's address.
+        on_ways: has the routes use it, where they are others than the one to the network; tells whether the kernel took it.
+    """
     if wish is not None and wish in _AVAILABLE.read_text().split():
         try:
             _CONGESTION.write_text(wish)
         except OSError:
             # Not every algorithm may be a namespace's default; that of a route may be any.
-            if _route(wish, own):
+            if on_ways(wish) if on_ways else _route(wish, own):
                 return wish
     return _CONGESTION.read_text().strip()
 
@@ -248,10 +260,10 @@ def _route(congestion: str, own: str) -> bool:
     return True
 
 
-def _own_user_namespace() -> None:
+def own_user_namespace() -> None:
     """Make us the owner of namespaces to come, without being root outside; we keep our number."""
     user, group = os.geteuid(), os.getegid()
-    _unshare(CLONE_NEWUSER)
+    unshare(CLONE_NEWUSER)
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
@@ -260,7 +272,8 @@ def _own_user_namespace() -> None:
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _unshare(flags: int) -> None:
+def unshare(flags: int) -> None:
+    """Be in new namespaces of these kinds."""
     # os.unshare came with Python 3.12
     if _libc.unshare(flags):
         error = ctypes.get_errno()

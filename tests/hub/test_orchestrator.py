@@ -138,7 +138,7 @@ class Field:
                 board.agent.turn(lambda: self.now)
         return self.poll(timeout)
 
-    def orchestrator(self, strategy, *, next_order=None, **terms):
+    def orchestrator(self, strategy, *, next_order=None, say=None, **terms):
         values = {
             "rounds": 3, "batch": 2, "seed": 0, "run": 1, "devices": len(self.boards), "minimum_devices": 1,
             "order": "free", "gather_seconds": 5.0, "turn_seconds": 20.0, "grace_seconds": 2.0, "evaluate_every": 1,
@@ -147,7 +147,15 @@ class Field:
         shapes = Shapes(self.id, (2,), 2, {"lower": {"scale.weight": (2,)}})
         numbers = iter(range(1, 1000))
         next_order = next_order or (lambda: next(numbers))
-        return Orchestrator(self.devices, strategy, Terms(**values | terms), shapes, next_order, now=lambda: self.now)
+        return Orchestrator(
+            self.devices,
+            strategy,
+            Terms(**values | terms),
+            shapes,
+            next_order,
+            now=lambda: self.now,
+            **({"say": say} if say else {}),
+        )
 
 
 @pytest.fixture
@@ -378,6 +386,25 @@ def test_a_killed_device_comes_back_in_the_same_turn_and_finishes_it(field):
     state, learned = orchestrator.train([], fleet, 0)
     assert learned.late == set()
     assert state == [(0, 0, "a"), (0, 0, "b"), (0, 0, "c")]
+
+
+def test_a_device_that_greets_again_in_a_turn_is_said_to_be_back_before_it_has_anything_to_tell(field):
+    said = []
+    orchestrator, fleet = gathered(field, Everybody(), grace_seconds=10.0, say=lambda *words: said.append(words))
+    board = field.boards["b"]
+    board.stuck = True
+    began = field.now
+
+    def restart():
+        if field.now > began + 1 and board.stuck:
+            board.kill()
+            board.start()
+            board.stuck = False
+
+    field.events.append(restart)
+    orchestrator.train([], fleet, 0)
+    words = [state for name, state in said if name == "b"]
+    assert words[words.index("offline") :][:3] == ["offline", "forward", "done"]
 
 
 def test_an_absent_device_is_not_asked_and_takes_part_again_when_it_is_back(field):

@@ -28,10 +28,10 @@ loss = 0.05
 """
 
 
-@pytest.fixture(params=["namespaces", "relay"])
+@pytest.fixture(params=["emulator", "relay"])
 def means(request, tmp_path_factory):
-    if request.param == "namespaces":
-        with open_net(load("perfect"), [], tmp_path_factory.mktemp("probe")) as net:
+    if request.param == "emulator":
+        with open_net(load("perfect"), [], tmp_path_factory.mktemp("probe"), prefer="emulator") as net:
             how = net.how
         if not how.startswith("emulator in network namespaces"):
             # CI has them: there their absence is a fault, on a developer's machine it is not.
@@ -68,7 +68,7 @@ def test_a_trial_on_lossy_links_trains_and_leaves_its_timeline_and_no_process(st
     assert rounds[-1]["accuracy"] > 0.2, "ten classes: chance is 0.1"
     names = ["device-01", "device-02"]
     linked(folder, names, means)
-    if means == "namespaces":
+    if means == "emulator":
         assert sum(record["socket_retransmitted"] for record in devices if record["round"] == 2) > 0
     screen(trial.stdout(), folder, names)
 

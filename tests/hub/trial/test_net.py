@@ -49,9 +49,9 @@ def _namespaces(tmp_path_factory):
         pytest.skip(f"no network namespaces: {error}")
 
 
-@pytest.fixture(params=["namespaces", "relay"])
+@pytest.fixture(params=["emulator", "relay"])
 def kind(request):
-    if request.param == "namespaces":
+    if request.param == "emulator":
         request.getfixturevalue("_namespaces")
     return request.param
 
@@ -133,7 +133,7 @@ def test_a_transfer_arrives_intact_through_a_link_that_loses_a_tenth(opened):
 @pytest.mark.usefixtures("_namespaces")
 def test_tcp_mends_what_a_link_makes_of_packets(tmp_path):
     link = Link(delay_seconds=0.005, corrupt=0.03, duplicate=0.05, reorder=0.05, queue_bytes=30_000, rate=20e6)
-    with open_net(scenario(link), DEVICES, tmp_path) as net:
+    with open_net(scenario(link), DEVICES, tmp_path, prefer="emulator") as net:
         transfer(net, "pi-2", 300_000)
         up = net.counters()["pi-2"]["up"]
     assert min(up.corrupted, up.duplicated, up.reordered) > 0
@@ -178,7 +178,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
 @pytest.mark.usefixtures("_namespaces")
 def test_what_a_device_sends_during_an_outage_is_lost_and_another_devices_link_is_its_own(tmp_path):
     mended = {"pi-2": Links(Course(), Course(), Outages())}
-    with open_net(scenario(outages=FOREVER, devices=mended.items()), DEVICES, tmp_path) as net:
+    with open_net(scenario(outages=FOREVER, devices=mended.items()), DEVICES, tmp_path, prefer="emulator") as net:
         for device in DEVICES:
             assert net.popen(device, python(DATAGRAMS, net.address(HUB))).wait(60) == 0
         until(lambda: net.counters()["pi-1"]["up"].lost_outage == 5)
@@ -209,7 +209,7 @@ def test_nothing_reaches_outside(tmp_path):
         (a.address for name, all_of in psutil.net_if_addrs().items() if name != "lo"
          for a in all_of if a.family == socket.AF_INET), "192.0.2.2"
     )  # fmt: skip
-    with socket.create_server(("", 0)) as server, open_net(scenario(), DEVICES, tmp_path) as net:
+    with socket.create_server(("", 0)) as server, open_net(scenario(), DEVICES, tmp_path, prefer="emulator") as net:
         assert net.popen("pi-1", python(WAYS_OUT, server.getsockname()[1], own)).wait(60) == 0
         assert select.select([server], [], [], 0)[0] == []
         assert net.popen(HUB, python(WAYS_OUT, server.getsockname()[1], own)).wait(60) == 0
@@ -264,7 +264,7 @@ def test_killing_the_owner_leaves_no_process_and_no_namespace(kind, tmp_path):
         logs = [tmp_path / "hub.log", tmp_path / "pi-1.log"]
         until(lambda: all(log.exists() and log.read_text() for log in logs))
         inside = {namespace_of(pid) for pid in children} - {namespace_of(os.getpid())}
-        assert len(inside) == (2 if kind == "namespaces" else 0)
+        assert len(inside) == (2 if kind == "emulator" else 0)
         left = [psutil.Process(pid) for pid in (emulator, *children)]
         owner.send_signal(signal.SIGKILL)
         owner.wait()
@@ -319,10 +319,10 @@ def test_names_of_devices_are_checked(tmp_path, devices, sentence):
 @pytest.mark.usefixtures("_namespaces")
 def test_the_congestion_control_is_the_one_asked_for_or_said_to_be_another(tmp_path):
     for name in Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split():
-        with open_net(scenario(), ["pi-1"], tmp_path, congestion=name) as net:
+        with open_net(scenario(), ["pi-1"], tmp_path, prefer="emulator", congestion=name) as net:
             assert net.congestion == name
             assert net.how == f"emulator in network namespaces (unprivileged); TCP uses {name}"
-    with open_net(scenario(), ["pi-1"], tmp_path, congestion="none-such") as net:
+    with open_net(scenario(), ["pi-1"], tmp_path, prefer="emulator", congestion="none-such") as net:
         assert net.congestion != "none-such"
         assert net.how.endswith(f"TCP uses {net.congestion}, for the kernel does not give none-such to them")
 
@@ -349,7 +349,7 @@ def test_without_namespaces_there_are_relays_and_why_is_said(tmp_path, monkeypat
         raise NetError("forbidden")
 
     monkeypatch.setattr(trial_net, "_namespaces", forbidden)
-    with open_net(scenario(), DEVICES, tmp_path) as net:
+    with open_net(scenario(), DEVICES, tmp_path, prefer="emulator") as net:
         assert isinstance(net, RelayNet)
         assert net.how.startswith("emulator on the loopback: ")
         assert net.how.endswith("; no namespaces: forbidden")

@@ -73,7 +73,7 @@ def write(folder, *, facts=(), delivery=None, accuracy=0.5):
         "source": "ours",
         "seed": 3,
         "how": "emulator in network namespaces (unprivileged); TCP uses cubic",
-        "means": "namespaces",
+        "means": "emulator",
         "congestion": "cubic",
         "broker": "embedded",
         "training_seed": 0,

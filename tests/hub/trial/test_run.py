@@ -71,6 +71,21 @@ def test_the_rate_of_a_trace_is_its_mean():
     assert plan.lowest_rate(Course(((0.0, Link(rate=5.0)), (1.0, Link(rate=0.0)), (2.0, Link(rate=3.0))))) == 3
 
 
+def test_a_slow_link_has_data_travel_quantised_and_is_evaluated_seldom():
+    def on(size):
+        return plan.terms(Scenario("s", "ours", links=links(Link(rate=8000))), ["pi-1"], size)
+
+    assert on(60_000) == plan.Terms("float32", "float32", 1)  # at 1000 bytes a second a minute
+    assert on(61_000) == plan.Terms("quantised:0.5", "quantised:0.5", 1)
+    # 600 s are 50 s as a twelfth of the bytes: every third round, so that 20 s are not exceeded on average.
+    assert on(600_000).evaluate_every == 3
+
+
+def test_of_the_library_only_the_gateway_is_slow_with_the_scarce_wearers():
+    slow = [name for name in library() if plan.terms(load(name), [], 700_000) != plan.Terms()]
+    assert slow == ["lora-gateway"]
+
+
 def test_outages_until_the_end():
     assert plan.outages_until(Outages(every_seconds=10, for_seconds=2), 31, "") == [(10, 12), (20, 22), (30, 31)]
     assert plan.outages_until(Outages(times=((0.0, 3.0), (5.0, 1.0))), 5, "") == [(0, 3)]
@@ -122,6 +137,14 @@ def test_without_a_seed_the_scenario_keeps_its_own(asked):
     (trial, wish), _ = asked("flapping")
     assert (trial.seed, wish.seed) == (None, 0)
     assert (trial.turn_seconds, trial.grace_seconds) == (None, None)
+    assert (trial.means, trial.codec, trial.evaluation_codec, trial.evaluate_every) == ("auto", None, None, None)
+
+
+def test_codecs_that_were_asked_for_are_kept(asked):
+    (trial, _), _ = asked("lora-gateway", "--codec", "float16", "--evaluation-codec", "float32")
+    assert (trial.codec, trial.evaluation_codec) == ("float16", "float32")
+    kept = run._Train(trial, load("lora-gateway"))._terms(["pi-1"], 700_000)
+    assert (kept.codec, kept.evaluation_codec, kept.evaluate_every) == ("float16", "float32", 5)
 
 
 def test_and_perfect_runs_the_same_without_faults_with_the_same_bundle(asked, tmp_path):
@@ -131,6 +154,15 @@ def test_and_perfect_runs_the_same_without_faults_with_the_same_bundle(asked, tm
     assert other.bundle == tmp_path / "t" / "bundle"
     assert (one.seed, one.options) == (other.seed, other.options)
     assert shown == (tmp_path / "t", tmp_path / "t" / "perfect")
+
+
+def test_the_run_on_perfect_is_on_the_same_terms(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(run, "run", lambda trial, _: found.append(trial))
+    terms = {"codec": "quantised:0.5", "evaluation_codec": "float16", "evaluate_every": 6}
+    (tmp_path / run.FACTS).write_text(json.dumps({"terms": terms}))
+    run.run_perfect(run.Trial("lora-gateway"), Wish(tmp_path))
+    assert found == [run.Trial("perfect", **terms)]
 
 
 def test_a_scenario_that_is_not_there_is_a_mistake_that_names_those_that_are(capsys, tmp_path):
