@@ -2,7 +2,7 @@
 
 A stream of 64 KiB activations goes from a device to its hub over an emulated link, each end in a network namespace with
 a TCP of its own: by our mailbox, delivery and `Devices`; by plain paho at QoS 1; and as one raw TCP stream. They take
-turns on the same link. While ours runs under full load the hub also gives orders and waits for their acknowledgements.
+turns on the same link. While ours runs under full load the hub also gives orders, which the device answers with a report.
 """
 
 import json
@@ -36,6 +36,8 @@ ROUND_TRIP = 2 * DELAY
 LOSSES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3)
 CONGESTION = ("cubic", "bbr")
 WAYS = ("ours", "tcp", "paho")
+IDLE = "idle"
+"""A turn of control messages alone: what the link itself makes of them."""
 AHEAD = 16
 """Messages a sender has handed over and not seen acknowledged: 1 MiB, eight times what the link holds."""
 PORT = 1883
@@ -112,6 +114,12 @@ class Heard:
     asked: float | None = None
     """When the order was told that is not acknowledged yet."""
     _read: int = 0
+    _answered: float | None = None
+
+    @property
+    def begun(self) -> float | None:
+        """When the first message was whole, or the first order was answered."""
+        return self.arrived[0] if self.arrived else self._answered
 
     def look(self) -> None:
         """Read what is new."""
@@ -131,6 +139,7 @@ class Heard:
             self.asked = None if "took" in note else note["asked"]
         if "took" in note:
             self.took.append(note["took"])
+            self._answered = self._answered or note["asked"] + note["took"]
 
 
 def run(options: Options) -> Iterator[Row]:
@@ -159,6 +168,7 @@ def _goodput(options: Options, pace: Pace) -> Iterator[Row]:
             for number in range(pace.turns):
                 for way in WAYS[number % len(WAYS) :] + WAYS[: number % len(WAYS)]:
                     turns[way].append(_turn(net, way, folder / f"{way}-{number}", pace))
+            turns[IDLE] = [_turn(net, IDLE, folder / f"idle-{number}", pace) for number in range(pace.turns)]
             yield {"part": "goodput", "congestion": congestion, "loss": loss, "how": net.how, **summary(turns)}
 
 
@@ -172,7 +182,7 @@ def _turn(net: Net, way: str, folder: Path, pace: Pace) -> Row:
             heard.look()
             _alive(started, folder)
             now = time.monotonic()
-            if now - begun > pace.patience or (heard.arrived and now - heard.arrived[0] > pace.warm):
+            if now - begun > pace.patience or (heard.begun is not None and now - heard.begun > pace.warm):
                 break
         before, since = net.counters()[DEVICE], time.monotonic()
         while True:
@@ -180,7 +190,7 @@ def _turn(net: Net, way: str, folder: Path, pace: Pace) -> Row:
             heard.look()
             _alive(started, folder)
             now = time.monotonic()
-            enough = sum(at > since for at in heard.arrived) >= ENOUGH
+            enough = way == IDLE or sum(at > since for at in heard.arrived) >= ENOUGH
             if (now - since > pace.seconds and enough) or now - since > pace.patience:
                 break
         after = net.counters()[DEVICE]
@@ -209,7 +219,7 @@ def rate(arrived: Sequence[float], since: float, until: float) -> float:
 
 def summary(turns: Mapping[str, Sequence[Row]]) -> Row:
     """Figures of all turns on one link."""
-    goodput = {way: [turn["bytes_per_second"] for turn in turns[way]] for way in turns}
+    goodput = {way: [turn["bytes_per_second"] for turn in turns[way]] for way in turns if way != IDLE}
     row: Row = {"goodput": {way: [round(value) for value in values] for way, values in goodput.items()}}
     for other in ("tcp", "paho"):
         if min(goodput[other]) > 0:
@@ -220,13 +230,16 @@ def summary(turns: Mapping[str, Sequence[Row]]) -> Row:
         if delivered:
             wire = {name: sum(turn["wire"][name] for turn in turns[way]) / delivered for name in ("up", "down")}
             row.setdefault("wire", {})[way] = {name: round(value, 4) for name, value in wire.items()}
-    took = [seconds for turn in turns["ours"] for seconds in turn["control"]]
-    # One that was never answered took at least so long as it was waited for.
-    took += [seconds for turn in turns["ours"] for seconds in turn["unanswered"]]
-    if took:
-        trips = [seconds / ROUND_TRIP for seconds in took]
-        row["control"] = {"p50": round(percentile(trips, 50), 2), "p95": round(percentile(trips, 95), 2)}
-        row["controls"] = len(took)
+    for name, way in (("control", "ours"), ("idle", IDLE)):
+        # One that was never answered took at least so long as it was waited for.
+        took = [seconds for turn in turns.get(way, ()) for seconds in turn["control"] + turn["unanswered"]]
+        if took:
+            trips = [seconds / ROUND_TRIP for seconds in took]
+            row[name] = {
+                "p50": round(percentile(trips, 50), 2),
+                "p95": round(percentile(trips, 95), 2),
+                "count": len(took),
+            }
     return row
 
 
@@ -417,7 +430,7 @@ def start(
     """A receiver at the hub and a sender at the device, in new processes."""
     folder.mkdir(parents=True)
     # A raw stream has a port of its own for each turn: the last one's may still be kept by the kernel.
-    port = PORT if way != "tcp" else 20000 + len(net.children)
+    port = PORT if way in ("ours", "paho") else 20000 + len(net.children)
     host, reached = net.endpoint(device, port)
     common = {"way": way, "fleet": FLEET, "device": device, "bundle": BUNDLE, "port": port}
     receiving = {
@@ -495,7 +508,8 @@ def _control_cells(row: Row) -> list[str]:
         [f"{control['p50']:.1f}", f"{control['p95']:.1f}", verdict(control["p95"], CONTROL)] if control else [NONE] * 3
     )
     wire = row.get("wire", {})
-    return [*_link(row), *took, str(row.get("controls", 0)), *(_wire(wire.get(way)) for way in WAYS)]
+    idle = f"{row['idle']['p95']:.1f}" if "idle" in row else NONE
+    return [*_link(row), *took, str(control["count"] if control else 0), idle, *(_wire(wire.get(way)) for way in WAYS)]
 
 
 def _wire(found: Mapping[str, float] | None) -> str:
@@ -541,11 +555,12 @@ TABLES: tuple[tuple[str, str, list[str], Cells], ...] = (
     (
         "goodput",
         (
-            f"An order from the hub and its acknowledgement while the device uploads all it can: round trips of "
-            f"{1e3 * ROUND_TRIP:g} ms, measured at the hub, those never answered with the time they were waited for. Bytes of IP "
+            f"An order from the hub and the device's report on it while it uploads all it can: round trips of "
+            f"{1e3 * ROUND_TRIP:g} ms, measured at the hub, those never answered with the time they were waited for; *idle*: as "
+            "many bytes to and fro on a TCP connection without any load, the least the link can do. Bytes of IP "
             "packets that entered the link for each byte of payload delivered, up + down, counted by the emulator."
         ),
-        ["congestion, loss", "p50", "p95", "wanted", "orders", "wire, ours", "raw TCP", "paho"],
+        ["congestion, loss", "p50", "p95", "wanted", "orders", "idle p95", "wire, ours", "raw TCP", "paho"],
         lambda row: [_control_cells(row)],
     ),
     (

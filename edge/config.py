@@ -145,7 +145,7 @@ class RunConfig:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is worth a line on stderr."""
 
-    chunk_bytes: Annotated[int, Range(1024, 524288)] = 16384
+    chunk_bytes: Annotated[int, Range(1024, 524288)] = 8192
     """Largest piece of a message on the wire. Small pieces let urgent ones through on slow links."""
 
     window_bytes: Annotated[int, Range(1024, 67108864)] = 131072

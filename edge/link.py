@@ -7,6 +7,7 @@ network.
 import errno
 import logging
 import random
+import select
 import socket
 import ssl
 import sys
@@ -26,6 +27,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge import tcp_info
+from edge.slow_lane import SlowLane
 from edge.tcp_info import SocketBytes
 
 __all__ = [
@@ -46,6 +48,8 @@ TAKEN_OVER = "session taken over: another client has connected with this client 
 CLOSE_SECONDS = 2.0
 PATIENCE_SECONDS = 15.0
 """TCP doubles its pauses: after an outage of a minute it would wait for another. A new connection begins with short ones."""
+UNSENT_BYTES = 4 << 10
+"""Bulk is handed to the kernel while less than half of this waits there to be sent: what is urgent waits behind it."""
 CONNECT_SECONDS = 4.0
 """Of one try to connect again: the kernel asks at 0, 1 and 3 seconds, and would ask again at 7."""
 UNREACHABLE_SECONDS = 2.0
@@ -130,8 +134,8 @@ class Link(Protocol):
     def start(self) -> None:
         """Instead of `open`, where the broker may come later: return at once, and connect by itself, for ever."""
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
-        """Hand a payload to the pipe, which may lose it.
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, bulk: bool = False) -> None:
+        """Hand a payload to the pipe, which may lose it; bulk lets everything else overtake it.
 
         Raises:
             LinkError: there is no connection, or the payload is longer than the broker takes.
@@ -220,6 +224,7 @@ class MqttLink:
         self._congestion = congestion
         self._reconnect_seconds = reconnect_seconds
         self._inbox = Inbox(queue_bytes)
+        self._slow_lane = SlowLane(self._writable, self._hand_over_bulk)
         self._bytes = tcp_info.Counters()
         self._ready = threading.Event()
         self._settled = threading.Event()
@@ -284,8 +289,8 @@ class MqttLink:
         self._client.connect_async(self._host, self._port, self._keepalive, clean_start=True)
         self._client.loop_start()
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
-        """Hand a payload to the pipe, which may lose it.
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, bulk: bool = False) -> None:
+        """Hand a payload to the pipe, which may lose it; bulk lets everything else overtake it.
 
         Raises:
             LinkError: there is no connection, or the payload is longer than the broker takes.
@@ -297,10 +302,10 @@ class MqttLink:
             )
         if not self.connected:
             raise LinkError(f"not connected to {self.url}")
-        info = self._client.publish(topic, payload, qos, retain)
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise LinkError(f"publishing to {self.url} failed: {mqtt.error_string(info.rc)}")
-        self._bytes.published(len(payload))
+        if bulk:
+            self._slow_lane.put(topic, payload)
+            return
+        self._hand_over(topic, payload, qos, retain=retain)
 
     def poll(self, timeout: float) -> list[Event]:
         """All events since the last call; waits up to `timeout` seconds for the first."""
@@ -317,6 +322,7 @@ class MqttLink:
             info = self._client.publish(topic, payload, 1, retain=True)
             if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
                 info.wait_for_publish(CLOSE_SECONDS / 2)
+        self._slow_lane.close()
         self._client.disconnect()
         self._stop_loop()
 
@@ -329,6 +335,28 @@ class MqttLink:
                     continue
                 raise LinkError(f"no broker answers at {self.url}: {_reason(error)}") from error
             return
+
+    def _hand_over(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> mqtt.MQTTMessageInfo:
+        info = self._client.publish(topic, payload, qos, retain)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise LinkError(f"publishing to {self.url} failed: {mqtt.error_string(info.rc)}")
+        self._bytes.published(len(payload))
+        return info
+
+    def _hand_over_bulk(self, topic: str, payload: bytes, timeout: float) -> None:
+        with suppress(LinkError, RuntimeError, ValueError):  # the connection is gone: it is as if the pipe had lost it
+            self._hand_over(topic, payload, 0, retain=False).wait_for_publish(timeout)
+
+    def _writable(self, timeout: float) -> bool:
+        """Whether the kernel wants more; by `UNSENT_BYTES` not before nearly all is sent."""
+        connection = self._client.socket()
+        if connection is None or not self.connected:
+            time.sleep(timeout)
+            return False
+        try:
+            return bool(select.select([], [connection], [], timeout)[1])
+        except (OSError, ValueError):
+            return False  # closed just now
 
     def _make_client(self, client_id: str) -> mqtt.Client:
         client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
@@ -438,11 +466,13 @@ class MqttLink:
     def _on_socket_open(self, _client: mqtt.Client, _data: Any, connection: Any) -> None:
         self._bytes.opened(connection)
         tcp_info.set_patience(connection, PATIENCE_SECONDS)
+        tcp_info.set_unsent(connection, UNSENT_BYTES)
         if self._congestion and not tcp_info.set_congestion(connection, self._congestion):
             log.debug("the kernel has no congestion control %r", self._congestion)
 
     def _on_socket_close(self, _client: mqtt.Client, _data: Any, _connection: Any) -> None:
         self._bytes.closed()
+        self._slow_lane.clear()
 
 
 def _endpoint(url: str) -> tuple[str, int, str]:

@@ -177,7 +177,7 @@ class Mailbox:
             return
         for frame in self._delivery.poll(now):
             try:
-                self._link.publish(topics.up(self._fleet, self.device), frame)
+                self._link.publish(topics.up(self._fleet, self.device), frame, bulk=frame.bulk)
             except LinkError as error:
                 log.debug("a frame did not leave: %s", error)  # delivery resends it
                 return

@@ -148,7 +148,7 @@ class MemoryLink:
         """The same as `open`: a memory is always there."""
         self.open()
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:  # noqa: ARG002
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, bulk: bool = False) -> None:  # noqa: ARG002
         """Hand a payload to the broker.
 
         Raises:

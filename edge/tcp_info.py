@@ -18,6 +18,7 @@ _SENT_OFFSET = 200
 _LENGTH = 512
 _TCP_CONGESTION = 13
 _TCP_USER_TIMEOUT = 18
+_TCP_NOTSENT_LOWAT = 25
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,15 @@ def set_patience(connection: socket.socket, seconds: float) -> bool:
     """Give the connection up once something sent has not been acknowledged for so long; False where the system cannot."""
     try:
         connection.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, round(1e3 * seconds))
+    except OSError:
+        return False
+    return True
+
+
+def set_unsent(connection: socket.socket, size: int) -> bool:
+    """Let the kernel take no more while so many bytes wait there to be sent first; False where the system cannot."""
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, size)
     except OSError:
         return False
     return True

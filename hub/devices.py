@@ -153,7 +153,7 @@ class Devices:
                 continue
             for frame in device.delivery.poll(now):
                 try:
-                    self._link.publish(topics.down(self._fleet, device.name), frame)
+                    self._link.publish(topics.down(self._fleet, device.name), frame, bulk=frame.bulk)
                 except LinkError as error:
                     log.debug("a frame did not leave: %s", error)  # delivery resends it
                     return

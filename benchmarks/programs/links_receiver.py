@@ -2,7 +2,7 @@
 
     {"ready": true}            it listens
     {"at": S, "bytes": N}      a message of N bytes of payload was whole at S of the monotonic clock
-    {"asked": S, "took": T}    an order that was told to the device at S was acknowledged T seconds later
+    {"asked": S, "took": T}    an order that was told to the device at S was answered T seconds later
 
 Told: way, url (of the broker) or host and port, fleet, device, bundle, out, control_seconds (between two orders; 0: none).
 """
@@ -21,10 +21,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 from benchmarks.answering import told
 from edge.link import MqttLink
 from edge.wire import topics
-from edge.wire.messages import Activation, Order
+from edge.wire.messages import Activation, Order, Report
 from hub.devices import Arrived, Devices
 
 BYTES = 65536
+ORDER_BYTES, REPORT_BYTES = 320, 128
+"""As long as the order and the report of `ours` are in their frames, about."""
 
 
 class Notes:
@@ -55,7 +57,7 @@ def ours(words: dict[str, Any], notes: Notes) -> None:
     while True:
         now = time.monotonic()
         device = devices.known.get(words["device"])
-        if every and device and device.hello and asked is None and now >= due and not device.delivery.unacknowledged:
+        if every and device and device.hello and asked is None and now >= due:
             number += 1
             devices.send(device.name, _order(words["bundle"], number), urgent=True)
             asked, due = now, now + every
@@ -65,9 +67,9 @@ def ours(words: dict[str, Any], notes: Notes) -> None:
                 devices.done(happening)
                 if isinstance(happening.message, Activation):
                     notes.write(at=time.monotonic(), bytes=happening.message.smashed.nbytes)
-        if asked is not None and device and not device.delivery.unacknowledged:
-            notes.write(asked=asked, took=time.monotonic() - asked)
-            asked = None
+                elif isinstance(happening.message, Report) and happening.message.order == number and asked is not None:
+                    notes.write(asked=asked, took=time.monotonic() - asked)
+                    asked = None
 
 
 def paho(words: dict[str, Any], notes: Notes) -> None:
@@ -88,6 +90,21 @@ def tcp(words: dict[str, Any], notes: Notes) -> None:
     while True:
         connection, _ = server.accept()
         threading.Thread(target=_drain, args=(connection, notes), daemon=True).start()
+
+
+def idle(words: dict[str, Any], notes: Notes) -> None:
+    """Words the size of an order, each answered by some the size of a report, and nothing else on the link."""
+    server = socket.create_server((words["host"], words["port"]))
+    notes.write(ready=True)
+    connection, _ = server.accept()
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    while True:
+        asked = time.monotonic()
+        notes.write(asked=asked)
+        connection.sendall(bytes(ORDER_BYTES))
+        connection.recv(REPORT_BYTES, socket.MSG_WAITALL)
+        notes.write(asked=asked, took=time.monotonic() - asked)
+        time.sleep(words["control_seconds"])
 
 
 def _drain(connection: socket.socket, notes: Notes) -> None:
@@ -119,4 +136,4 @@ def _order(bundle: str, number: int) -> Order:
 
 if __name__ == "__main__":
     words = told()
-    {"ours": ours, "paho": paho, "tcp": tcp}[words["way"]](words, Notes(Path(words["out"])))
+    {"ours": ours, "paho": paho, "tcp": tcp, "idle": idle}[words["way"]](words, Notes(Path(words["out"])))

@@ -1,8 +1,9 @@
-"""The device's end of a link that is measured: 64 KiB messages to the hub without end, by one of three ways.
+"""The device's end of a link that is measured: 64 KiB messages to the hub without end, in one of these ways.
 
 ours    `edge.mailbox` with its outbox on the disk, over `edge.link`, turned as the agent turns it
 paho    paho-mqtt as its documentation has it: QoS 1, one message a publish
 tcp     one stream of bytes
+idle    nothing but an answer to each order, on a TCP connection
 
 Told: way, host, port, fleet, device, folder, bundle (the id the hub expects), ahead (messages handed over and not done).
 """
@@ -25,10 +26,12 @@ from edge.mailbox import Mailbox
 from edge.outbox import Outbox, Unsent
 from edge.wire import topics
 from edge.wire.delivery import Limits
-from edge.wire.messages import Activation, Hello
+from edge.wire.messages import Activation, Hello, Order, Report
 
 BYTES = 65536
 BATCH = 32
+ORDER_BYTES, REPORT_BYTES = 320, 128
+"""As long as the order and the report of `ours` are in their frames, about."""
 
 
 class Counted(Outbox):
@@ -72,6 +75,9 @@ def ours(words: dict[str, Any]) -> None:
         patience = mailbox.wait_seconds(now, 0.2) if outbox.kept >= words["ahead"] or not greeted else 0.0
         for arrived in mailbox.poll(patience, now):
             mailbox.done(arrived)
+            if isinstance(arrived.message, Order):
+                order = arrived.message
+                mailbox.send(Report(order.order, order.round, {"steps": order.steps}), urgent=True)
         if mailbox.hub_instance is not None and not greeted:
             mailbox.send(Hello(name, instance, words["bundle"], samples=1, test_samples=0), urgent=True)
             greeted = True
@@ -104,15 +110,27 @@ def paho(words: dict[str, Any]) -> None:
 def tcp(words: dict[str, Any]) -> None:
     """As fast as the socket takes it."""
     payload = np.random.default_rng(0).bytes(BYTES)
+    connection = _connected(words)
+    while True:
+        connection.sendall(payload)
+
+
+def idle(words: dict[str, Any]) -> None:
+    """Answers what it is told, and is silent else."""
+    connection = _connected(words)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    while connection.recv(ORDER_BYTES, socket.MSG_WAITALL):
+        connection.sendall(bytes(REPORT_BYTES))
+
+
+def _connected(words: dict[str, Any]) -> socket.socket:
     while True:
         try:
             connection = socket.create_connection((words["host"], words["port"]), timeout=60)
         except OSError:
             continue
-        break
-    connection.settimeout(None)
-    while True:
-        connection.sendall(payload)
+        connection.settimeout(None)
+        return connection
 
 
 def _open(link: MqttLink) -> None:
@@ -126,4 +144,4 @@ def _open(link: MqttLink) -> None:
 
 if __name__ == "__main__":
     words = told()
-    {"ours": ours, "paho": paho, "tcp": tcp}[words["way"]](words)
+    {"ours": ours, "paho": paho, "tcp": tcp, "idle": idle}[words["way"]](words)

@@ -213,7 +213,7 @@ class RecordingLink:
         """Connect by itself, for ever; return at once."""
         self._link.start()
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, bulk: bool = False) -> None:
         """Hand a payload to the pipe, which may lose it.
 
         Raises:
@@ -222,7 +222,7 @@ class RecordingLink:
         if writer := self._recorder.record():
             writer.published(topic, payload, retain=retain)
         try:
-            self._link.publish(topic, payload, qos=qos, retain=retain)
+            self._link.publish(topic, payload, qos=qos, retain=retain, bulk=bulk)
         except LinkError as error:
             if writer:
                 writer.failed(str(error))

@@ -153,7 +153,7 @@ class TapeLink:
     def start(self) -> None:
         """Nothing to start."""
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:  # noqa: ARG002  not kept
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, bulk: bool = False) -> None:  # noqa: ARG002  not kept
         """Compare with what was published.
 
         Raises:

@@ -19,7 +19,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from edge.wire.frames import DEFAULT_LIMITS, U16, U32, Ack, Data, Limits, WireError, parse
+from edge.wire.frames import DEFAULT_LIMITS, U16, U32, Ack, Data, Frame, Limits, WireError, parse
 from edge.wire.inbound import Delivered, Inbound
 from edge.wire.ledger import Ledger
 from edge.wire.outbound import Outbound
@@ -233,19 +233,20 @@ class Delivery:
             raise
         return self._take_data(item, now)
 
-    def poll(self, now: float) -> list[bytes]:
-        """Frames to publish now, in this order."""
+    def poll(self, now: float) -> list[Frame]:
+        """Frames to publish now, in this order; the pipe may let those that are not bulk overtake the others."""
         self._now, self._polled = now, True
-        frames: list[bytes] = []
+        frames: list[Frame] = []
         asks = self._ask(now)
         if asks or self._ack_due(now):
             ack = self._in.ack(self.instance, asks=asks, answers=self._answer)
             self._ack_at, self._answer, self._unacked_bytes = None, 0, 0
-            frames.append(ack.pack())
+            # The answer to a question is the truth about what was sent before it, so it has to come behind that.
+            frames.append(Frame(ack.pack(), bulk=bool(asks)))
         if not self._in_doubt and not self._moved:
-            for data, repeated in self._out.due(now):
-                self.statistics.frames_repeated += repeated
-                frames.append(data.pack())
+            for due in self._out.due(now):
+                self.statistics.frames_repeated += due.repeated
+                frames.append(Frame(due.data.pack(), bulk=not due.urgent))
         self.statistics.frames_sent += len(frames)
         self.statistics.bytes_sent += sum(map(len, frames))
         return frames
@@ -289,10 +290,7 @@ class Delivery:
         for flight in landed:
             if not flight.repeated:
                 self._round_trips.sample(now - flight.sent_at)
-        self._out.landed += flying - self._out.in_flight
-        for flight in landed:
-            if not flight.repeated and now > flight.sent_at:
-                self._out.window.landed(now - flight.sent_at, self._out.landed - flight.landed, now)
+        self._out.land(flying - self._out.in_flight, landed, now)
         if done or landed:
             self._patience = 0
             self._quiet_since = self._quiet_since if was_holding else now

@@ -7,6 +7,7 @@ the other side for the same. A frame is checked completely before anything of it
 import struct
 import zlib
 from dataclasses import dataclass, field
+from typing import Self
 
 VERSION = 1
 U16 = 0xFFFF
@@ -24,6 +25,18 @@ _HELD_LIMIT = 1 << 20
 
 DATA_OVERHEAD = _DATA_HEAD.size + _CRC.size
 """Bytes a data frame adds to its chunk."""
+
+
+class Frame(bytes):
+    """A frame, packed. What is urgent may overtake bulk on its way, but bulk keeps its order."""
+
+    bulk: bool
+
+    def __new__(cls, data: bytes, *, bulk: bool = False) -> Self:
+        """A frame of these bytes."""
+        frame = super().__new__(cls, data)
+        frame.bulk = bulk
+        return frame
 
 
 class WireError(ValueError):

@@ -4,8 +4,9 @@ A chunk is *waiting* (to be sent), *flying* (sent, unknown) or *held* (received 
 message leaves this half only when the other side says it is done, or when it is given up.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from edge.wire.frames import DATA_OVERHEAD, U32, Ack, Data, Limits, WireError, chunk_count, chunk_length
 from edge.wire.ledger import Ledger
@@ -13,6 +14,16 @@ from edge.wire.window import Window
 
 REORDERED = 16
 """A flying chunk is lost once so many frames sent after it have arrived before it: pipes reorder, but not that far."""
+
+
+class Landing(NamedTuple):
+    """How far the stream has come, as of the latest news."""
+
+    bytes: int
+    """Of frames that have arrived."""
+    heard_at: float
+    sent_at: float
+    """When the latest of those was sent."""
 
 
 @dataclass
@@ -23,8 +34,18 @@ class Flight:
     order: int
     """Position among all chunks ever sent."""
     repeated: bool
-    landed: int
-    """Bytes that had landed when it was sent."""
+    urgent: bool
+    before: Landing
+    """What had landed when it was sent."""
+
+
+class Due(NamedTuple):
+    """One chunk to send now."""
+
+    data: Data
+    repeated: bool
+    """Whether it was sent before."""
+    urgent: bool
 
 
 @dataclass
@@ -83,8 +104,7 @@ class Outbound:
         self.messages: dict[int, Sending] = {}
         self.in_flight = 0
         """Bytes of the frames of flying chunks."""
-        self.landed = 0
-        """Bytes of frames that have arrived."""
+        self.landing = Landing(0, 0.0, 0.0)
         self.sequence = 0
         """Chunks ever sent."""
         self.window = Window(limits.window_bytes, 2 * (limits.chunk_bytes + DATA_OVERHEAD))
@@ -127,8 +147,8 @@ class Outbound:
         self.in_flight -= sum(message.cost(index) for index in message.flying)
         return True
 
-    def due(self, now: float) -> Iterator[tuple[Data, bool]]:
-        """Chunks that fit the window now, urgent ones first, and whether each was sent before."""
+    def due(self, now: float) -> Iterator[Due]:
+        """Chunks that fit the window now, urgent ones first."""
         if not self.messages:
             return
         lowest = self.lowest
@@ -166,6 +186,19 @@ class Outbound:
             message.waiting = [index for index in message.waiting if index not in message.held]
         return landed
 
+    def land(self, size: int, landed: Sequence[Flight], now: float) -> None:
+        """So many bytes have arrived with these flights: the window learns from them."""
+        if not size:
+            return
+        latest = max((flight.sent_at for flight in landed), default=self.landing.sent_at)
+        self.landing = Landing(self.landing.bytes + size, now, max(latest, self.landing.sent_at))
+        for flight in landed:
+            before = flight.before
+            # A burst that follows a stall came in faster than the link is: it was not sent any faster than it.
+            seconds = max(now - before.heard_at, flight.sent_at - before.sent_at)
+            if not flight.repeated and seconds > 0:
+                self.window.landed(now - flight.sent_at, (self.landing.bytes - before.bytes) / seconds, now)
+
     def forget_held(self) -> int:
         """The other side has restarted: all that it merely held is lost."""
         return sum(message.requeue(tuple(message.held)) for message in self.messages.values())
@@ -185,7 +218,10 @@ class Outbound:
 
     def lose_overtaken(self, landed: Iterable[Flight]) -> int:
         """Frames sent long before others that have landed are lost."""
-        newest = max((flight.order for flight in landed if not flight.repeated), default=0) - REORDERED
+        # An urgent one may have overtaken bulk long before the pipe.
+        newest = (
+            max((flight.order for flight in landed if not (flight.repeated or flight.urgent)), default=0) - REORDERED
+        )
         lost = 0
         for message in self.messages.values():
             gone = [index for index, flight in message.flying.items() if flight.order < newest]
@@ -220,13 +256,15 @@ class Outbound:
     def _fits(self, cost: int, window: int) -> bool:
         return not self.in_flight or self.in_flight + cost <= window
 
-    def _send(self, message: Sending, cost: int, lowest: int, now: float) -> tuple[Data, bool]:
+    def _send(self, message: Sending, cost: int, lowest: int, now: float) -> Due:
         index = message.waiting.pop()
         repeated = index in message.sent
         message.sent.add(index)
-        message.flying[index] = Flight(now, self.sequence, repeated, self.landed)
+        if not self.in_flight:  # a rest is no slowness of the link
+            self.landing = self.landing._replace(heard_at=now, sent_at=now)
+        message.flying[index] = Flight(now, self.sequence, repeated, message.urgent, self.landing)
         self.sequence += 1
         self.in_flight += cost
         total = len(message.payload)
         data = Data(self.epoch, lowest, message.number, index, message.count, total, message.chunk(index))
-        return data, repeated
+        return Due(data, repeated, message.urgent)

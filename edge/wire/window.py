@@ -6,8 +6,8 @@ round trips. A stall, which is no queue, shrinks nothing as long as what comes b
 
 from collections import deque
 
-TRIPS = 3.0
-"""Of the shortest round trip: one is under way, one is on its way back, one keeps the link busy meanwhile."""
+TRIPS = 5.0
+"""Of the shortest round trip: one is under way, one is on its way back, the others keep the link busy during a stall."""
 SLICE = 2.0
 """Seconds of which the best rate is remembered, ..."""
 SLICES = 5
@@ -39,10 +39,10 @@ class Window:
         self._rates: deque[tuple[int, float]] = deque(maxlen=SLICES)
         self._shortest = 60.0
 
-    def landed(self, seconds: float, size: int, now: float) -> None:
-        """A frame has arrived after so many seconds, and with those that came since it was sent so many bytes."""
+    def landed(self, seconds: float, rate: float, now: float) -> None:
+        """A frame has arrived after so many seconds, while so many bytes a second were arriving."""
         self._shortest = min(self._shortest, seconds)
-        rate, place = size / seconds, int(now // SLICE)
+        place = int(now // SLICE)
         if self._rates and self._rates[-1][0] == place:
             self._rates[-1] = (place, max(rate, self._rates[-1][1]))
         else:

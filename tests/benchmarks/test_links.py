@@ -60,7 +60,7 @@ def test_turns_become_ratios_bytes_and_percentiles():
     # 2, 3, 4 and at least 100 round trips of 50 ms.
     assert row["control"]["p50"] == 3.5
     assert row["control"]["p95"] == pytest.approx(85.6, abs=0.01)
-    assert row["controls"] == 4
+    assert row["control"]["count"] == 4
 
 
 def test_a_stream_that_brought_nothing_gives_no_ratio():
@@ -111,8 +111,8 @@ def test_what_is_missed_is_said(tmp_path):
             "goodput": goodput,
             **over,
             "wire": {"ours": {"up": 1.25, "down": 0.02}},
-            "control": {"p50": 2.0, "p95": 4.0},
-            "controls": 80,
+            "control": {"p50": 2.0, "p95": 4.0, "count": 80},
+            "idle": {"p50": 1.0, "p95": 3.6, "count": 200},
         },
         {"part": "recovery", "way": "ours", "outage": 60.0, "seconds": [4.0, None], "how": "an emulator"},
         {
@@ -138,7 +138,7 @@ def test_what_is_missed_is_said(tmp_path):
     ]
     assert found == [
         ["bbr, 5%", "8", "8.8", "8", "0.91 (0.90-0.92)", "≥ 0.9 met", "1.00 (1.00-1.00)"],
-        ["bbr, 5%", "2.0", "4.0", "≤ 3 missed", "80", "1.25 + 0.02", "-", "-"],
+        ["bbr, 5%", "2.0", "4.0", "≤ 3 missed", "80", "3.6", "1.25 + 0.02", "-", "-"],
         ["ours", "60", "4.0, over 90", "≤ 5 s missed"],
         ["64 KiB alone, ext4", "64", "-", "2.00", "1.00", "-", "-"],
         ["uploads", "804", "50.00", "10.00", "4.00", "20%", "≤ 0.1 missed"],
@@ -172,4 +172,5 @@ def test_all_three_ways_bring_messages_over_a_real_link(tmp_path):
     # 10 Mbit/s are 1.25 MB/s; in so short a time what lay in queues before comes on top.
     assert all(0 < values[0] < 2 * 1.25e6 for values in row["goodput"].values())
     assert row["over_tcp"][0] > 0
-    assert row["controls"] > 0
+    assert row["control"]["count"] > 0
+    assert row["idle"]["p50"] >= 1

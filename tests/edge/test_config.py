@@ -105,7 +105,7 @@ def test_files_of_the_broker_section_must_be_there_and_go_together(tmp_path):
 
 def test_a_window_must_hold_a_chunk(tmp_path):
     assert told(tmp_path, LEAST + "[run]\nwindow_bytes = 2048\n") == [
-        "device.toml: [run] window_bytes = 2048 is less than one chunk of chunk_bytes = 16384"
+        "device.toml: [run] window_bytes = 2048 is less than one chunk of chunk_bytes = 8192"
     ]
 
 

@@ -117,6 +117,31 @@ def test_the_queue_is_bounded_in_bytes():
     assert len(inbox.take(0)) == 1
 
 
+def test_what_is_urgent_overtakes_bulk_that_the_network_does_not_take():
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)  # before listen, or the window is large already
+    server.bind(("127.0.0.1", 0))
+    server.listen()
+    link = MqttLink(f"mqtt://127.0.0.1:{server.getsockname()[1]}", "c")
+    opening = threading.Thread(target=link.open, daemon=True)
+    opening.start()
+    connection, _ = server.accept()
+    connection.settimeout(30)
+    with server, connection:
+        connection.recv(4096)
+        connection.sendall(WELCOME)
+        opening.join(30)
+        for _ in range(200):
+            link.publish("bulk", bytes(8192), bulk=True)
+        connection.recv(4096, socket.MSG_PEEK | socket.MSG_WAITALL)  # some of it is on its way
+        link.publish("urgent", b"now")
+        got = b""
+        while len(got) < 200 * 8192:
+            got += connection.recv(65536)
+        assert b"urgent" in got[:65536]
+        link.close()
+
+
 REFUSED, WELCOME = bytes.fromhex("2003008700"), bytes.fromhex("2003000000")
 SUBSCRIBED, UNHEARD = "00", "87"
 

@@ -196,6 +196,36 @@ def test_an_urgent_message_overtakes_bulk_and_passes_a_full_window():
     assert chunks(talk.a.poll(talk.now)) == [(urgent, 0)]
 
 
+def test_what_may_overtake_bulk_is_said_of_each_frame():
+    talk = Conversation()
+    talk.a.send(b"x" * 100)
+    talk.a.send(b"now", urgent=True)
+    urgent, bulk = talk.a.poll(talk.now)
+    assert (urgent.bulk, bulk.bulk) == (False, True)
+    talk.up(frames=[urgent])
+    (ack,) = talk.b.poll(talk.now)
+    assert not ack.bulk
+    talk.now += 10
+    (question,) = [frame for frame in talk.a.poll(talk.now) if not isinstance(parse(frame), Data)]
+    assert question.bulk  # its answer is the truth about what was sent before it
+
+
+def test_bulk_that_many_urgent_messages_overtake_is_not_taken_for_lost():
+    talk = Conversation(replace(LIMITS, window_bytes=40 * 128))
+    talk.a.send(b"x" * 1000)
+    waiting = talk.a.poll(talk.now)
+    assert all(frame.bulk for frame in waiting)
+    for _ in range(40):
+        talk.a.send(b"now", urgent=True)
+        talk.settle()
+    assert talk.arrived == [b"now"] * 40
+    talk.up(frames=waiting)
+    talk.settle()
+    assert talk.arrived[40:] == [b"x" * 1000]
+    assert talk.a.idle
+    assert talk.a.statistics.frames_repeated == 0
+
+
 def test_the_window_opens_as_chunks_arrive_though_nothing_is_done():
     talk = Conversation(confirms=False)
     talk.a.send(b"x" * 2500)
