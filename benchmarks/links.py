@@ -21,7 +21,7 @@ from benchmarks.child import PROGRAMS, Child
 from benchmarks.machine import ROOT
 from benchmarks.markdown import birth, paragraph, spread, table, verdict
 from benchmarks.options import BenchmarkError, Options
-from benchmarks.results import Row, Run, latest
+from benchmarks.results import Row, Run
 from benchmarks.spread import percentile, ratio
 from benchmarks.step import Subject, prepare
 from hub import processes
@@ -475,16 +475,31 @@ def _alive(started: Sequence["subprocess.Popen[bytes]"], folder: Path) -> None:
 
 
 def draw(runs: Sequence[Run]) -> str:
-    """Tables of the run to quote: goodput, control messages and bytes, recovery, durable writes, training."""
-    chosen = latest(runs)
+    """Tables of goodput, control messages and bytes, recovery, durable writes, training: of each row the newest."""
+    chosen = newest(runs)
     parts = []
     for name, text, headings, cells in TABLES:
-        rows = [line for row in chosen.rows if row["part"] == name for line in cells(row)]
+        rows = [line for row in chosen.values() if row["part"] == name for line in cells(row)]
         if rows:
             parts += [paragraph(text), table(headings, rows)]
-    hows = sorted({row["how"] for row in chosen.rows if row.get("how")})
+    hows = sorted({row["how"] for row in chosen.values() if row.get("how")})
     parts += [paragraph(f"Links: {'; '.join(hows)}.")] if hows else []
-    return "\n\n".join([*parts, birth(chosen)])
+    quoted = [run for run in runs if any(row in chosen.values() for row in run.rows)]
+    return "\n\n".join([*parts, *map(birth, quoted)])
+
+
+def newest(runs: Sequence[Run]) -> dict[tuple[Any, ...], Row]:
+    """Of each row that was measured in several runs, with `--only` one part a run, the last; quick ones where no other is."""
+    found: dict[tuple[Any, ...], Row] = {}
+    for run in sorted(runs, key=lambda run: "quick" not in run.partial):  # stable: else as they came
+        for row in run.rows:
+            found[tuple(row.get(name) for name in ("part", "congestion", "loss", "way", "scenario"))] = row
+    return dict(sorted(found.items(), key=lambda item: _place(item[1])))
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    congestion = CONGESTION.index(row["congestion"]) if "congestion" in row else 0
+    return congestion, row.get("loss", 0.0), WAYS.index(row["way"]) if "way" in row else 0, row.get("scenario", "")
 
 
 def _link(row: Row) -> list[str]:

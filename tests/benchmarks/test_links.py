@@ -174,3 +174,20 @@ def test_all_three_ways_bring_messages_over_a_real_link(tmp_path):
     assert row["over_tcp"][0] > 0
     assert row["control"]["count"] > 0
     assert row["idle"]["p50"] >= 1
+
+
+def test_parts_measured_in_several_runs_are_put_together_the_newest_of_each():
+    machine = {"cpu": "x", "architecture": "y", "cores": 1, "memory_mib": 1024, "kernel": "z", "load": 0}
+    machine |= dict.fromkeys(("python", "torch", "onnxruntime", "numpy"))
+    basement = {"part": "training", "scenario": "basement", "rounds": 1, "asked": 1, "accuracy": None}
+    perfect = {**basement, "scenario": "perfect"}
+    runs = [
+        Run("a", "first", machine, "only 'training'", [basement | {"rounds_per_hour": 11}]),
+        Run("b", "second", machine, "only 'perfect'", [perfect | {"rounds_per_hour": 22}]),
+        Run("c", "third", machine, "only 'basement'", [basement | {"rounds_per_hour": 33}]),
+        Run("d", "fourth", machine, "quick", [perfect | {"rounds_per_hour": 44}]),
+    ]
+    text = links.draw(runs)
+    assert "| 33 |" in text.replace("  ", "")
+    assert [number in text for number in ("11", "22", "44")] == [False, True, False]
+    assert [date in text for date in ("first", "second", "third", "fourth")] == [False, True, True, False]
