@@ -34,6 +34,8 @@ CREATE TABLE IF NOT EXISTS unsent (number INTEGER PRIMARY KEY, message BLOB NOT 
 _LOOKS, _LOOK_SECONDS = 5, 0.02
 
 
+PAGE_BYTES = 16 << 10
+
 OUTBOX_BYTES = 64 << 20
 """Most bytes of messages that lie unsent, where nothing else is said."""
 
@@ -139,7 +141,11 @@ class Outbox:
         try:
             # Statements are written out below; python's own transaction handling would commit behind our back.
             database = sqlite3.connect(path, isolation_level=None)
+            # Messages and state fill many pages: large ones are fewer writes. Only a new file takes the size.
+            database.execute(f"PRAGMA page_size={PAGE_BYTES}")
             database.execute("PRAGMA journal_mode=WAL")
+            # Debian's sqlite writes zeros over what is deleted, as much again as the message was.
+            database.execute("PRAGMA secure_delete=OFF")
             database.execute("PRAGMA synchronous=FULL")
             database.executescript(_TABLES)
         except sqlite3.Error as error:
@@ -165,7 +171,10 @@ class Outbox:
 
     def put_fact(self, name: str, value: Any) -> None:
         """Set one small value (anything JSON can carry)."""
-        self._put("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+        self._put(
+            "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (name, json.dumps(value)),
+        )
 
     def fact(self, name: str, default: Any = None) -> Any:
         """A small value as it was put."""
@@ -175,7 +184,11 @@ class Outbox:
     def put_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Set every state tensor."""
         for name, array in state.items():
-            self._put("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, _pack(array)))
+            # What is updated is written over in place; what is replaced is freed and finds new pages.
+            self._put(
+                "INSERT INTO state VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET array = excluded.array",
+                (name, _pack(array)),
+            )
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Every state tensor as it was put; empty on a new outbox."""
@@ -186,7 +199,10 @@ class Outbox:
         if message is None:
             self._put("DELETE FROM received WHERE name = ?", (name,))
         else:
-            self._put("INSERT OR REPLACE INTO received VALUES (?, ?)", (name, message))
+            self._put(
+                "INSERT INTO received VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET message = excluded.message",
+                (name, message),
+            )
 
     def received(self, name: str) -> bytes | None:
         """A kept message from the hub."""
