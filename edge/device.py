@@ -10,7 +10,7 @@ from importlib import metadata
 from edge import bundle, sensors
 from edge.accounts import Accounts
 from edge.agent import Agent
-from edge.config import DeviceConfig
+from edge.config import DeviceConfig, RunConfig
 from edge.flight.recorder import Recorder
 from edge.link import Link, MqttLink, read_password
 from edge.mailbox import Mailbox
@@ -77,7 +77,7 @@ def assemble(
         link,
         outbox,
         instance=instance,
-        limits=Limits(chunk_bytes=config.run.chunk_bytes, window_bytes=config.run.window_bytes),
+        limits=limits(config.run),
         outbox_bytes=config.run.outbox_bytes,
     )
     return Agent(
@@ -91,6 +91,12 @@ def assemble(
         once=config.run.once,
         checkpoint_steps=config.run.checkpoint_steps,
     )
+
+
+def limits(run: RunConfig) -> Limits:
+    """Of the device's side of the conversation."""
+    # What is urgent overtakes the rest at the link, so a stall may be outlasted.
+    return Limits(chunk_bytes=run.chunk_bytes, window_bytes=run.window_bytes, window_trips=16.0)
 
 
 def open_source(config: DeviceConfig, loaded: bundle.Bundle) -> sensors.Source:

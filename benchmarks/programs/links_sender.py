@@ -21,11 +21,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.answering import told
 from edge.config import RunConfig
+from edge.device import limits
 from edge.link import LinkError, MqttLink
 from edge.mailbox import Mailbox
 from edge.outbox import Outbox, Unsent
 from edge.wire import topics
-from edge.wire.delivery import Limits
 from edge.wire.messages import Activation, Hello, Order, Report
 
 BYTES = 65536
@@ -63,9 +63,7 @@ def ours(words: dict[str, Any]) -> None:
         subscriptions=topics.subscriptions_of_device(fleet, name),
         keepalive=60,
     )
-    run = RunConfig()
-    limits = Limits(chunk_bytes=run.chunk_bytes, window_bytes=run.window_bytes)
-    mailbox = Mailbox(name, fleet, link, outbox, instance=instance, limits=limits)
+    mailbox = Mailbox(name, fleet, link, outbox, instance=instance, limits=limits(RunConfig()))
     _open(link)
     labels = np.zeros(BATCH, np.int64)
     smashed = np.random.default_rng(0).standard_normal((BATCH, BYTES // BATCH // 4), np.float32)

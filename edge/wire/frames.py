@@ -63,6 +63,8 @@ class Limits:
     """Longest frame this side takes."""
     window_bytes: int = 256 << 10
     """Most bytes of chunks under way without an answer."""
+    window_trips: float = 5.0
+    """And most round trips' worth of them at the rate that the link has: what is urgent may have to wait behind them."""
     unconfirmed_messages: int = 256
     """Most messages of this side begun and not yet done at the other; urgent ones come on top."""
     unconfirmed_bytes: int = 32 << 20

@@ -107,7 +107,7 @@ class Outbound:
         self.landing = Landing(0, 0.0, 0.0)
         self.sequence = 0
         """Chunks ever sent."""
-        self.window = Window(limits.window_bytes, 2 * (limits.chunk_bytes + DATA_OVERHEAD))
+        self.window = Window(limits.window_bytes, 2 * (limits.chunk_bytes + DATA_OVERHEAD), limits.window_trips)
         self._limits = limits
 
     @property

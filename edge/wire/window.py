@@ -6,8 +6,6 @@ round trips. A stall, which is no queue, shrinks nothing as long as what comes b
 
 from collections import deque
 
-TRIPS = 5.0
-"""Of the shortest round trip: one is under way, one is on its way back, the others keep the link busy during a stall."""
 SLICE = 2.0
 """Seconds of which the best rate is remembered, ..."""
 SLICES = 5
@@ -20,10 +18,12 @@ class Window:
     Args:
         most: bytes at most.
         least: bytes at least.
+        trips: how many of the shortest round trips: one is under way, one is on its way back, the others keep the link busy
+            during a stall.
     """
 
-    def __init__(self, most: int, least: int) -> None:
-        self._most, self._least = most, min(least, most)
+    def __init__(self, most: int, least: int, trips: float) -> None:
+        self._most, self._least, self._trips = most, min(least, most), trips
         self.restart()
 
     @property
@@ -32,7 +32,7 @@ class Window:
         if not self._rates:
             return self._most
         rate = max(rate for _, rate in self._rates)
-        return int(min(self._most, max(self._least, TRIPS * rate * self._shortest)))
+        return int(min(self._most, max(self._least, self._trips * rate * self._shortest)))
 
     def restart(self) -> None:
         """The path is new: what is known of it does not hold."""

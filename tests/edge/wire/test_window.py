@@ -6,11 +6,11 @@ from edge.wire.window import Window
 
 
 def test_what_is_not_known_yet_holds_nothing_back():
-    assert Window(128_000, 32_000).bytes == 128_000
+    assert Window(128_000, 32_000, 5.0).bytes == 128_000
 
 
 def test_five_of_the_shortest_round_trips_at_the_best_rate():
-    window = Window(128_000, 1000)
+    window = Window(128_000, 1000, 5.0)
     window.landed(0.05, 100_000, now=0.0)
     assert window.bytes == pytest.approx(25_000, abs=1)
     window.landed(0.2, 200_000, now=1.0)
@@ -18,7 +18,7 @@ def test_five_of_the_shortest_round_trips_at_the_best_rate():
 
 
 def test_a_stall_shrinks_nothing_for_ten_seconds():
-    window = Window(128_000, 1000)
+    window = Window(128_000, 1000, 5.0)
     window.landed(0.05, 100_000, now=0.0)
     for second in range(1, 10):
         window.landed(1.0, 3_000, now=float(second))
@@ -28,7 +28,7 @@ def test_a_stall_shrinks_nothing_for_ten_seconds():
 
 
 def test_it_stays_between_its_bounds():
-    window = Window(128_000, 32_000)
+    window = Window(128_000, 32_000, 5.0)
     window.landed(0.05, 20_000, now=0.0)
     assert window.bytes == 32_000
     window.landed(0.05, 20_000_000, now=0.1)
@@ -36,7 +36,7 @@ def test_it_stays_between_its_bounds():
 
 
 def test_a_new_path_is_felt_out_anew():
-    window = Window(128_000, 1000)
+    window = Window(128_000, 1000, 5.0)
     window.landed(0.05, 100_000, now=0.0)
     window.restart()
     assert window.bytes == 128_000
