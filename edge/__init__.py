@@ -5,7 +5,7 @@ segment.py    one graph of the bundle: activation, new state
 wire/codec    the activation, coded; wire/messages: with order, round, step
 outbox.py     state, position and message in one transaction
 wire/delivery numbers, chunks, acknowledgements, resends
-link.py       MQTT to the hub, and back: orders, gradients
+mqtt_link.py  to the broker and back: what is urgent overtakes bulk (link.py: what any link does)
 accounts.py   what all this has cost, with the source of each figure
 mailbox.py    ties delivery, outbox and link together: commit, then publish
 agent.py      ties everything together: the one loop, from a batch to an update

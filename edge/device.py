@@ -12,9 +12,10 @@ from edge.accounts import Accounts
 from edge.agent import Agent
 from edge.config import DeviceConfig, RunConfig
 from edge.flight.recorder import Recorder
-from edge.link import Link, MqttLink, read_password
+from edge.link import Link
 from edge.mailbox import Mailbox
 from edge.meters import Meter
+from edge.mqtt_link import MqttLink, read_password
 from edge.outbox import Outbox, holder
 from edge.segment import Segment
 from edge.wire import messages, topics

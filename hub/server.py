@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from edge.link import Link, MqttLink, read_password
+from edge.link import Link
+from edge.mqtt_link import MqttLink, read_password
 from edge.wire import topics
 from export.bundle import HubBundle, example_input, load_hub_bundle
 from export.cost import cost_below

@@ -19,7 +19,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.answering import told
-from edge.link import MqttLink
+from edge.mqtt_link import MqttLink
 from edge.wire import topics
 from edge.wire.messages import Activation, Order, Report
 from hub.devices import Arrived, Devices

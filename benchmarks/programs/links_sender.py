@@ -1,6 +1,6 @@
 """The device's end of a link that is measured: 64 KiB messages to the hub without end, in one of these ways.
 
-ours    `edge.mailbox` with its outbox on the disk, over `edge.link`, turned as the agent turns it
+ours    `edge.mailbox` with its outbox on the disk, over `edge.mqtt_link`, turned as the agent turns it
 paho    paho-mqtt as its documentation has it: QoS 1, one message a publish
 tcp     one stream of bytes
 idle    nothing but an answer to each order, on a TCP connection
@@ -22,8 +22,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from benchmarks.answering import told
 from edge.config import RunConfig
 from edge.device import limits
-from edge.link import LinkError, MqttLink
+from edge.link import LinkError
 from edge.mailbox import Mailbox
+from edge.mqtt_link import MqttLink
 from edge.outbox import Outbox, Unsent
 from edge.wire import topics
 from edge.wire.messages import Activation, Hello, Order, Report

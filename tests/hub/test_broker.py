@@ -8,7 +8,8 @@ import time
 import psutil
 import pytest
 
-from edge.link import TAKEN_OVER, Connected, Disconnected, LinkError, Message, MqttLink
+from edge.link import Connected, Disconnected, LinkError, Message
+from edge.mqtt_link import TAKEN_OVER, MqttLink
 from edge.wire import topics
 from edge.wire.delivery import Delivery, Limits
 from hub.broker import BrokerError, find_mosquitto, start_broker
@@ -76,7 +77,7 @@ def test_a_status_is_retained_and_the_will_comes_with_the_end(connect, request):
 
 CLIENT = """
 import sys, time
-from edge.link import MqttLink
+from edge.mqtt_link import MqttLink
 link = MqttLink(sys.argv[1], "killed", will=("killed/status", b"offline"))
 link.open()
 link.publish("killed/status", b"online", qos=1, retain=True)

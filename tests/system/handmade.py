@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edge.link import Message, MqttLink
+from edge.link import Message
+from edge.mqtt_link import MqttLink
 from edge.wire import messages, topics
 from edge.wire.delivery import Delivery
 from edge.wire.messages import Activation, Goodbye, Hello, Order, Report

@@ -5,7 +5,8 @@ import zlib
 
 import numpy as np
 
-from edge.link import Message, MqttLink
+from edge.link import Message
+from edge.mqtt_link import MqttLink
 from edge.wire import messages, topics
 from hub.runlog import read_run
 from tests.system.handmade import SMASHED, TOTALS, HandmadeDevice, good

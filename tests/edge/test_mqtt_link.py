@@ -11,7 +11,8 @@ from contextlib import suppress
 
 import pytest
 
-from edge.link import Connected, Inbox, LinkError, Message, MqttLink
+from edge.link import Connected, LinkError, Message
+from edge.mqtt_link import Inbox, MqttLink
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,431 @@
+"""A link over MQTT: publish, receive, last will, reconnect.
+
+The network thread only puts events into a queue; `poll` takes them out.
+"""
+
+import errno
+import logging
+import random
+import select
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edge import tcp_info
+from edge.link import Connected, Disconnected, Event, LinkError, Message
+from edge.slow_lane import SlowLane
+from edge.tcp_info import SocketBytes
+
+__all__ = ["MqttLink", "read_password"]
+
+log = logging.getLogger("cutlayer.link")
+
+TAKEN_OVER = "session taken over: another client has connected with this client id"
+CLOSE_SECONDS = 2.0
+PATIENCE_SECONDS = 15.0
+"""TCP doubles its pauses: after an outage of a minute it would wait for another. A new connection begins with short ones."""
+UNSENT_BYTES = 4 << 10
+"""Bulk is handed to the kernel while less than half of this waits there to be sent: what is urgent waits behind it."""
+CONNECT_SECONDS = 4.0
+"""Of one try to connect again: the kernel asks at 0, 1 and 3 seconds, and would ask again at 7."""
+UNREACHABLE_SECONDS = 2.0
+"""Most seconds between two tries where nobody answers at all, and so nobody is burdened by being asked."""
+PROTOCOL_PACKET_BYTES = 268_435_460
+"""What MQTT itself allows."""
+
+_SLICE = 0.25
+_AGAIN = "; it is tried again by itself until it is there"
+_PUBLISH_OVERHEAD = 16
+_SESSION_TAKEN_OVER = 142
+_TLS = "mqtts"
+_PORTS = {"mqtt": 1883, _TLS: 8883}
+
+
+def read_password(path: Path | None) -> str | None:
+    """The first line of a password file; None without a file.
+
+    Raises:
+        LinkError: it cannot be read, or has no password.
+    """
+    if path is None:
+        return None
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LinkError(f"the password file {path} cannot be read: {error}") from error
+    if not lines or not lines[0]:
+        raise LinkError(f"the password file {path} is empty in its first line: the password goes there")
+    return lines[0]
+
+
+class Inbox:
+    """Events between the network thread and the loop; bounded in bytes of payload, frames beyond that are dropped."""
+
+    def __init__(self, limit: int) -> None:
+        self.dropped = 0
+        self._limit = limit
+        self._events: deque[Event] = deque()
+        self._bytes = 0
+        self._condition = threading.Condition()
+
+    def put(self, event: Event) -> None:
+        """Add an event; a message that does not fit is dropped and counted."""
+        size = len(event.payload) if isinstance(event, Message) else 0
+        with self._condition:
+            if size and self._bytes + size > self._limit:
+                self.dropped += 1
+                return
+            self._bytes += size
+            self._events.append(event)
+            self._condition.notify()
+
+    def take(self, timeout: float) -> list[Event]:
+        """All events, waiting for the first."""
+        with self._condition:
+            if not self._events and timeout > 0:
+                self._condition.wait(timeout)
+            events = list(self._events)
+            self._events.clear()
+            self._bytes = 0
+            return events
+
+
+class MqttLink:
+    """MQTT 5 over TCP or TLS.
+
+    Args:
+        url: `mqtt://host:port` or `mqtts://host:port`; the port may be left out.
+        client_id: unlike that of any other client of the broker.
+        will: topic and payload, retained: published by the broker when we vanish, by `close` otherwise.
+        subscriptions: topic filters.
+        keepalive: seconds; a dead link is noticed after about twice as long.
+        username, password: for brokers that ask for one.
+        ca, certificate, key: PEM files for TLS; without `ca` the system's authorities are used.
+        congestion: name of the kernel's congestion control for this connection, used where the kernel has it.
+        queue_bytes: most bytes of messages that wait for `poll`; beyond it they are dropped, as a broker would.
+        reconnect_seconds: longest time between two attempts to reconnect.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        client_id: str,
+        *,
+        will: tuple[str, bytes] | None = None,
+        subscriptions: Sequence[str] = (),
+        keepalive: int = 30,
+        username: str | None = None,
+        password: str | None = None,
+        ca: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        congestion: str | None = None,
+        queue_bytes: int = 64 << 20,
+        reconnect_seconds: float = 30.0,
+    ) -> None:
+        self.url = url
+        self._host, self._port, self._scheme = _endpoint(url)
+        self._will = will
+        self._subscriptions = tuple(subscriptions)
+        self._keepalive = keepalive
+        self._congestion = congestion
+        self._reconnect_seconds = reconnect_seconds
+        self._inbox = Inbox(queue_bytes)
+        self._slow_lane = SlowLane(self._writable, self._hand_over_bulk)
+        self._bytes = tcp_info.Counters()
+        self._ready = threading.Event()
+        self._settled = threading.Event()
+        self._refused = ""
+        self._failures = 0
+        self._lasting = False
+        """Whether the link tries by itself, for ever."""
+        self._told: set[str] = set()
+        """Why there is no connection, as far as a warning has said so."""
+        self._maximum_packet_bytes = PROTOCOL_PACKET_BYTES
+        self._client = self._make_client(client_id)
+        if username is not None:
+            self._client.username_pw_set(username, password)
+        if self._scheme == _TLS:
+            self._use_tls(ca, certificate, key)
+
+    @property
+    def connected(self) -> bool:
+        """Whether publishing is possible now."""
+        return self._ready.is_set()
+
+    @property
+    def maximum_packet_bytes(self) -> int:
+        """The longest packet the broker takes, as it said on connecting."""
+        return self._maximum_packet_bytes
+
+    @property
+    def dropped(self) -> int:
+        """Messages that arrived and found the queue full."""
+        return self._inbox.dropped
+
+    def open(self, timeout: float = 10.0, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Connect for the first time; afterwards the link reconnects by itself, for ever.
+
+        Args:
+            timeout: in seconds.
+            stopped: whether to leave off, and return without a connection.
+
+        Raises:
+            LinkError: within `timeout` seconds there was no broker, or it refused.
+        """
+        # paho keeps the first connection's for all that follow.
+        self._client.connect_timeout = min(timeout, CONNECT_SECONDS)
+        self._connect(time.monotonic() + timeout, stopped)
+        if stopped():
+            return
+        self._client.loop_start()
+        until = time.monotonic() + timeout
+        while not self._settled.wait(min(_SLICE, timeout)) and time.monotonic() < until and not stopped():
+            pass
+        if not self._ready.is_set() and not stopped():
+            self._stop_loop()
+            raise LinkError(f"the broker at {self.url} {self._refused or f'does not answer within {timeout:g} s'}")
+
+    def start(self) -> None:
+        """Instead of `open`, where the broker may come later: return at once, and connect by itself, for ever.
+
+        A broker that is not there, that refuses or that is not trusted is a warning, one for each reason.
+        """
+        self._lasting = True
+        self._client.connect_timeout = CONNECT_SECONDS
+        self._client.connect_async(self._host, self._port, self._keepalive, clean_start=True)
+        self._client.loop_start()
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, bulk: bool = False) -> None:
+        """Hand a payload to the pipe, which may lose it; bulk lets everything else overtake it.
+
+        Raises:
+            LinkError: there is no connection, or the payload is longer than the broker takes.
+        """
+        size = len(payload) + len(topic.encode()) + _PUBLISH_OVERHEAD
+        if size > self._maximum_packet_bytes:
+            raise LinkError(
+                f"{len(payload)} bytes on {topic}: the broker at {self.url} takes {self._maximum_packet_bytes} a packet"
+            )
+        if not self.connected:
+            raise LinkError(f"not connected to {self.url}")
+        if bulk:
+            self._slow_lane.put(topic, payload)
+            return
+        self._hand_over(topic, payload, qos, retain=retain)
+
+    def poll(self, timeout: float) -> list[Event]:
+        """All events since the last call; waits up to `timeout` seconds for the first."""
+        return self._inbox.take(timeout)
+
+    def counters(self) -> SocketBytes:
+        """Bytes so far, over all connections."""
+        return self._bytes.read()
+
+    def close(self) -> None:
+        """Publish the last will, disconnect cleanly, return within two seconds or so."""
+        if self.connected and self._will is not None:
+            topic, payload = self._will
+            info = self._client.publish(topic, payload, 1, retain=True)
+            if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                info.wait_for_publish(CLOSE_SECONDS / 2)
+        self._slow_lane.close()
+        self._client.disconnect()
+        self._stop_loop()
+
+    def _connect(self, until: float, stopped: Callable[[], bool]) -> None:
+        while not stopped():
+            try:
+                self._client.connect(self._host, self._port, self._keepalive, clean_start=True)
+            except (OSError, ValueError) as error:
+                if isinstance(error, TimeoutError) and time.monotonic() < until:
+                    continue
+                raise LinkError(f"no broker answers at {self.url}: {_reason(error)}") from error
+            return
+
+    def _hand_over(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> mqtt.MQTTMessageInfo:
+        info = self._client.publish(topic, payload, qos, retain)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise LinkError(f"publishing to {self.url} failed: {mqtt.error_string(info.rc)}")
+        self._bytes.published(len(payload))
+        return info
+
+    def _hand_over_bulk(self, topic: str, payload: bytes, timeout: float) -> None:
+        with suppress(LinkError, RuntimeError, ValueError):  # the connection is gone: it is as if the pipe had lost it
+            self._hand_over(topic, payload, 0, retain=False).wait_for_publish(timeout)
+
+    def _writable(self, timeout: float) -> bool:
+        """Whether the kernel wants more; by `UNSENT_BYTES` not before nearly all is sent."""
+        connection = self._client.socket()
+        if connection is None or not self.connected:
+            time.sleep(timeout)
+            return False
+        try:
+            return bool(select.select([], [connection], [], timeout)[1])
+        except (OSError, ValueError):
+            return False  # closed just now
+
+    def _make_client(self, client_id: str) -> mqtt.Client:
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_socket_open = self._on_socket_open
+        client.on_socket_close = self._on_socket_close
+        if self._will is not None:
+            client.will_set(*self._will, qos=1, retain=True)
+        self._back_off(client)
+        return client
+
+    def _use_tls(self, ca: Path | None, certificate: Path | None, key: Path | None) -> None:
+        try:
+            ca_text, certificate_text, key_text = (
+                None if path is None else str(path) for path in (ca, certificate, key)
+            )
+            self._client.tls_set(ca_text, certificate_text, key_text)
+        except (OSError, ValueError) as error:
+            names = ", ".join(str(path) for path in (ca, certificate, key) if path)
+            raise LinkError(f"TLS for {self.url} cannot be set up with {names}: {_reason(error)}") from error
+
+    def _stop_loop(self) -> None:
+        # paho's loop_stop waits without limit for a thread that may be waiting for a broker.
+        stopper = threading.Thread(target=self._client.loop_stop, daemon=True)
+        stopper.start()
+        stopper.join(CLOSE_SECONDS / 2)
+        self._ready.clear()
+
+    def _back_off(self, client: mqtt.Client, *, unreachable: bool = False) -> None:
+        """Full jitter: any time up to a ceiling that doubles, so that a fleet does not come back as one."""
+        ceiling = min(self._reconnect_seconds, 2.0 ** min(self._failures, 16))
+        if unreachable:
+            ceiling = min(ceiling, UNREACHABLE_SECONDS)
+        delay: Any = random.uniform(0.0, ceiling)  # typed as whole seconds, but takes any
+        client.reconnect_delay_set(delay, delay)
+
+    # Callbacks: in the network thread. They only take note: an exception here would end that thread silently -------
+
+    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: ReasonCode, given: Any) -> None:
+        if reason.is_failure:
+            self._refuse(f"refuses: {reason}")
+            return
+        self._maximum_packet_bytes = getattr(given, "MaximumPacketSize", PROTOCOL_PACKET_BYTES)
+        if self._subscriptions:
+            client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in self._subscriptions])
+        else:
+            self._up()
+
+    def _on_subscribe(self, client: mqtt.Client, _data: Any, _mid: int, reasons: list[ReasonCode], _given: Any) -> None:
+        refused = [str(reason) for reason in reasons if reason.is_failure]
+        if refused:
+            self._refuse(f"refuses a subscription to {', '.join(self._subscriptions)}: {refused[0]}")
+            connection: Any = client.socket()
+            if self._lasting and connection is not None:
+                with suppress(OSError):  # gone already
+                    connection.shutdown(socket.SHUT_RDWR)  # paho would keep a connection on which nothing is heard
+        else:
+            self._up()
+
+    def _up(self) -> None:
+        log.info("connected to %s", self.url)
+        self._lasting = True
+        self._told.clear()
+        self._failures = 0
+        self._back_off(self._client)
+        self._ready.set()
+        self._settled.set()
+        self._inbox.put(Connected())
+
+    def _refuse(self, reason: str) -> None:
+        self._refused = reason
+        self._settled.set()
+        self._failed(reason)
+
+    def _on_connect_fail(self, client: mqtt.Client, _data: Any) -> None:
+        error = sys.exc_info()[1]
+        self._failed(f"does not answer: {_reason(error)}")
+        self._back_off(client, unreachable=_unreachable(error))
+
+    def _failed(self, reason: str) -> None:
+        self._failures += 1
+        level = logging.DEBUG if reason in self._told else logging.WARNING
+        self._told.add(reason)
+        log.log(level, "the broker at %s %s%s", self.url, reason, _AGAIN if self._lasting else "")
+
+    def _on_disconnect(self, client: mqtt.Client, _data: Any, flags: Any, reason: ReasonCode, _given: Any) -> None:
+        was_up = self._ready.is_set()
+        self._ready.clear()
+        self._back_off(client)
+        if not was_up:
+            return
+        text = str(reason) if flags.is_disconnect_packet_from_server or reason.value == 0 else "connection lost"
+        self._inbox.put(Disconnected(TAKEN_OVER if reason.value == _SESSION_TAKEN_OVER else text))
+
+    def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return
+        self._bytes.arrived(len(message.payload))
+        self._inbox.put(Message(topic, bytes(message.payload)))
+
+    def _on_socket_open(self, _client: mqtt.Client, _data: Any, connection: Any) -> None:
+        self._bytes.opened(connection)
+        tcp_info.set_patience(connection, PATIENCE_SECONDS)
+        tcp_info.set_unsent(connection, UNSENT_BYTES)
+        if self._congestion and not tcp_info.set_congestion(connection, self._congestion):
+            log.debug("the kernel has no congestion control %r", self._congestion)
+
+    def _on_socket_close(self, _client: mqtt.Client, _data: Any, _connection: Any) -> None:
+        self._bytes.closed()
+        self._slow_lane.clear()
+
+
+def _endpoint(url: str) -> tuple[str, int, str]:
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise LinkError(f"{url!r} is no broker's address: {error}") from error
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise LinkError(f"{url!r} is no broker's address: write mqtt://host:port or mqtts://host:port")
+    try:
+        parts.hostname.encode("idna")  # as a socket does, but there it would end paho's thread
+    except UnicodeError as error:
+        raise LinkError(f"{url!r} is no broker's address: {parts.hostname!r} cannot be the name of a host") from error
+    return parts.hostname, port or _PORTS[parts.scheme], parts.scheme
+
+
+def _unreachable(error: BaseException | None) -> bool:
+    """Whether nobody has answered: no broker that is overloaded, restarting or unwilling."""
+    silent = (
+        errno.ENETUNREACH,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        socket.EAI_AGAIN,
+    )  # the last: no name server answers
+    return isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno in silent)
+
+
+def _reason(error: BaseException | None) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message})"
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error)
