@@ -267,10 +267,12 @@ class Agent:
     def _must_wait(self, work: Work) -> bool:
         """Whether the next step has to wait for room in the outbox: while the hub is there it makes room.
 
-        Without the hub the oldest activations make way, but not those of an evaluation, which is only of use with it.
+        Without the hub the oldest activations make way, but not those of an evaluation, which is only of use with it, nor
+        those of an order that wants them all.
         """
         kind = work.order.kind
-        if work.step >= work.end or not self._mailbox.crowded or (self._mailbox.away and kind != "evaluate"):
+        needed = work.order.complete or kind == "evaluate"
+        if work.step >= work.end or not self._mailbox.crowded or (self._mailbox.away and not needed):
             return False
         return work.gradient is None if kind == "exchange" else kind == "evaluate" or work.step in work.order.send
 

@@ -318,6 +318,7 @@ class Orchestrator:
             state=dict(order.state or {}),
             give=order.give,
             beyond=order.beyond,
+            complete=self._fixed,
         )
 
     def _begin(self, orders: Mapping[str, messages.Order], round_number: int, *, kept: bool = True) -> Turn:

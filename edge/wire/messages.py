@@ -108,6 +108,8 @@ class Order:
     """Which parts of the device's model are wanted at the end, ascending: of `PARTS`."""
     beyond: int = 0
     """The most steps of its own that the device may do once a local order is done, while it has no connection to its hub."""
+    complete: bool = False
+    """Whether no activation may be given up: a device whose outbox is full waits, also without its hub."""
 
 
 @dataclass(frozen=True)
@@ -286,10 +288,11 @@ _FIELDS: dict[type, dict[str, Check]] = {
         "run": _u32,
         "give": fields.ascending(fields.one_of(*PARTS), len(PARTS)),
         "beyond": fields.integer(0, STEPS_LIMIT),
+        "complete": fields.flag,
     },
 }
 
-_LATER: dict[type, dict[str, Any]] = {Order: {"beyond": 0}}
+_LATER: dict[type, dict[str, Any]] = {Order: {"beyond": 0, "complete": False}}
 """Keys that are not written where they have this value, and have it where they are missing: they came after version 1."""
 
 

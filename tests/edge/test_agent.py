@@ -661,6 +661,23 @@ def test_without_a_hub_the_oldest_activations_make_way_and_the_report_says_so(st
     assert stage.got(Report)[-1].metrics["expired"] == 17
 
 
+def test_an_order_that_wants_all_waits_for_room_even_without_a_hub(staged):
+    stage = staged(outbox_bytes=3 * ACTIVATION_BYTES)
+    stage.order(steps=40, send=tuple(range(0, 40, 2)), complete=True)
+    stage.run(1)
+    stage.device_link.break_off()
+    stage.run(20)
+    assert stage.agent._work.step < 40
+    stage.kill()
+    stage.start(connected=False)
+    stage.run(20)
+    stage.device_link.open()
+    stage.run(80)
+    assert sorted(message.step for message in stage.got(Activation)) == list(range(0, 40, 2))
+    assert stage.got(Report)[0].metrics["expired"] == 0
+    np.testing.assert_allclose(stage.weights(), after(40), rtol=1e-4)
+
+
 def test_with_a_hub_it_waits_for_room(staged):
     stage = staged(outbox_bytes=4 * ACTIVATION_BYTES)
     stage.order(steps=8, send=tuple(range(8)))
