@@ -370,11 +370,10 @@ def test_a_device_that_is_gone_is_waited_for_no_longer_than_the_grace(field):
     assert field.now - began < 5
 
 
-def test_a_killed_device_comes_back_in_the_same_turn_and_finishes_it(field):
-    orchestrator, fleet = gathered(field, Everybody(), grace_seconds=10.0)
-    board = field.boards["b"]
+def killed_for_a_second(field, name):
+    """A device hangs, and is killed and started again a second from now."""
+    board, began = field.boards[name], field.now
     board.stuck = True
-    began = field.now
 
     def restart():
         if field.now > began + 1 and board.stuck:
@@ -383,6 +382,11 @@ def test_a_killed_device_comes_back_in_the_same_turn_and_finishes_it(field):
             board.stuck = False
 
     field.events.append(restart)
+
+
+def test_a_killed_device_comes_back_in_the_same_turn_and_finishes_it(field):
+    orchestrator, fleet = gathered(field, Everybody(), grace_seconds=10.0)
+    killed_for_a_second(field, "b")
     state, learned = orchestrator.train([], fleet, 0)
     assert learned.late == set()
     assert state == [(0, 0, "a"), (0, 0, "b"), (0, 0, "c")]
@@ -391,17 +395,7 @@ def test_a_killed_device_comes_back_in_the_same_turn_and_finishes_it(field):
 def test_a_device_that_greets_again_in_a_turn_is_said_to_be_back_before_it_has_anything_to_tell(field):
     said = []
     orchestrator, fleet = gathered(field, Everybody(), grace_seconds=10.0, say=lambda *words: said.append(words))
-    board = field.boards["b"]
-    board.stuck = True
-    began = field.now
-
-    def restart():
-        if field.now > began + 1 and board.stuck:
-            board.kill()
-            board.start()
-            board.stuck = False
-
-    field.events.append(restart)
+    killed_for_a_second(field, "b")
     orchestrator.train([], fleet, 0)
     words = [state for name, state in said if name == "b"]
     assert words[words.index("offline") :][:3] == ["offline", "forward", "done"]
