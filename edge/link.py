@@ -12,6 +12,12 @@ from edge.tcp_info import SocketBytes
 __all__ = ["Connected", "Disconnected", "Event", "Link", "LinkError", "Message", "SocketBytes"]
 
 
+PACKET_BYTES = 268_435_460
+"""The longest packet that MQTT itself allows."""
+PUBLISH_OVERHEAD = 16
+"""Bytes of a packet around a payload and its topic, at most."""
+
+
 class LinkError(OSError):
     """The broker cannot be reached, or did not take something; the message names the endpoint."""
 
@@ -19,6 +25,13 @@ class LinkError(OSError):
 @dataclass(frozen=True)
 class Connected:
     """The link is up and subscribed."""
+
+    packet_bytes: int = field(default=PACKET_BYTES, compare=False)
+    """The longest packet this broker takes."""
+
+    def room(self, topic: str) -> int:
+        """The longest payload that can be published on a topic."""
+        return self.packet_bytes - len(topic.encode()) - PUBLISH_OVERHEAD
 
 
 @dataclass(frozen=True)

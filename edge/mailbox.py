@@ -130,6 +130,8 @@ class Mailbox:
             elif isinstance(event, Connected):
                 with suppress(LinkError):  # gone again already; the next connection will do
                     self.announce()
+                if not self._delivery.fit(event.room(topics.up(self._fleet, self.device))):
+                    log.error("the broker takes %d bytes a packet: no message can be cut so small", event.packet_bytes)
                 self._delivery.reconnected(now)
             elif isinstance(event, Disconnected):
                 log.info("offline: %s", event.reason)

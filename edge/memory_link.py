@@ -139,7 +139,7 @@ class MemoryLink:
         for other in [link for link in self._broker.links if link.client_id == self.client_id]:
             other.break_off("session taken over: another client has connected with this client id")
         self._broker.join(self)
-        self._events.append(Connected())
+        self._events.append(Connected(self.maximum_packet_bytes))
         for topic, payload in self._broker.retained.items():
             if self.wants(topic):
                 self.hear(Message(topic, payload))

@@ -25,7 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge import tcp_info
-from edge.link import Connected, Disconnected, Event, LinkError, Message
+from edge.link import PACKET_BYTES, PUBLISH_OVERHEAD, Connected, Disconnected, Event, LinkError, Message
 from edge.slow_lane import SlowLane
 from edge.tcp_info import SocketBytes
 
@@ -43,12 +43,9 @@ CONNECT_SECONDS = 4.0
 """Of one try to connect again: the kernel asks at 0, 1 and 3 seconds, and would ask again at 7."""
 UNREACHABLE_SECONDS = 2.0
 """Most seconds between two tries where nobody answers at all, and so nobody is burdened by being asked."""
-PROTOCOL_PACKET_BYTES = 268_435_460
-"""What MQTT itself allows."""
 
 _SLICE = 0.25
 _AGAIN = "; it is tried again by itself until it is there"
-_PUBLISH_OVERHEAD = 16
 _SESSION_TAKEN_OVER = 142
 _TLS = "mqtts"
 _PORTS = {"mqtt": 1883, _TLS: 8883}
@@ -154,7 +151,7 @@ class MqttLink:
         """Whether the link tries by itself, for ever."""
         self._told: set[str] = set()
         """Why there is no connection, as far as a warning has said so."""
-        self._maximum_packet_bytes = PROTOCOL_PACKET_BYTES
+        self._maximum_packet_bytes = PACKET_BYTES
         self._client = self._make_client(client_id)
         if username is not None:
             self._client.username_pw_set(username, password)
@@ -215,7 +212,7 @@ class MqttLink:
         Raises:
             LinkError: there is no connection, or the payload is longer than the broker takes.
         """
-        size = len(payload) + len(topic.encode()) + _PUBLISH_OVERHEAD
+        size = len(payload) + len(topic.encode()) + PUBLISH_OVERHEAD
         if size > self._maximum_packet_bytes:
             raise LinkError(
                 f"{len(payload)} bytes on {topic}: the broker at {self.url} takes {self._maximum_packet_bytes} a packet"
@@ -323,7 +320,7 @@ class MqttLink:
         if reason.is_failure:
             self._refuse(f"refuses: {reason}")
             return
-        self._maximum_packet_bytes = getattr(given, "MaximumPacketSize", PROTOCOL_PACKET_BYTES)
+        self._maximum_packet_bytes = getattr(given, "MaximumPacketSize", PACKET_BYTES)
         if self._subscriptions:
             client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in self._subscriptions])
         else:
@@ -348,7 +345,7 @@ class MqttLink:
         self._back_off(self._client)
         self._ready.set()
         self._settled.set()
-        self._inbox.put(Connected())
+        self._inbox.put(Connected(self._maximum_packet_bytes))
 
     def _refuse(self, reason: str) -> None:
         self._refused = reason

@@ -97,6 +97,8 @@ class Devices:
         self._bundle = bundle
         self._generation = generation
         self._ledgers = dict(ledgers or {})
+        self._broker = Connected()
+        """What is known of the broker since the last connection."""
 
     def announce(self) -> None:
         """Publish the hub's retained status; devices say hello when they see a new instance."""
@@ -189,8 +191,10 @@ class Devices:
         elif isinstance(event, Connected):
             with suppress(LinkError):  # gone again already; the next connection will do
                 self.announce()
+            self._broker = event
             for name in self.known:
-                self._stir(name).delivery.reconnected(now)
+                self._fit(self._stir(name))
+                self.known[name].delivery.reconnected(now)
         elif isinstance(event, Disconnected):
             log.warning("the hub is offline: %s", event.reason)
 
@@ -219,7 +223,12 @@ class Devices:
                     received=Ledger.from_json(ledger) if ledger else None,
                 ),
             )
+            self._fit(self.known[name])
         return self.known[name]
+
+    def _fit(self, device: Device) -> None:
+        if not device.delivery.fit(self._broker.room(topics.down(self._fleet, device.name))):
+            log.error("the broker takes %d bytes a packet: no message can be cut so small", self._broker.packet_bytes)
 
     def _status(self, device: Device, payload: bytes) -> Iterator[Happening]:
         try:

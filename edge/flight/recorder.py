@@ -40,7 +40,7 @@ from edge.wire import delivery, frames, inbound, ledger, messages, outbound, win
 
 log = logging.getLogger("cutlayer.recorder")
 
-FORMAT = 1
+FORMAT = 2
 CLASSES = freeze.classes_of(
     edge.agent, edge.mailbox, edge.accounts, edge.outbox, messages, delivery, inbound, outbound, window, ledger, frames
 )

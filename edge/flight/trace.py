@@ -225,6 +225,7 @@ class Writer:
                 self._text(event.reason)
             else:
                 self._bytes.append(0)
+                self._number(event.packet_bytes)
 
     def published(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """A `Published`."""
@@ -338,7 +339,7 @@ class Reader:
         kind = self._byte()
         if kind == 2:
             return Message(self._topic(), self._data())
-        return Disconnected(self._text()) if kind == 1 else Connected()
+        return Disconnected(self._text()) if kind == 1 else Connected(self._number())
 
     def _published(self) -> Published:
         return Published(self._topic(), bool(self._byte()), self._sketch(tail=True))

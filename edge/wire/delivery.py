@@ -19,12 +19,16 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from edge.wire.frames import DEFAULT_LIMITS, U16, U32, Ack, Data, Frame, Limits, WireError, parse
+from edge.wire.frames import DATA_OVERHEAD, DEFAULT_LIMITS, U16, U32, Ack, Data, Frame, Limits, WireError, parse
 from edge.wire.inbound import Delivered, Inbound
 from edge.wire.ledger import Ledger
 from edge.wire.outbound import Outbound
 
 __all__ = ["Delivered", "Delivery", "Ledger", "Limits", "Renumbered", "Statistics"]
+
+
+LEAST_CHUNK_BYTES = 64
+"""Of a message of a few KiB a chunk has to be so long that its number of chunks and acks stays reasonable."""
 
 
 class Renumbered(NamedTuple):
@@ -204,6 +208,17 @@ class Delivery:
         """All messages that are not done, under their numbers in the new epoch; afterwards chunks leave again."""
         self._moved = False
         return [Renumbered(item.number, item.payload, item.urgent) for item in self._out.messages.values()]
+
+    def fit(self, frame_bytes: int) -> bool:
+        """Cut what is not done, and what comes, into frames of so many bytes at most; False where no message fits those.
+
+        What was under way in other pieces is sent again.
+        """
+        chunk = min(self._limits.chunk_bytes, frame_bytes - DATA_OVERHEAD)
+        if chunk < LEAST_CHUNK_BYTES:
+            return False
+        self._out.cut(chunk)
+        return True
 
     def reconnected(self, now: float) -> None:
         """The pipe is new: what was under way may be lost."""

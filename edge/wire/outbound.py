@@ -5,7 +5,7 @@ message leaves this half only when the other side says it is done, or when it is
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from edge.wire.frames import DATA_OVERHEAD, U32, Ack, Data, Limits, WireError, chunk_count, chunk_length
@@ -228,6 +228,15 @@ class Outbound:
             self.in_flight -= sum(message.cost(index) for index in gone)
             lost += message.requeue(gone)
         return lost
+
+    def cut(self, chunk_bytes: int) -> None:
+        """Cut messages into chunks of another length from now on; those that are cut already begin anew."""
+        if chunk_bytes == self._limits.chunk_bytes:
+            return
+        self._limits = replace(self._limits, chunk_bytes=chunk_bytes)
+        messages, self.messages, self.in_flight = self.messages, {}, 0
+        for message in messages.values():
+            self.add(message.number, message.payload, urgent=message.urgent)
 
     def renumber(self, epoch: int) -> None:
         """Move to a new epoch: what is not done begins anew, numbered from 1."""

@@ -200,3 +200,20 @@ def test_no_step_waits_where_no_room_would_be_made():
     room.add(2, messages.pack(activation(0)))
     assert room.crowded
     assert (room.bytes, room.oldest()) == (SIZE, 2)
+
+
+def test_messages_are_cut_as_small_as_the_broker_takes_them(device):
+    device = device(1 << 20)
+    device.broker.maximum_packet_bytes = 300
+    device.send(State(TAG, 1, {"w": np.arange(1000, dtype=np.float32)}))
+    (state,) = device.meet(Delivery(epoch=1, instance=9))
+    np.testing.assert_array_equal(state.state["w"], np.arange(1000))
+
+
+def test_a_broker_that_takes_next_to_nothing_is_named_and_nothing_is_lost(device, caplog):
+    device = device(1 << 20)
+    device.broker.maximum_packet_bytes = 100
+    device.send(STATE)
+    assert device.meet(Delivery(epoch=1, instance=9)) == []
+    assert device.unsent() == [State]
+    assert "the broker takes 100 bytes a packet: no message can be cut so small" in caplog.text

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from edge.wire.delivery import Delivery, Ledger, RoundTrips
-from edge.wire.frames import Ack, Data, Limits, WireError, parse
+from edge.wire.frames import DATA_OVERHEAD, Ack, Data, Limits, WireError, parse
 from tests.edge.wire.conversation import LIMITS, Conversation, chunk, everything
 
 
@@ -224,6 +224,22 @@ def test_bulk_that_many_urgent_messages_overtake_is_not_taken_for_lost():
     assert talk.arrived[40:] == [b"x" * 1000]
     assert talk.a.idle
     assert talk.a.statistics.frames_repeated == 0
+
+
+def test_what_is_not_done_is_cut_anew_for_a_pipe_that_takes_less():
+    talk = Conversation()
+    number = talk.a.send(bytes(range(200)) + b"x" * 50)
+    talk.up(drop=chunk(number, 1))
+    assert talk.a.fit(64 + DATA_OVERHEAD)
+    talk.a.reconnected(talk.now)
+    talk.finish()
+    assert talk.arrived == [bytes(range(200)) + b"x" * 50]
+    assert max(len(frame.payload) for frame in talk.data[3:]) == 63  # 250 in four
+    assert talk.a.fit(10_000)
+    talk.a.send(b"y" * 90)
+    talk.finish()
+    assert len(talk.data[-1].payload) == 90
+    assert not talk.a.fit(63 + DATA_OVERHEAD)
 
 
 def test_the_window_opens_as_chunks_arrive_though_nothing_is_done():
