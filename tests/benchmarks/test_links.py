@@ -4,7 +4,8 @@ import os
 import pytest
 
 from benchmarks import links
-from benchmarks.links import Heard, rate, recovered, summary
+from benchmarks.links import rate, recovered, summary
+from benchmarks.links_ends import Heard, scenario
 from benchmarks.options import Options
 from benchmarks.results import Run, record
 from hub.broker import find_mosquitto
@@ -163,7 +164,7 @@ def test_all_three_ways_bring_messages_over_a_real_link(tmp_path):
     if find_mosquitto() is None:
         missing("mosquitto is not installed")
     try:
-        open_net(links.scenario(0.0), [], tmp_path / "probe").close()
+        open_net(scenario(0.0), [], tmp_path / "probe").close()
     except NetError as error:
         missing(f"no network namespaces: {error}")
     pace = links.Pace(1, 1.0, 0.5, 20.0, (0.0,), ("cubic",), 1.0, 1, 1)
