@@ -287,9 +287,10 @@ def filesystem(folder: Path) -> str:
 
 def _training(options: Options, pace: Pace) -> Iterator[Row]:
     """Rounds an hour and accuracy of every scenario, by the command `trial run`."""
-    names = [name for name in library() if options.only in f"training/{name}"]
-    rounds = 2 if pace is QUICK else 20
-    for name in ["perfect"] if pace is QUICK else names:
+    names, rounds = (["perfect"], 2) if pace is QUICK else (library(), 20)
+    for name in names:
+        if options.only not in f"training/{name}":
+            continue
         options.say(f"links: training on {name}, {rounds} rounds")
         folder = options.folder / f"training-{name}"
         command = [sys.executable, "-m", "hub", "trial", "run", name, "--rounds", str(rounds), "--out", str(folder)]
