@@ -5,7 +5,7 @@
            │         └──────────── the strategy settles and gives the next turn ◀────────┘
            └─ evaluation ─▶ metrics ─▶ checkpoint
 
-The strategy decides; this file carries out. A turn ends when every device that was told something has reported, or
+The strategy decides; this file carries out, and `intake.py` takes in what comes. A turn ends when every device that was told something has reported, or
 at the deadline without the late; a device that is gone is waited for no longer than a grace period, and one that
 comes back is told the current order again. With `order = "fixed"` every turn waits for everybody instead.
 
@@ -17,19 +17,21 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 
 from edge.wire import messages
-from edge.wire.messages import Activation, Gradient, Report, State
+from edge.wire.messages import Activation, Gradient
 from hub import journal
-from hub.devices import Arrived, Devices, Joined, Left, keep_report
+from hub.devices import Arrived, Devices, Joined
+from hub.intake import Intake
 from hub.journal import Journal, NoJournal, Opened, Recorded
 from hub.store import StoreError, patiently
 from hub.strategies.base import Batch, Fleet, Lower, Member, Order, Strategy
 from hub.strategies.base import Learned as Lesson
-from hub.turn import Turn, fault_of_state
+from hub.terms import Shapes, Terms
+from hub.turn import Turn
 
 log = logging.getLogger("cutlayer.hub")
 
@@ -38,48 +40,6 @@ POLL_SECONDS = 0.2
 
 class FleetError(RuntimeError):
     """The run cannot go on with the devices that are there; the message says how many and how many are wanted."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a run is held to."""
-
-    rounds: int
-    batch: int
-    """Samples a batch."""
-    seed: int
-    run: int
-    """Random for each run, the same after a restart: devices start over with another one."""
-    devices: int
-    """Devices to wait for at the start."""
-    minimum_devices: int
-    """With fewer, the run waits."""
-    gather_seconds: float
-    """Longest wait for the devices at the start; then the run begins with those who came, if they are enough."""
-    order: Literal["free", "fixed"]
-    """Whether turns go on without the late, or wait for everybody."""
-    turn_seconds: float
-    """Deadline of a turn."""
-    grace_seconds: float
-    """How long a turn waits for a device that has gone."""
-    evaluate_every: int
-    """Rounds between evaluations; 0 evaluates after the last round only."""
-    codec: str
-    """Codec of smashed data and gradients in training."""
-    evaluation_codec: str
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """What an activation of this run looks like."""
-
-    bundle: str
-    """Id of the devices' bundle."""
-    smashed: tuple[int, ...]
-    """Shape of one sample's smashed data."""
-    classes: int
-    given: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
-    """Shapes of the tensors of each part that devices may be asked for; under `end` those that come with any local order."""
 
 
 @dataclass
@@ -123,6 +83,7 @@ class Orchestrator:
         self._next_order = next_order
         self._now = now
         self._say = say
+        self._intake = Intake(devices, terms, shapes, self._kept, now=now, say=say)
 
     @property
     def in_turn(self) -> bool:
@@ -354,7 +315,7 @@ class Orchestrator:
                 turn.give_up(entry.device, entry.reason)
             elif isinstance(entry, journal.Put):
                 self._devices.expect(entry.arrived.device)
-                self._put(turn, entry.arrived)
+                self._intake.put(turn, entry.arrived)
             else:
                 turn.redo(entry.arrived)
                 state, answers = self._learn(state, entry.arrived, learned)
@@ -386,130 +347,8 @@ class Orchestrator:
         return Gradient(self._bundle, order, round_number, step, gradient, lesson.loss, self._terms.codec)
 
     def _receive(self, turn: Turn) -> list[Arrived]:
-        """The activations of this turn that have come since; everything else is seen to here."""
-        found: list[Arrived] = []
-        finished: list[Arrived] = []
-        patience = 0.0 if turn.ready(together=self._strategy.together) else POLL_SECONDS
-        for happening in self._devices.poll(patience, self._now()):
-            if isinstance(happening, Joined):
-                self._welcome(turn, happening.device)
-            elif isinstance(happening, Left):
-                turn.gone[happening.device] = self._now()
-                self._say(happening.device, "offline")
-            else:
-                (found if self._belongs(turn, happening) else finished).append(happening)
-        self._give_up(turn)
-        patiently(self._kept.commit)
-        for arrived in finished:
-            self._devices.done(arrived)
-        return found
-
-    def _welcome(self, turn: Turn, name: str) -> None:
-        """Tell a device that has come what it is to do, unless it has done it."""
-        turn.gone.pop(name, None)
-        self._say(name, turn.orders[name].kind if name in turn.open() else "here")
-        if name in turn.open():
-            self._devices.send(name, turn.orders[name], urgent=True)
-            if name in turn.owed:
-                self._devices.send(name, turn.owed[name])
-        turn.owed.pop(name, None)
-
-    def _belongs(self, turn: Turn, arrived: Arrived) -> bool:
-        """Whether this is an activation to learn from; reports and states are put down, strangers counted."""
-        message, name = arrived.message, arrived.device
-        device = self._devices.known[name]
-        order = turn.orders.get(name)
-        if not isinstance(message, (Activation, Report, State)):
-            device.refused[f"{type(message).__name__} is not for a hub"] += 1
-        elif order is None or message.order != order.order or name in turn.given_up:
-            device.refused[f"late {type(message).__name__.lower()}"] += 1
-        elif isinstance(message, Activation):
-            fault = self._fault(message)
-            place = (message.step, name)
-            if fault is None and (place in turn.seen or place in turn.expired or message.step not in order.send):
-                device.refused["activation that was not asked for"] += 1
-                return False
-            if fault is None:
-                turn.seen.add(place)
-                return True
-            self._refuse(turn, name, fault)
-        else:
-            self._put(turn, arrived)
-            if turn.kept:
-                self._kept.append(journal.Put(arrived))
-            return False
-        if isinstance(message, Report):
-            keep_report(device, message)
-        return False
-
-    def _put(self, turn: Turn, arrived: Arrived) -> None:
-        """Put a report or a state of this turn down."""
-        name, message = arrived.device, arrived.message
-        if isinstance(message, State):
-            self._put_by(turn, name, turn.orders[name], message)
-        elif isinstance(message, Report):
-            keep_report(self._devices.known[name], message)
-            self._put_down(turn, name, message)
-
-    def _refuse(self, turn: Turn, name: str, fault: str) -> None:
-        """Count what a device sent and cannot be used, and go on without it."""
-        self._devices.known[name].refused[fault] += 1
-        log.warning("refused from %s: %s", name, fault)
-        self._without(turn, name, fault)
-
-    def _without(self, turn: Turn, name: str, reason: str) -> None:
-        turn.give_up(name, reason)
-        if turn.kept:
-            self._kept.append(journal.GaveUp(name, reason))
-
-    def _put_by(self, turn: Turn, name: str, order: messages.Order, message: State) -> None:
-        parts = (*order.give, *(["end"] if order.kind == "local" else []))
-        wanted = {key: shape for part in parts for key, shape in self._shapes.given.get(part, {}).items()}
-        fault = fault_of_state(message.state, wanted)
-        if fault:
-            self._devices.known[name].refused[fault] += 1
-            log.warning("refused from %s: %s", name, fault)
-            turn.give_up(name, fault)  # follows from the entry itself
-        else:
-            turn.states[name] = message.state
-
-    def _put_down(self, turn: Turn, name: str, report: Report) -> None:
-        reason = report.metrics.get("failed") or report.metrics.get("refused_order")
-        if reason:
-            log.warning("%s gives up: %s", name, reason)
-            turn.give_up(name, str(reason))
-        else:
-            turn.reports[name] = report
-            expired = turn.expire(name, report.metrics.get("expired_steps"))
-            if expired:
-                log.warning("%s has given up %d activations of this turn: its outbox was full", name, expired)
-            self._say(name, "done")
-
-    def _fault(self, message: Activation) -> str | None:
-        """Why an activation cannot be learned from, or None."""
-        wanted = (len(message.labels), *self._shapes.smashed)
-        if message.bundle != self._bundle:
-            return f"activation of bundle {message.bundle.hex()}, this run uses {self._bundle.hex()}"
-        if message.smashed.shape != wanted:
-            return f"activation of shape {message.smashed.shape}, wanted {wanted}"
-        if message.labels.ndim != 1 or not len(message.labels):
-            return f"labels of shape {message.labels.shape}, wanted one for each of one or more samples"
-        if len(message.labels) and not 0 <= message.labels.min() <= message.labels.max() < self._shapes.classes:
-            return f"label outside 0 to {self._shapes.classes - 1}"
-        return None
-
-    def _give_up(self, turn: Turn) -> None:
-        """Stop waiting for those who are gone too long, and for everybody at the deadline."""
-        if self._fixed and turn.kept:
-            return
-        now = self._now()
-        for name in turn.open():
-            if now >= turn.deadline:
-                self._devices.fell_silent(name)
-                self._without(turn, name, f"no report within {self._terms.turn_seconds:g} s")
-                self._say(name, "late")
-            elif now - turn.gone.get(name, now) > self._terms.grace_seconds:
-                self._without(turn, name, f"offline for more than {self._terms.grace_seconds:g} s")
+        ready = turn.ready(together=self._strategy.together)
+        return self._intake.receive(turn, 0.0 if ready else POLL_SECONDS)
 
     def _pump(self, seconds: float = POLL_SECONDS) -> None:
         """Let the network go on while no turn is open."""

@@ -30,11 +30,12 @@ from hub.broker import start_broker
 from hub.config import HubConfig
 from hub.devices import Device, Devices, take_steps
 from hub.journal import Journal, NoJournal, Recorded, done_in
-from hub.orchestrator import Learned, Orchestrator, Shapes, Terms
+from hub.orchestrator import Learned, Orchestrator
 from hub.progress import Progress
 from hub.store import Checkpoint, Store, patiently
 from hub.strategies import STRATEGIES
 from hub.strategies.base import Fleet, Strategy
+from hub.terms import Shapes, Terms
 
 log = logging.getLogger("cutlayer.hub")
 

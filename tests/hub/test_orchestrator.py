@@ -19,9 +19,10 @@ from edge.wire import messages, topics
 from edge.wire.delivery import Delivery
 from edge.wire.messages import Activation, Hello, Report, State
 from hub.devices import Device, Devices, keep_report
-from hub.orchestrator import FleetError, Orchestrator, Shapes, Terms
+from hub.orchestrator import FleetError, Orchestrator
 from hub.store import ORDERS_RESERVED, Store
 from hub.strategies.base import Learned, Order, Stand
+from hub.terms import Shapes, Terms
 from tests.tiny import write_bundle
 
 FLEET = "f"

@@ -1,0 +1,171 @@
+"""What comes to the hub in a turn: taken, put down, or refused and counted; and who is waited for no longer.
+
+What changes the turn is noted in the journal before it is acknowledged.
+"""
+
+import logging
+from collections.abc import Callable
+
+from edge.wire import messages
+from edge.wire.messages import Activation, Report, State
+from hub import journal
+from hub.devices import Arrived, Devices, Joined, Left, keep_report
+from hub.journal import Journal, NoJournal
+from hub.store import patiently
+from hub.terms import Shapes, Terms
+from hub.turn import Turn, fault_of_state
+
+log = logging.getLogger("cutlayer.hub")
+
+
+class Intake:
+    """The receiving side of a turn."""
+
+    def __init__(
+        self,
+        devices: Devices,
+        terms: Terms,
+        shapes: Shapes,
+        kept: Journal | NoJournal,
+        *,
+        now: Callable[[], float],
+        say: Callable[[str, str], None],
+    ) -> None:
+        self._devices = devices
+        self._terms = terms
+        self._fixed = terms.order == "fixed"
+        self._shapes = shapes
+        self._bundle = bytes.fromhex(shapes.bundle[:8])
+        self._kept = kept
+        self._now = now
+        self._say = say
+
+    def receive(self, turn: Turn, patience: float) -> list[Arrived]:
+        """The activations of this turn that have come since; everything else is seen to here.
+
+        Args:
+            turn: that is open.
+            patience: seconds to wait when nothing has come.
+        """
+        found: list[Arrived] = []
+        finished: list[Arrived] = []
+        for happening in self._devices.poll(patience, self._now()):
+            if isinstance(happening, Joined):
+                self._welcome(turn, happening.device)
+            elif isinstance(happening, Left):
+                turn.gone[happening.device] = self._now()
+                self._say(happening.device, "offline")
+            else:
+                (found if self._belongs(turn, happening) else finished).append(happening)
+        self._give_up(turn)
+        patiently(self._kept.commit)
+        for arrived in finished:
+            self._devices.done(arrived)
+        return found
+
+    def _welcome(self, turn: Turn, name: str) -> None:
+        """Tell a device that has come what it is to do, unless it has done it."""
+        turn.gone.pop(name, None)
+        self._say(name, turn.orders[name].kind if name in turn.open() else "here")
+        if name in turn.open():
+            self._devices.send(name, turn.orders[name], urgent=True)
+            if name in turn.owed:
+                self._devices.send(name, turn.owed[name])
+        turn.owed.pop(name, None)
+
+    def _belongs(self, turn: Turn, arrived: Arrived) -> bool:
+        """Whether this is an activation to learn from; reports and states are put down, strangers counted."""
+        message, name = arrived.message, arrived.device
+        device = self._devices.known[name]
+        order = turn.orders.get(name)
+        if not isinstance(message, (Activation, Report, State)):
+            device.refused[f"{type(message).__name__} is not for a hub"] += 1
+        elif order is None or message.order != order.order or name in turn.given_up:
+            device.refused[f"late {type(message).__name__.lower()}"] += 1
+        elif isinstance(message, Activation):
+            fault = self._fault(message)
+            place = (message.step, name)
+            if fault is None and (place in turn.seen or place in turn.expired or message.step not in order.send):
+                device.refused["activation that was not asked for"] += 1
+                return False
+            if fault is None:
+                turn.seen.add(place)
+                return True
+            self._refuse(turn, name, fault)
+        else:
+            self.put(turn, arrived)
+            if turn.kept:
+                self._kept.append(journal.Put(arrived))
+            return False
+        if isinstance(message, Report):
+            keep_report(device, message)
+        return False
+
+    def put(self, turn: Turn, arrived: Arrived) -> None:
+        """Put a report or a state of this turn down."""
+        name, message = arrived.device, arrived.message
+        if isinstance(message, State):
+            self._put_by(turn, name, turn.orders[name], message)
+        elif isinstance(message, Report):
+            keep_report(self._devices.known[name], message)
+            self._put_down(turn, name, message)
+
+    def _refuse(self, turn: Turn, name: str, fault: str) -> None:
+        """Count what a device sent and cannot be used, and go on without it."""
+        self._devices.known[name].refused[fault] += 1
+        log.warning("refused from %s: %s", name, fault)
+        self._without(turn, name, fault)
+
+    def _without(self, turn: Turn, name: str, reason: str) -> None:
+        turn.give_up(name, reason)
+        if turn.kept:
+            self._kept.append(journal.GaveUp(name, reason))
+
+    def _put_by(self, turn: Turn, name: str, order: messages.Order, message: State) -> None:
+        parts = (*order.give, *(["end"] if order.kind == "local" else []))
+        wanted = {key: shape for part in parts for key, shape in self._shapes.given.get(part, {}).items()}
+        fault = fault_of_state(message.state, wanted)
+        if fault:
+            self._devices.known[name].refused[fault] += 1
+            log.warning("refused from %s: %s", name, fault)
+            turn.give_up(name, fault)  # follows from the entry itself
+        else:
+            turn.states[name] = message.state
+
+    def _put_down(self, turn: Turn, name: str, report: Report) -> None:
+        reason = report.metrics.get("failed") or report.metrics.get("refused_order")
+        if reason:
+            log.warning("%s gives up: %s", name, reason)
+            turn.give_up(name, str(reason))
+        else:
+            turn.reports[name] = report
+            expired = turn.expire(name, report.metrics.get("expired_steps"))
+            if expired:
+                log.warning("%s has given up %d activations of this turn: its outbox was full", name, expired)
+            self._say(name, "done")
+
+    def _fault(self, message: Activation) -> str | None:
+        """Why an activation cannot be learned from, or None."""
+        wanted = (len(message.labels), *self._shapes.smashed)
+        if message.bundle != self._bundle:
+            return f"activation of bundle {message.bundle.hex()}, this run uses {self._bundle.hex()}"
+        if message.smashed.shape != wanted:
+            return f"activation of shape {message.smashed.shape}, wanted {wanted}"
+        if message.labels.ndim != 1 or not len(message.labels):
+            return f"labels of shape {message.labels.shape}, wanted one for each of one or more samples"
+        if len(message.labels) and not 0 <= message.labels.min() <= message.labels.max() < self._shapes.classes:
+            return f"label outside 0 to {self._shapes.classes - 1}"
+        return None
+
+    def _give_up(self, turn: Turn) -> None:
+        """Stop waiting for those who are gone too long, and for everybody at the deadline."""
+        if self._fixed and turn.kept:
+            return
+        now = self._now()
+        for name in turn.open():
+            if now >= turn.deadline:
+                self._devices.fell_silent(name)
+                self._without(turn, name, f"no report within {self._terms.turn_seconds:g} s")
+                self._say(name, "late")
+            elif now - turn.gone.get(name, now) > self._terms.grace_seconds:
+                self._without(turn, name, f"offline for more than {self._terms.grace_seconds:g} s")

@@ -1,0 +1,47 @@
+"""What a run is held to, and what the devices' messages have to look like in it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a run is held to."""
+
+    rounds: int
+    batch: int
+    """Samples a batch."""
+    seed: int
+    run: int
+    """Random for each run, the same after a restart: devices start over with another one."""
+    devices: int
+    """Devices to wait for at the start."""
+    minimum_devices: int
+    """With fewer, the run waits."""
+    gather_seconds: float
+    """Longest wait for the devices at the start; then the run begins with those who came, if they are enough."""
+    order: Literal["free", "fixed"]
+    """Whether turns go on without the late, or wait for everybody."""
+    turn_seconds: float
+    """Deadline of a turn."""
+    grace_seconds: float
+    """How long a turn waits for a device that has gone."""
+    evaluate_every: int
+    """Rounds between evaluations; 0 evaluates after the last round only."""
+    codec: str
+    """Codec of smashed data and gradients in training."""
+    evaluation_codec: str
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What an activation of this run looks like."""
+
+    bundle: str
+    """Id of the devices' bundle."""
+    smashed: tuple[int, ...]
+    """Shape of one sample's smashed data."""
+    classes: int
+    given: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    """Shapes of the tensors of each part that devices may be asked for; under `end` those that come with any local order."""
