@@ -209,9 +209,8 @@ def _devices(axes: Axes, found: Found) -> None:
     axes.set_ylim(len(found.devices) - 0.4, -0.6)
     axes.set_yticks(range(0, len(found.devices), every), found.devices[::every])
     axes.grid(visible=False)
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.06 if len(found.devices) > 3 else 1.14), ncols=3, columnspacing=1.4
-    )
+    above = 1 + 0.5 / len(found.devices)  # half a line, for the numbers of the rounds
+    axes.legend(loc="lower left", bbox_to_anchor=(0, above), ncols=3, columnspacing=1.4)
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
