@@ -1,6 +1,7 @@
 """Tables of the recorded rows of `links`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.links_ends import BYTES, CONGESTION, QUEUE, RATE, ROUND_TRIP, WAYS
@@ -30,7 +31,9 @@ def tables(runs: Sequence[Run]) -> str:
     hows = sorted({row["how"] for row in chosen.values() if row.get("how")})
     parts += [paragraph(f"Links: {'; '.join(hows)}.")] if hows else []
     quoted = [run for run in runs if any(row in chosen.values() for row in run.rows)]
-    return "\n\n".join([*parts, *map(birth, quoted)])
+    # A run of one part is as good as one of all.
+    births = [birth(run if "quick" in run.partial else replace(run, partial="")) for run in quoted]
+    return "\n\n".join([*parts, *births])
 
 
 def newest(runs: Sequence[Run]) -> dict[tuple[Any, ...], Row]:
@@ -67,9 +70,12 @@ def _control_cells(row: Row) -> list[str]:
     took = (
         [f"{control['p50']:.1f}", f"{control['p95']:.1f}", verdict(control["p95"], CONTROL)] if control else [NONE] * 3
     )
-    wire = row.get("wire", {})
-    idle = f"{row['idle']['p95']:.1f}" if "idle" in row else NONE
-    return [*_link(row), *took, str(control["count"] if control else 0), idle, *(_wire(wire.get(way)) for way in WAYS)]
+    idle = [f"{row['idle'][name]:.1f}" for name in ("p50", "p95")] if "idle" in row else [NONE] * 2
+    return [*_link(row), *took, str(control["count"] if control else 0), *idle]
+
+
+def _wire_cells(row: Row) -> list[str]:
+    return [*_link(row), *(_wire(row.get("wire", {}).get(way)) for way in WAYS)]
 
 
 def _wire(found: Mapping[str, float] | None) -> str:
@@ -109,7 +115,7 @@ TABLES: tuple[tuple[str, str, list[str], Cells], ...] = (
             f"{RATE / 1e6:g} Mbit/s, round trip {1e3 * ROUND_TRIP:g} ms, queue {QUEUE >> 10} KiB, loss of packets both ways. The "
             "ratio is that of the medians, with 10th to 90th percentile turn by turn."
         ),
-        ["congestion, loss", "ours", "raw TCP", "paho", "ours / TCP", "wanted", "ours / paho"],
+        ["link", "ours", "raw TCP", "paho", "ours / TCP", "wanted", "ours / paho"],
         lambda row: [_goodput_cells(row)],
     ),
     (
@@ -117,11 +123,16 @@ TABLES: tuple[tuple[str, str, list[str], Cells], ...] = (
         (
             f"An order from the hub and the device's report on it while it uploads all it can: round trips of "
             f"{1e3 * ROUND_TRIP:g} ms, measured at the hub, those never answered with the time they were waited for; *idle*: as "
-            "many bytes to and fro on a TCP connection without any load, the least the link can do. Bytes of IP "
-            "packets that entered the link for each byte of payload delivered, up + down, counted by the emulator."
+            "many bytes to and fro on a TCP connection without any load, the least the link can do."
         ),
-        ["congestion, loss", "p50", "p95", "wanted", "orders", "idle p95", "wire, ours", "raw TCP", "paho"],
+        ["link", "p50", "p95", "wanted", "orders", "idle: p50", "p95"],
         lambda row: [_control_cells(row)],
+    ),
+    (
+        "goodput",
+        "Bytes of IP packets that entered the link for each byte of payload delivered, up + down, counted by the emulator.",
+        ["link", "ours", "raw TCP", "paho"],
+        lambda row: [_wire_cells(row)],
     ),
     (
         "recovery",
