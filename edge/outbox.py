@@ -35,6 +35,7 @@ _LOOKS, _LOOK_SECONDS = 5, 0.02
 
 
 PAGE_BYTES = 16 << 10
+"""Of a new file. A message fills dozens of them, and each is a write and a checksum."""
 
 OUTBOX_BYTES = 64 << 20
 """Most bytes of messages that lie unsent, where nothing else is said."""
@@ -141,7 +142,6 @@ class Outbox:
         try:
             # Statements are written out below; python's own transaction handling would commit behind our back.
             database = sqlite3.connect(path, isolation_level=None)
-            # Messages and state fill many pages: large ones are fewer writes. Only a new file takes the size.
             database.execute(f"PRAGMA page_size={PAGE_BYTES}")
             database.execute("PRAGMA journal_mode=WAL")
             # Debian's sqlite writes zeros over what is deleted, as much again as the message was.

@@ -164,19 +164,40 @@ def load(path: Path, environ: Mapping[str, str]) -> HubConfig:
     return HubConfig(**{field.name: getattr(read, field.name) for field in dataclasses.fields(HubConfig)})
 
 
+def make_strategy(name: str, options: Mapping[str, Any]) -> Any:
+    """The strategy of that name with these options.
+
+    Raises:
+        ConfigError: there is none, or it has no such option, or a value is out of its range.
+    """
+    kind = _kind(name)
+    known = [field.name for field in dataclasses.fields(kind.options)]
+    if unknown := [option for option in options if option not in known]:
+        raise ConfigError(f"strategy {name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    try:
+        return kind(kind.options(**options))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"strategy {name}: {error}") from error
+
+
 def schema(strategy: str) -> type:
     """The sections of a configuration for this strategy."""
-    if strategy not in STRATEGIES:
-        raise ConfigError(f"there is no strategy {strategy!r}; known are {', '.join(sorted(STRATEGIES))}")
+    kind = _kind(strategy)
     sections: list[tuple[str, Any]] = [
         ("broker", BrokerConfig),
         ("fleet", FleetConfig),
         ("bundle", BundleConfig),
         ("run", RunConfig),
         ("budget", BudgetConfig),
-        ("strategy", STRATEGIES[strategy].options),
+        ("strategy", kind.options),
     ]
     return dataclasses.make_dataclass("Sections", sections, frozen=True)
+
+
+def _kind(strategy: str) -> Any:
+    if strategy not in STRATEGIES:
+        raise ConfigError(f"there is no strategy {strategy!r}; known are {', '.join(sorted(STRATEGIES))}")
+    return STRATEGIES[strategy]
 
 
 def describe(strategy: str = "adasplit") -> str:

@@ -23,7 +23,6 @@ from hub.datasets import DeviceData, Federation, split, write_device_file
 from hub.outcome import record_references
 from hub.progress import Progress, progress
 from hub.server import serve
-from hub.strategies import STRATEGIES
 
 log = logging.getLogger("cutlayer.hub")
 
@@ -171,8 +170,7 @@ def _build(wish: Wish, federation: Federation) -> Path:
     task = TASKS.get(wish.dataset)
     if task is None and (wish.model is None or wish.cut is None):
         raise DemoError(f"the data set {wish.dataset!r} is your own: name its --model and --cut too")
-    method = STRATEGIES[wish.strategy]
-    strategy = method(method.options(**wish.options))
+    strategy = hub_config.make_strategy(wish.strategy, wish.options)
     arguments = {"classes": federation.classes}
     if task and task.pictures:
         arguments |= {"channels": federation.shape[0], "size": federation.shape[-1]}

@@ -4,8 +4,10 @@ import json
 import struct
 
 import numpy as np
+import pytest
 
 from hub import simulate
+from hub.__main__ import main
 from hub.demo import Wish
 
 
@@ -36,3 +38,20 @@ def test_the_model_is_as_wide_as_the_pictures(tmp_path):
     assert len(last["accuracies"]) == 2
     sent = {record["elements"] for record in records if record["record"] == "device"}
     assert max(sent) == 20 * 20 * (wide // 2) ** 2, "twenty samples of twenty channels"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--strategy", "nonsense"], "there is no strategy 'nonsense'; known are adasplit, fedavg"),
+        (["--set", "kappa=1.5"], "strategy adasplit: kappa = 1.5: must be from 0 to 1"),
+        (["--strategy", "fedavg", "--set", "kappa=0.5"], "strategy fedavg has no option kappa; it has "),
+    ],
+)
+@pytest.mark.parametrize("command", ["demo", "simulate"])
+def test_a_wrong_strategy_or_option_is_a_sentence_and_no_traceback(command, arguments, words, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "run")]
+    assert main([command, "--dataset", "digits", "--devices", "2", *arguments, *out]) != 0
+    told = capsys.readouterr().err
+    assert words in told
+    assert "Traceback" not in told
