@@ -49,6 +49,9 @@ class BrokerConfig:
     key: Path | None = None
     """PEM file of the key that belongs to the certificate."""
 
+    chunk_bytes: Annotated[int, Range(1024, 262144)] = 16384
+    """Largest piece of a message to a device. Small pieces let urgent ones through on slow links."""
+
 
 @dataclass(frozen=True)
 class FleetConfig:

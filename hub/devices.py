@@ -12,7 +12,7 @@ from edge.link import Connected, Disconnected, Event, Link, LinkError
 from edge.link import Message as Published
 from edge.wire import messages, topics
 from edge.wire.delivery import Delivery, Ledger
-from edge.wire.frames import WireError
+from edge.wire.frames import DEFAULT_LIMITS, Limits, WireError
 from edge.wire.messages import Hello, Refusal, Report, Welcome
 
 log = logging.getLogger("cutlayer.hub")
@@ -87,6 +87,7 @@ class Devices:
         generation: int,
         instance: int,
         ledgers: Mapping[str, Any] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.known: dict[str, Device] = {}
         self.instance = instance
@@ -97,6 +98,7 @@ class Devices:
         self._bundle = bundle
         self._generation = generation
         self._ledgers = dict(ledgers or {})
+        self._limits = limits
         self._broker = Connected()
         """What is known of the broker since the last connection."""
 
@@ -220,6 +222,7 @@ class Devices:
                 Delivery(
                     epoch=self._generation,
                     instance=self.instance,
+                    limits=self._limits,
                     received=Ledger.from_json(ledger) if ledger else None,
                 ),
             )

@@ -63,6 +63,9 @@ Entry = Opened | Learned | Put | GaveUp
 class Journal:
     """The entries on the disk."""
 
+    durable = True
+    """Whether a killed hub can go on from it."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
@@ -172,6 +175,7 @@ class Journal:
 class NoJournal:
     """For runs that survive nothing: a simulation keeps its devices in memory."""
 
+    durable = False
     last = 0
     """Nothing is on the disk."""
 

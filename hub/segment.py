@@ -57,6 +57,8 @@ class UpperSegment:
         self.samples = 0
         """Samples that went forward and backward, replayed ones included."""
         self._seed = seed
+        self._trains = False
+        """Whether the whole module is known to be in training mode."""
         self._gathered = 0
         """Batches since the last step; a checkpoint is made between steps, and has none."""
         trained = [self.weights] if self.logits is None else [self.weights, self.logits]
@@ -99,7 +101,7 @@ class UpperSegment:
             loss = F.cross_entropy(self.module(smashed), labels)
         if self.logits is not None:
             self.effective.grad.zero_()
-        (weight * loss).backward()
+        (loss if weight == 1.0 else weight * loss).backward()
         self._spread(device)
         self.samples += len(labels)
         self._gathered += 1
@@ -126,6 +128,7 @@ class UpperSegment:
         """Logits (batch, classes) in evaluation mode; for None, a device without a mask, with the mean of all masks."""
         self._serve(device)
         self.module.eval()
+        self._trains = False
         logits: Tensor = self.module(smashed)
         return logits
 
@@ -198,7 +201,9 @@ class UpperSegment:
         self.logits.grad[device] += gradient * self.weights * open_share * (1 - open_share)
 
     def _train(self, samples: int) -> None:
-        self.module.train()
+        if not self._trains:  # telling every module at every batch would be a fiftieth of a small step
+            self.module.train()
+        self._trains = samples > 1
         if samples == 1:  # one sample has no variance: batch norm would refuse it or divide by zero
             for module in self.module.modules():
                 if isinstance(module, _NORMS):

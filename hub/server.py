@@ -23,6 +23,7 @@ from torch import nn
 from edge.link import Link
 from edge.mqtt_link import MqttLink, read_password
 from edge.wire import topics
+from edge.wire.frames import Limits
 from export.bundle import HubBundle, example_input, load_hub_bundle
 from export.cost import cost_below
 from export.cut import WHOLE, load_factory, split, uncut
@@ -117,7 +118,7 @@ def serve(
         watch: called while devices are awaited; may raise when it knows that they will not come.
         run_facts: more facts for the first record of the metrics.
         connect: another link than MQTT to `url`.
-        durable: whether a hub that is killed in a round goes on in it; else it does the round again.
+        durable: whether a hub that is killed goes on where it was; else there is a checkpoint at the end only.
         now: seconds that the deadlines of turns go by; those of the metrics are the wall clock's.
 
     Raises:
@@ -197,7 +198,8 @@ def _rounds(run: Run, config: HubConfig, progress: Progress, now: Callable[[], f
             accuracies = run.orchestrator.evaluate(run.state, number)
         seconds = time.monotonic() - began
         run.rounds_done = number + 1
-        _keep(run, number, learned, accuracies, seconds, progress)
+        last = number + 1 == config.run.rounds
+        _keep(run, number, learned, accuracies, seconds, progress, last=last)
 
 
 def _evaluates(config: HubConfig, number: int, learned: Learned) -> bool:
@@ -211,7 +213,14 @@ def _came(learned: Learned) -> bool:
 
 
 def _keep(
-    run: Run, number: int, learned: Learned, accuracies: Mapping[str, float], seconds: float, progress: Progress
+    run: Run,
+    number: int,
+    learned: Learned,
+    accuracies: Mapping[str, float],
+    seconds: float,
+    progress: Progress,
+    *,
+    last: bool,
 ) -> None:
     trained = {name: value for name, value in accuracies.items() if name in run.fleet.names}
     accuracy = sum(trained.values()) / len(trained) if trained else None
@@ -240,7 +249,8 @@ def _keep(
     ]
     for one in records:
         patiently(partial(run.store.record, one))
-    _save(run)
+    if run.journal.durable or last:
+        _save(run)
     totals = [device.totals for device in run.devices.known.values() if device.totals]
     sent = [total["sent"] - total["evaluation_sent"] for total in totals]
     progress.round({**record, "sent_bytes": sum(sent) / max(1, len(sent))})
@@ -354,7 +364,15 @@ def _devices(
     link = connect(
         f"hub-{fleet}-{instance:08x}", (topics.hub_status(fleet), offline), topics.subscriptions_of_hub(fleet)
     )
-    devices = Devices(link, fleet, bundle.bundle, generation=store.generation, instance=instance, ledgers=ledgers)
+    devices = Devices(
+        link,
+        fleet,
+        bundle.bundle,
+        generation=store.generation,
+        instance=instance,
+        ledgers=ledgers,
+        limits=Limits(chunk_bytes=config.broker.chunk_bytes),
+    )
     return devices, link
 
 

@@ -13,7 +13,7 @@ This is the one file of the hub that sees the inside of a device, since it puts 
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ NOTE = "simulated in one process: hub and devices took turns, and no network too
 
 WINDOW_BYTES = 64 << 20
 """Most bytes of a simulated device under way at once."""
+CHUNK_BYTES = 256 << 10
+"""Largest piece of a message: there is no slow link on which an urgent message would wait behind it."""
 
 _INSTANT = 1e-6
 """Seconds; the least that time moves by, so that no rounding makes it stand still."""
@@ -241,6 +243,7 @@ def train(
         DemoError: the bundle cannot be read, or does not fit the data or the hub.
     """
     settings = demo.write_config(wish, "embedded", len(everybody), bundles.resolve())
+    settings = replace(settings, broker=replace(settings.broker, chunk_bytes=CHUNK_BYTES))
     try:
         fleet = make(settings.fleet.name, everybody, bundle.load(bundles / "device.bundle"))
         serve(
@@ -264,13 +267,13 @@ def train(
 
 
 def _told(fleet: str, name: str, data: DeviceData) -> config.DeviceConfig:
-    """What would stand in the device's file. No slow link has to be spared, so the window takes whole messages."""
+    """What would stand in the device's file. No slow link has to be spared, so window and chunks are as large as they may be."""
     return config.DeviceConfig(
         device=config.IdentityConfig(name),
         broker=config.BrokerConfig("memory://"),
         bundle=config.BundleConfig(Path("device.bundle")),
         data=config.DataConfig(name, only_tested=not len(data.x_train)),
-        run=config.RunConfig(fleet, window_bytes=WINDOW_BYTES, once=True),
+        run=config.RunConfig(fleet, chunk_bytes=CHUNK_BYTES, window_bytes=WINDOW_BYTES, once=True),
     )
 
 
