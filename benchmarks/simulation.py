@@ -2,7 +2,7 @@
 
 Ours is `hub.simulate`: the hub and all devices in one process with the real graphs, frames and delivery. Theirs is the
 same method as one would write it without devices: the same model, batches, losses, selections and Adam (fused) in one
-loop. Both are a process of their own with one thread, and do a round in turns; ours ends a round with its checkpoint.
+loop. Both are a process of their own with one thread, and do a round in turns.
 """
 
 import dataclasses
