@@ -27,11 +27,13 @@ from edge.accounts import Accounts
 from edge.bundle import Bundle
 from edge.mailbox import Arrived, Mailbox
 from edge.outbox import Outbox, OutboxError
+from edge.purse import Purse
 from edge.refusal import RefusalError
 from edge.segment import Result, Segment, SegmentError
 from edge.sensors import Batch, SensorError, Source
+from edge.uploads import fit
 from edge.wire import messages
-from edge.wire.messages import Activation, Goodbye, Gradient, Hello, Order, Refusal, Report, State, Welcome
+from edge.wire.messages import Activation, Goodbye, Gradient, Hello, Order, Place, Refusal, Report, State, Welcome
 
 log = logging.getLogger("cutlayer.device")
 
@@ -58,6 +60,8 @@ class Work:
     """An exchange step between its upload and the gradient for it."""
     gradient: tuple[Arrived, npt.NDArray[Any]] | None = None
     """The message it came in, and the gradient: `(batch, *smashed)`."""
+    spent: bool = False
+    """Whether the means of this order are spent."""
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
@@ -84,6 +88,7 @@ class Agent:
         mailbox: Mailbox,
         outbox: Outbox,
         accounts: Accounts,
+        purse: Purse,
         *,
         facts: Mapping[str, str | float],
         once: bool = False,
@@ -96,6 +101,7 @@ class Agent:
         self._mailbox = mailbox
         self._outbox = outbox
         self._accounts = accounts
+        self._purse = purse
         self._facts = facts
         self._once = once
         self._checkpoint_steps = checkpoint_steps
@@ -123,7 +129,9 @@ class Agent:
             self._step(self._work)
         elif self._spare:
             self._go_on(self._spare)
+        self._purse.look()
         if self._commit():
+            self._purse.apply()
             self._mailbox.publish(now())
 
     # What the hub says ------------------------------------------------------------------------------------------
@@ -142,7 +150,9 @@ class Agent:
             self._drop_work()
             self._drop_spare()
             self.finished = self._once
-        elif not isinstance(message, Welcome):
+        elif isinstance(message, Welcome):
+            self._purse.hear(message.budget)
+        else:
             self._mailbox.refused[f"{type(message).__name__} is not for a device"] += 1
         self._mailbox.done(arrived)
 
@@ -164,6 +174,11 @@ class Agent:
         self._outbox.put_fact("position", order.first_step)
         if order.run != self._outbox.fact("run"):
             self._start_over(order.run)
+            self._purse.begin("run")
+        if order.round != self._outbox.fact("round") or order.run != self._outbox.fact("run"):
+            self._outbox.put_fact("round", order.round)
+            self._purse.begin("round")
+        self._purse.open(order.allowance)
         try:
             self._begin(order)
         except SegmentError as error:
@@ -322,7 +337,8 @@ class Agent:
             if self._upload(work, batch, self._run("forward", batch, work)):
                 work.waiting = batch
             else:
-                self._fail(work, "the outbox has no room for the activation: set outbox_bytes higher")
+                lacks = "the budget is spent" if work.spent else "the outbox has no room: set outbox_bytes higher"
+                self._fail(work, f"{lacks}; the activation cannot be sent")
             return
         arrived, gradient = work.gradient
         result = self._run("backward", batch, work, gradient=gradient)
@@ -333,7 +349,7 @@ class Agent:
     def _evaluate(self, work: Work) -> None:
         batch = self._source.test_batch(work.step, work.order.batch)
         result = self._run("evaluate", batch, work)
-        self._mailbox.send(self._activation(work, batch, result, purpose="evaluate"))
+        self._upload(work, batch, result, "evaluate")
         self._advance(work, Result(), durable=True)
 
     def _batch(self, work: Work) -> Batch:
@@ -352,16 +368,10 @@ class Agent:
         self._accounts.ran(kind, len(batch.x))
         return result
 
-    def _upload(self, work: Work, batch: Batch, result: Result) -> bool:
-        """Send an activation; tells whether there was room for it."""
-        sent = self._mailbox.send(self._activation(work, batch, result, purpose="train"))
-        if sent:
-            self._accounts.uploaded(result.up["smashed"])
-        return bool(sent)
-
-    def _activation(self, work: Work, batch: Batch, result: Result, *, purpose: str) -> Activation:
+    def _upload(self, work: Work, batch: Batch, result: Result, purpose: str = "train") -> bool:
+        """Send an activation, or what there are means for; tells whether anything of it will leave."""
         order = work.order
-        return Activation(
+        message = Activation(
             bundle=order.bundle,
             order=order.order,
             round=order.round,
@@ -371,6 +381,23 @@ class Agent:
             labels=batch.y,
             codec=order.codec,
         )
+        if purpose == "evaluate":
+            return bool(self._mailbox.send(message))
+        room = self._purse.room(self._mailbox.unsent_bytes)
+        if room is not None:
+            share = room // max(1, sum(step >= work.step for step in order.send))
+            fitting = None if work.spent else fit(message, share, whole=order.kind == "exchange")
+            if fitting is None:
+                # What follows would not fit either: the hub is told of all of them together.
+                work.spent = True
+                self._purse.withhold()
+                self._mailbox.withhold(Place(order.order, work.step))
+                return False
+            message = fitting
+        sent = self._mailbox.send(message)
+        if sent:
+            self._accounts.uploaded(message.smashed)
+        return bool(sent)
 
     def _advance(self, work: Work, result: Result, *, durable: bool) -> None:
         """One step further; `durable` when something leaves for the hub that depends on the state as it is now.
@@ -415,6 +442,8 @@ class Agent:
         self._accounts.put(self._outbox)  # what the hub is told must not be less after a restart
         metrics["refused"] = dict(self._mailbox.refused)
         metrics.update(self._mailbox.account(order.order))
+        if self._purse.limited:
+            metrics["budget"] = self._purse.account()
         self._mailbox.send(Report(order.order, order.round, metrics))
         self._drop_work()
         if order.beyond:

@@ -6,11 +6,12 @@ dataclasses below, so that documentation and code cannot drift apart.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from edge.wire import toml_fields
+from edge.wire.budget import BudgetConfig
 from edge.wire.toml_fields import ConfigError, Example, PathUnless, Pattern, Range
 
 __all__ = [
@@ -183,6 +184,7 @@ class DeviceConfig:
     bundle: BundleConfig
     data: DataConfig
     run: RunConfig
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
 
 
 def load(path: Path, environ: Mapping[str, str]) -> DeviceConfig:

@@ -17,6 +17,7 @@ from edge.mailbox import Mailbox
 from edge.meters import Meter
 from edge.mqtt_link import MqttLink, read_password
 from edge.outbox import Outbox, holder
+from edge.purse import Purse
 from edge.segment import Segment
 from edge.wire import messages, topics
 from edge.wire.delivery import Limits
@@ -45,11 +46,14 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
         down.callback(recorder.close)
         prepare(outbox, loaded)
         link = recorder.link(_link(config, instance))
+        purse = Purse(outbox, link, config.budget.amounts())
+        down.callback(purse.close)  # after the link's last bytes
         down.callback(link.close)
+        purse.apply()
         meter = down.enter_context(Meter(sample_seconds=config.run.sample_seconds))
         accounts = Accounts(outbox, link, meter, loaded.manifest)
         segment = Segment(loaded, threads=config.run.threads)
-        agent = assemble(config, loaded, segment, source, outbox, link, accounts, instance)
+        agent = assemble(config, loaded, segment, source, outbox, link, accounts, purse, instance)
         recorder.begin(agent, segment)
         # A board that knows its run is in the field: it goes on without a network, which comes back some day. A new one
         # has nothing to do before its first order, and may have a wrong address.
@@ -69,6 +73,7 @@ def assemble(
     outbox: Outbox,
     link: Link,
     accounts: Accounts,
+    purse: Purse,
     instance: int,
 ) -> Agent:
     """The agent of a device whose outbox is prepared; the link may be opened afterwards."""
@@ -88,6 +93,7 @@ def assemble(
         mailbox,
         outbox,
         accounts,
+        purse,
         facts=facts(outbox),
         once=config.run.once,
         checkpoint_steps=config.run.checkpoint_steps,

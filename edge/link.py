@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from edge.gate import Caps
 from edge.tcp_info import SocketBytes
 
 __all__ = ["Connected", "Disconnected", "Event", "Link", "LinkError", "Message", "SocketBytes"]
@@ -59,10 +60,6 @@ class Link(Protocol):
     def connected(self) -> bool:
         """Whether publishing is possible now."""
 
-    @property
-    def maximum_packet_bytes(self) -> int:
-        """The longest packet the broker takes."""
-
     def open(self, timeout: float = 10.0, stopped: Callable[[], bool] = lambda: False) -> None:
         """Connect for the first time; afterwards the link reconnects by itself, for ever.
 
@@ -89,6 +86,9 @@ class Link(Protocol):
 
     def counters(self) -> SocketBytes:
         """Bytes so far, over all connections."""
+
+    def limit(self, caps: Caps) -> None:
+        """How far the counters may go from now on; what does not fit is lost, and at the end so is the connection."""
 
     def close(self) -> None:
         """Publish the last will, disconnect cleanly, return within two seconds or so."""

@@ -87,6 +87,11 @@ class Mailbox:
         return self.hub_instance is None or not self._link.connected
 
     @property
+    def unsent_bytes(self) -> int:
+        """Bytes of messages that the hub has not acknowledged."""
+        return self._room.bytes
+
+    @property
     def crowded(self) -> bool:
         """Whether another activation may find no room until the hub has taken some."""
         return self._room.crowded
@@ -150,6 +155,10 @@ class Mailbox:
         self._outbox.put_unsent(Unsent(number, data, urgent))
         self._outbox.put_fact("stream", {"epoch": self._delivery.epoch, "next": number + 1})
         return len(data)
+
+    def withhold(self, place: Place) -> None:
+        """An activation is not sent, for want of means: the hub is told of it as of one that was given up."""
+        self._count_expired(0, place)
 
     def start_over(self) -> None:
         """Give up every activation of another run: this one's hub has no use for them."""

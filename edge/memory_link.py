@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 
+from edge.gate import Caps, Gate
 from edge.link import Connected, Disconnected, Event, LinkError, Message
 from edge.tcp_info import SocketBytes
 
@@ -118,6 +119,7 @@ class MemoryLink:
         self._events: list[Event] = []
         self._sent = 0
         self._received = 0
+        self._gate = Gate()
 
     @property
     def connected(self) -> bool:
@@ -129,17 +131,12 @@ class MemoryLink:
         """Whether `poll` would have something."""
         return bool(self._events)
 
-    @property
-    def maximum_packet_bytes(self) -> int:
-        """The longest payload the broker takes."""
-        return self._broker.maximum_packet_bytes
-
     def open(self, timeout: float = 10.0, stopped: Callable[[], bool] = lambda: False) -> None:  # noqa: ARG002  a memory answers at once
         """Connect, also after `break_off`; a link with the same client id is taken over."""
         for other in [link for link in self._broker.links if link.client_id == self.client_id]:
             other.break_off("session taken over: another client has connected with this client id")
         self._broker.join(self)
-        self._events.append(Connected(self.maximum_packet_bytes))
+        self._events.append(Connected(self._broker.maximum_packet_bytes))
         for topic, payload in self._broker.retained.items():
             if self.wants(topic):
                 self.hear(Message(topic, payload))
@@ -154,10 +151,13 @@ class MemoryLink:
         Raises:
             LinkError: there is no connection, or the payload is longer than the broker takes.
         """
-        if len(payload) > self.maximum_packet_bytes:
-            raise LinkError(f"{len(payload)} bytes on {topic}: the broker takes {self.maximum_packet_bytes} a packet")
+        most = self._broker.maximum_packet_bytes
+        if len(payload) > most:
+            raise LinkError(f"{len(payload)} bytes on {topic}: the broker takes {most} a packet")
         if not self.connected:
             raise LinkError(f"not connected to {self._broker.url}")
+        if not self._gate.fits(self.counters(), len(payload)):
+            return  # lost, as on a link whose budget is spent
         self._sent += len(payload)
         self._broker.publish(topic, bytes(payload), retain=retain)
 
@@ -169,6 +169,10 @@ class MemoryLink:
     def counters(self) -> SocketBytes:
         """Bytes of payloads so far."""
         return SocketBytes(self._sent, self._received, 0, SOURCE)
+
+    def limit(self, caps: Caps) -> None:
+        """How far the counters may go; a memory has no rate."""
+        self._gate.set(caps)
 
     def close(self) -> None:
         """Publish the last will and leave."""

@@ -25,6 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge import tcp_info
+from edge.gate import Caps, Gate
 from edge.link import PACKET_BYTES, PUBLISH_OVERHEAD, Connected, Disconnected, Event, LinkError, Message
 from edge.slow_lane import SlowLane
 from edge.tcp_info import SocketBytes
@@ -49,6 +50,11 @@ _AGAIN = "; it is tried again by itself until it is there"
 _SESSION_TAKEN_OVER = 142
 _TLS = "mqtts"
 _PORTS = {"mqtt": 1883, _TLS: 8883}
+
+GUARD_SECONDS = 0.05
+"""How often the counters are looked at while there are caps: TCP sends nothing again within 0.2 seconds."""
+CONNECTION_COST = {"mqtt": 2 << 10, _TLS: 10 << 10}
+"""Bytes each way that a new connection may need."""
 
 
 def read_password(path: Path | None) -> str | None:
@@ -141,6 +147,11 @@ class MqttLink:
         self._congestion = congestion
         self._reconnect_seconds = reconnect_seconds
         self._inbox = Inbox(queue_bytes)
+        self._gate = Gate()
+        self._guard: threading.Thread | None = None
+        self._closed = threading.Event()
+        self._spent = False
+        """Whether there is no connection because the budget has no room for one."""
         self._slow_lane = SlowLane(self._writable, self._hand_over_bulk)
         self._bytes = tcp_info.Counters()
         self._ready = threading.Event()
@@ -162,11 +173,6 @@ class MqttLink:
     def connected(self) -> bool:
         """Whether publishing is possible now."""
         return self._ready.is_set()
-
-    @property
-    def maximum_packet_bytes(self) -> int:
-        """The longest packet the broker takes, as it said on connecting."""
-        return self._maximum_packet_bytes
 
     @property
     def dropped(self) -> int:
@@ -232,6 +238,16 @@ class MqttLink:
         """Bytes so far, over all connections."""
         return self._bytes.read()
 
+    def limit(self, caps: Caps) -> None:
+        """How far the counters may go from now on. What does not fit is lost; at the end the connection is given up, until there is room again."""
+        self._gate.set(caps)
+        connection = self._client.socket()
+        if self._gate.window and isinstance(connection, socket.socket):
+            tcp_info.set_receive_window(connection, self._gate.window)
+        if caps.any and self._guard is None:
+            self._guard = threading.Thread(target=self._watch, name="budget", daemon=True)
+            self._guard.start()
+
     def close(self) -> None:
         """Publish the last will, disconnect cleanly, return within two seconds or so."""
         if self.connected and self._will is not None:
@@ -239,6 +255,7 @@ class MqttLink:
             info = self._client.publish(topic, payload, 1, retain=True)
             if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
                 info.wait_for_publish(CLOSE_SECONDS / 2)
+        self._closed.set()
         self._slow_lane.close()
         self._client.disconnect()
         self._stop_loop()
@@ -253,7 +270,36 @@ class MqttLink:
                 raise LinkError(f"no broker answers at {self.url}: {_reason(error)}") from error
             return
 
+    def _watch(self) -> None:
+        """Give the connection up before it exceeds a cap, and let it come back when there is room."""
+        while not self._closed.wait(GUARD_SECONDS):
+            counted = self._bytes.read()
+            connection: Any = self._client.socket()
+            possible = self._gate.carries(counted, CONNECTION_COST[self._scheme])
+            if self._spent:
+                if possible:
+                    log.info("there is room in the budget again")
+                    self._spent = False
+                    self.start()
+            elif self._gate.overdrawn(counted) if connection is not None else not possible:
+                self._go_dark(connection)
+
+    def _go_dark(self, connection: Any) -> None:
+        log.warning("the budget is spent: offline until there is room in it again")
+        self._spent = True
+        was_up = self._ready.is_set()
+        self._ready.clear()
+        if connection is not None:
+            self._bytes.closed()
+            tcp_info.discard(connection)
+        self._slow_lane.clear()
+        self._client.loop_stop()
+        if was_up:
+            self._inbox.put(Disconnected("the budget is spent"))
+
     def _hand_over(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> mqtt.MQTTMessageInfo:
+        if not self._gate.fits(self._bytes.read(), len(payload) + len(topic) + PUBLISH_OVERHEAD):
+            raise LinkError(f"{len(payload)} bytes on {topic}: the budget has no room for them")
         info = self._client.publish(topic, payload, qos, retain)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise LinkError(f"publishing to {self.url} failed: {mqtt.error_string(info.rc)}")
@@ -262,6 +308,9 @@ class MqttLink:
 
     def _hand_over_bulk(self, topic: str, payload: bytes, timeout: float) -> None:
         with suppress(LinkError, RuntimeError, ValueError):  # the connection is gone: it is as if the pipe had lost it
+            while wait := self._gate.wait(len(payload), time.monotonic()):
+                if self._closed.wait(min(wait, _SLICE)) or not self.connected:
+                    return
             self._hand_over(topic, payload, 0, retain=False).wait_for_publish(timeout)
 
     def _writable(self, timeout: float) -> bool:
@@ -354,6 +403,7 @@ class MqttLink:
 
     def _on_connect_fail(self, client: mqtt.Client, _data: Any) -> None:
         error = sys.exc_info()[1]
+        self._bytes.failed()
         self._failed(f"does not answer: {_reason(error)}")
         self._back_off(client, unreachable=_unreachable(error))
 
@@ -384,6 +434,8 @@ class MqttLink:
         self._bytes.opened(connection)
         tcp_info.set_patience(connection, PATIENCE_SECONDS)
         tcp_info.set_unsent(connection, UNSENT_BYTES)
+        if self._gate.window:
+            tcp_info.set_receive_window(connection, self._gate.window)
         if self._congestion and not tcp_info.set_congestion(connection, self._congestion):
             log.debug("the kernel has no congestion control %r", self._congestion)
 

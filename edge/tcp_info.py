@@ -1,11 +1,14 @@
-"""Bytes of a TCP connection as the kernel counts them: MQTT, TLS and repeats included, IP headers not."""
+"""Bytes of a TCP connection as the kernel counts them: MQTT, TLS and repeats included.
+
+Headers of IP and TCP are estimated from the kernel's count of segments, so that what an interface sees can be compared with a budget.
+"""
 
 import socket
 import struct
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 KERNEL = "kernel TCP_INFO"
 LINK = "counted at the link"
@@ -13,12 +16,27 @@ LINK = "counted at the link"
 # struct tcp_info of <linux/tcp.h>: bytes_received; bytes_sent and bytes_retrans (Linux 4.19 and later).
 _RECEIVED = struct.Struct("<Q")
 _RECEIVED_OFFSET = 128
+_SEGMENTS = struct.Struct("<III")
+_SEGMENTS_OFFSET = 136
+"""segs_out, segs_in, notsent_bytes."""
+_ACKED = struct.Struct("<Q")
+_ACKED_OFFSET = 120
 _SENT = struct.Struct("<QQ")
 _SENT_OFFSET = 200
 _LENGTH = 512
 _TCP_CONGESTION = 13
 _TCP_USER_TIMEOUT = 18
 _TCP_NOTSENT_LOWAT = 25
+_TCP_WINDOW_CLAMP = 10
+
+HEADER_BYTES = 52
+"""Of a segment: 20 of IPv4, 20 of TCP, 12 of its time stamps."""
+IPV6_BYTES = 20
+"""More of them where the address is of IPv6."""
+CONNECTION_BYTES = 256
+"""Of a connection beside what it has counted when it is read last, each way: options of the first segments, and its end."""
+ATTEMPT_BYTES = 4 * 60
+"""Of a connection that nobody answers: its first segment, sent up to four times."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +49,21 @@ class SocketBytes:
     retransmitted: int = 0
     source: str = KERNEL
     """How they were obtained."""
+    headers_sent: int = 0
+    """Estimated bytes of IP and TCP headers, not in `sent`."""
+    headers_received: int = 0
+    waiting: int = 0
+    """Bytes in the kernel that the other side has not acknowledged: each may still be sent, or sent again."""
+
+    @property
+    def wire_sent(self) -> int:
+        """With the headers of IP and TCP."""
+        return self.sent + self.headers_sent
+
+    @property
+    def wire_received(self) -> int:
+        """With the headers of IP and TCP."""
+        return self.received + self.headers_received
 
     def plus(self, other: "SocketBytes") -> "SocketBytes":
         """The sum of two connections; counted at the link as soon as one of them was."""
@@ -39,6 +72,9 @@ class SocketBytes:
             self.received + other.received,
             self.retransmitted + other.retransmitted,
             LINK if LINK in (self.source, other.source) else KERNEL,
+            self.headers_sent + other.headers_sent,
+            self.headers_received + other.headers_received,
+            other.waiting,
         )
 
 
@@ -54,7 +90,17 @@ def read_socket(connection: socket.socket) -> SocketBytes | None:
         return None
     (received,) = _RECEIVED.unpack_from(info, _RECEIVED_OFFSET)
     sent, retransmitted = _SENT.unpack_from(info, _SENT_OFFSET)
-    return SocketBytes(sent, received, retransmitted)
+    segments_sent, segments_received, unsent = _SEGMENTS.unpack_from(info, _SEGMENTS_OFFSET)
+    (acknowledged,) = _ACKED.unpack_from(info, _ACKED_OFFSET)
+    header = HEADER_BYTES + (IPV6_BYTES if connection.family == socket.AF_INET6 else 0)
+    return SocketBytes(
+        sent,
+        received,
+        retransmitted,
+        headers_sent=header * segments_sent + CONNECTION_BYTES,
+        headers_received=header * segments_received + CONNECTION_BYTES,
+        waiting=unsent + max(0, sent - retransmitted - acknowledged),
+    )
 
 
 def set_congestion(connection: socket.socket, name: str) -> bool:
@@ -84,6 +130,22 @@ def set_unsent(connection: socket.socket, size: int) -> bool:
     return True
 
 
+def set_receive_window(connection: socket.socket, size: int) -> bool:
+    """Let the other side have no more than so many bytes under way to here; False where the system cannot."""
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, _TCP_WINDOW_CLAMP, size)
+    except OSError:
+        return False
+    return True
+
+
+def discard(connection: socket.socket) -> None:
+    """Close a connection without sending another byte of what waits in the kernel."""
+    with suppress(OSError):  # gone already
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+
+
 class Counters:
     """Sums the kernel's counters over connections; counts payloads beside, for kernels that do not."""
 
@@ -107,6 +169,12 @@ class Counters:
         with self._lock:
             self._look()
             self._before, self._now, self._socket = self._before.plus(self._now), SocketBytes(), None
+            self._before = replace(self._before, waiting=0)
+
+    def failed(self) -> None:
+        """An attempt to connect has failed."""
+        with self._lock:
+            self._before = self._before.plus(SocketBytes(headers_sent=ATTEMPT_BYTES))
 
     def published(self, size: int) -> None:
         """A payload goes out."""

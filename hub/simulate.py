@@ -26,6 +26,7 @@ from edge.link import Event
 from edge.memory_link import MemoryBroker, MemoryLink
 from edge.meters import Measurement, Temperature
 from edge.outbox import MemoryOutbox
+from edge.purse import Purse
 from edge.refusal import RefusalError
 from edge.segment import Segment, Sessions
 from edge.sensors import Arrays, SensorError, Wanted
@@ -202,6 +203,7 @@ class Fleet:
         will = (topics.status(self.name, name), topics.pack_status(online=False, instance=instance))
         link = DeviceLink(self.clock, self.broker, name, will, topics.subscriptions_of_device(self.name, name))
         meter = TurnMeter()
+        purse = Purse(outbox, link, {}, wall=self.clock.now, now=self.clock.now)
         agent = device.assemble(
             told,
             self.loaded,
@@ -210,6 +212,7 @@ class Fleet:
             outbox,
             link,
             SharedAccounts(outbox, link, meter, self.loaded.manifest),
+            purse,
             instance,
         )
         link.open()

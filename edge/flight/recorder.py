@@ -33,6 +33,7 @@ from edge.agent import Agent
 from edge.flight import freeze, trace
 from edge.flight.freeze import Freezer
 from edge.flight.ring import Ring
+from edge.gate import Caps
 from edge.link import Event, Link, LinkError, Message, SocketBytes
 from edge.outbox import Outbox, OutboxError, Unsent
 from edge.segment import Segment
@@ -196,11 +197,6 @@ class RecordingLink:
             writer.bare(trace.Up if connected else trace.Down)
         return connected
 
-    @property
-    def maximum_packet_bytes(self) -> int:
-        """The longest packet the broker takes."""
-        return self._link.maximum_packet_bytes
-
     def open(self, timeout: float = 10.0, stopped: Callable[[], bool] = lambda: False) -> None:
         """Connect for the first time; afterwards the link reconnects by itself, for ever.
 
@@ -245,6 +241,10 @@ class RecordingLink:
     def counters(self) -> SocketBytes:
         """Bytes so far, over all connections."""
         return self._link.counters()
+
+    def limit(self, caps: Caps) -> None:
+        """How far the counters may go."""
+        self._link.limit(caps)
 
     def close(self) -> None:
         """Publish the last will, disconnect cleanly, return within two seconds or so."""

@@ -24,7 +24,7 @@ from edge.energy import Energy
 from edge.flight.freeze import FreezeError, Thawer
 from edge.flight.recorder import CLASSES
 from edge.flight.recording import Recording, ReplayError
-from edge.flight.tape import Difference, Differs, End, Tape, TapeLink, TapeMailbox, TapeOutbox, Watcher
+from edge.flight.tape import Difference, Differs, End, Tape, TapeLink, TapeMailbox, TapeOutbox, TapePurse, Watcher
 from edge.meters import Measurement, Temperature
 from edge.outbox import OutboxError
 from edge.refusal import RefusalError
@@ -125,6 +125,7 @@ def _run_agent(recording: Recording, home: Home, tape: Tape) -> None:
         "_meter": _NoMeter(),
         "_link": TapeLink(tape),
         "_outbox": outbox,
+        "_purse": TapePurse(tape, outbox),
         "waiting": _WAITING,
     }
     thawer = Thawer(classes, recording.blobs, parts)

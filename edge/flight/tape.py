@@ -15,9 +15,11 @@ from edge.flight.recorder import UNRECORDED
 from edge.flight.recording import Recording
 from edge.flight.telling import words
 from edge.flight.trace import Entry
+from edge.gate import Caps
 from edge.link import Event, LinkError, SocketBytes
 from edge.mailbox import Arrived, Mailbox
 from edge.outbox import Outbox, OutboxError, Unsent
+from edge.purse import MEANS, SPENT
 from edge.wire import messages
 from edge.wire.delivery import Ledger
 from edge.wire.frames import Data, WireError, parse
@@ -87,6 +89,11 @@ class Tape:
         self._entries = recording.entries
 
     @property
+    def length(self) -> int:
+        """How many entries there are."""
+        return len(self._entries)
+
+    @property
     def next(self) -> Entry:
         """The next entry; it stays."""
         if self.place >= len(self._entries):
@@ -135,8 +142,6 @@ class Tape:
 class TapeLink:
     """The link as it was; see `edge.link.Link`."""
 
-    maximum_packet_bytes = 1 << 28
-
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
 
@@ -178,6 +183,9 @@ class TapeLink:
     def counters(self) -> SocketBytes:
         """None: reports have what was measured."""
         return SocketBytes()
+
+    def limit(self, caps: Caps) -> None:
+        """Nothing leaves."""
 
     def close(self) -> None:
         """Nothing to close."""
@@ -293,6 +301,59 @@ class TapeOutbox(Outbox):
         if entry.reason:
             raise OutboxError(entry.reason)
         super().commit()
+
+
+class TapePurse:
+    """A purse as it was: what it put into the outbox is put again, and what it decided is known from that."""
+
+    limited = False
+    """What was measured of it, the recording has."""
+
+    def __init__(self, tape: Tape, outbox: TapeOutbox) -> None:
+        self._tape, self._outbox = tape, outbox
+
+    def hear(self, given: Mapping[str, float]) -> None:  # noqa: ARG002  on the tape
+        """Amounts of the hub came."""
+        self._again()
+
+    def begin(self, period: str) -> None:  # noqa: ARG002  on the tape
+        """A period began."""
+        self._again()
+
+    def open(self, allowance: int | None) -> None:  # noqa: ARG002  on the tape
+        """An order began."""
+        self._again()
+
+    def look(self) -> None:
+        """It looked at what had been spent."""
+        self._again()
+
+    def room(self, unsent: int) -> int | None:  # noqa: ARG002  measured then
+        """What it had for an activation."""
+        value = self._again(MEANS)
+        return value if isinstance(value, int) else None
+
+    def withhold(self) -> None:
+        """An activation was not sent."""
+        self._again()
+
+    def apply(self) -> None:
+        """Nothing leaves."""
+
+    def account(self) -> dict[str, Any]:
+        """The report has what was measured."""
+        return {}
+
+    def _again(self, *names: str) -> Any:
+        """Put the facts that are next on the tape, as far as they have these names; the last one's value."""
+        value = None
+        while self._tape.place < self._tape.length:
+            entry = self._tape.next
+            if not isinstance(entry, trace.Fact) or entry.name not in (names or SPENT):
+                break
+            value = json.loads(entry.value)
+            self._outbox.put_fact(entry.name, value)
+        return value
 
 
 def _inside(action: int, *_details: str | None) -> int:

@@ -239,6 +239,14 @@ def parse_codec(text: str) -> Codec:
     return Quantised(deviations)
 
 
+def coarser(codec: str, most: float) -> str | None:
+    """The codec of that name with twice the step, up to `most` deviations; None where it is as coarse, or has no step."""
+    name, colon, parameter = codec.partition(":")
+    if not colon or float(parameter) >= most:
+        return None
+    return f"{name}:{min(most, 2 * float(parameter)):g}"
+
+
 def encode(array: Array, codec: str | Codec) -> bytes:
     """A tensor for the wire; see `pieces`."""
     return b"".join(pieces(array, codec))

@@ -53,6 +53,8 @@ class Welcome:
     generation: int
     """How often this hub has started."""
     text: str = ""
+    budget: Mapping[str, float] = field(default_factory=dict)
+    """What the device may spend where its own configuration says nothing; names as in `edge.wire.budget`."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Order:
     """The most steps of its own that the device may do once a local order is done, while it has no connection to its hub."""
     complete: bool = False
     """Whether no activation may be given up: a device whose outbox is full waits, also without its hub."""
+    allowance: int | None = None
+    """The most bytes on the wire, headers included, that the activations of this order may take; None: any."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +274,7 @@ _FIELDS: dict[type, dict[str, Check]] = {
         "position": fields.optional(fields.exactly(order=_u32, step=_u32)),
         "facts": fields.table(fields.scalar),
     },
-    Welcome: {"generation": _u32, "text": fields.text(fields.TEXT_LIMIT)},
+    Welcome: {"generation": _u32, "text": fields.text(fields.TEXT_LIMIT), "budget": fields.table(fields.number)},
     Refusal: {"reason": fields.text(fields.TEXT_LIMIT), "fatal": fields.flag, "instance": _u32},
     Goodbye: {"reason": fields.text(fields.TEXT_LIMIT)},
     Report: {"order": _u32, "round": _u32, "metrics": fields.root},
@@ -289,10 +293,14 @@ _FIELDS: dict[type, dict[str, Check]] = {
         "give": fields.ascending(fields.one_of(*PARTS), len(PARTS)),
         "beyond": fields.integer(0, STEPS_LIMIT),
         "complete": fields.flag,
+        "allowance": fields.optional(_count),
     },
 }
 
-_LATER: dict[type, dict[str, Any]] = {Order: {"beyond": 0, "complete": False}}
+_LATER: dict[type, dict[str, Any]] = {
+    Welcome: {"budget": {}},
+    Order: {"beyond": 0, "complete": False, "allowance": None},
+}
 """Keys that are not written where they have this value, and have it where they are missing: they came after version 1."""
 
 
@@ -308,7 +316,9 @@ def _control(message: Any) -> bytes:
 
 
 def _control_reader(kind: type[Any]) -> Callable[[Reader], Any]:
-    return lambda reader: kind(**fields.checked(fields.load(reader.rest()), _FIELDS[kind], kind.__name__.lower()))
+    later = _LATER.get(kind, {})
+    name = kind.__name__.lower()
+    return lambda reader: kind(**fields.checked({**later, **fields.load(reader.rest())}, _FIELDS[kind], name))
 
 
 def _write_order(order: Order) -> Sequence[Bytes]:

@@ -12,6 +12,7 @@ from edge.mailbox import Mailbox
 from edge.memory_link import MemoryBroker, MemoryLink
 from edge.meters import Meter
 from edge.outbox import Outbox, OutboxError
+from edge.purse import Purse
 from edge.refusal import RefusalError
 from edge.segment import Segment
 from edge.sensors import Batch
@@ -67,8 +68,9 @@ class Stage:
         self.mailbox = Mailbox(NAME, FLEET, link, self.outbox, instance=1, outbox_bytes=self.outbox_bytes)
         self.segment = Segment(loaded)
         accounts = Accounts(self.outbox, link, Meter(), loaded.manifest)
+        purse = Purse(self.outbox, link, {})
         self.agent = Agent(
-            loaded, self.segment, Rows(), self.mailbox, self.outbox, accounts, facts={}, **self.agent_options
+            loaded, self.segment, Rows(), self.mailbox, self.outbox, accounts, purse, facts={}, **self.agent_options
         )
         self.device_link = link
 

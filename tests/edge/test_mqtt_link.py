@@ -99,7 +99,6 @@ def test_the_limit_of_the_broker_is_kept_locally(scripted):
     # CONNACK with property 39, Maximum Packet Size, = 1000
     link = MqttLink(scripted(bytes.fromhex("200800000527000003e8")), "c")
     link.open(timeout=5)
-    assert link.maximum_packet_bytes == 1000
     with pytest.raises(LinkError, match=r"1001 bytes on t: the broker at .* takes 1000 a packet"):
         link.publish("t", bytes(1001))
     link.publish("t", bytes(900))

@@ -18,6 +18,7 @@ from edge.mailbox import Mailbox
 from edge.memory_link import MemoryBroker, MemoryLink
 from edge.meters import Meter
 from edge.outbox import Outbox
+from edge.purse import Purse
 from edge.segment import Segment
 from edge.sensors import Batch
 from edge.wire import messages, topics
@@ -92,7 +93,10 @@ class Stage:
         mailbox = Mailbox(NAME, FLEET, link, self.outbox, instance=self.instance, limits=self.limits)
         self.segment = Segment(loaded)
         accounts = Accounts(self.outbox, link, Meter(), loaded.manifest)
-        self.agent = Agent(loaded, self.segment, Rows(), mailbox, self.outbox, accounts, facts={"board": "made up"})
+        purse = Purse(self.outbox, link, {})
+        self.agent = Agent(
+            loaded, self.segment, Rows(), mailbox, self.outbox, accounts, purse, facts={"board": "made up"}
+        )
         self.recorder.begin(self.agent, self.segment)
         if not outage:
             link.start()

@@ -27,8 +27,24 @@ def test_the_kernel_counts_what_was_sent_and_received(connection):
     client, other = connection
     carry(client, other, 12_345)
     carry(other, client, 678)
-    assert read_socket(client) == SocketBytes(12_345, 678, 0, KERNEL)
-    assert read_socket(other) == SocketBytes(678, 12_345, 0, KERNEL)
+    mine, others = read_socket(client), read_socket(other)
+    assert (mine.sent, mine.received, mine.retransmitted, mine.source) == (12_345, 678, 0, KERNEL)
+    assert (others.sent, others.received, others.retransmitted, others.source) == (678, 12_345, 0, KERNEL)
+    # Each segment that one has sent the other has got; each side has at least the two of its opening, 52 bytes of headers each.
+    assert mine.headers_sent >= 2 * 52
+    assert mine.wire_sent == 12_345 + mine.headers_sent
+
+
+@linux
+def test_what_nobody_has_taken_is_still_waiting():
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        client.setblocking(False)
+        given = 0
+        with pytest.raises(BlockingIOError):
+            while True:  # until the kernel takes no more, since nobody reads
+                given += client.send(bytes(65536))
+        counted = read_socket(client)
+        assert 0 < counted.waiting <= given
 
 
 @linux
@@ -39,9 +55,18 @@ def test_connections_add_up(connection):
     carry(client, other, 100)
     assert counters.read().sent == 100
     counters.closed()
-    assert counters.read() == SocketBytes(100, 0, 0, KERNEL)
+    closed = counters.read()
+    assert (closed.sent, closed.received, closed.waiting) == (100, 0, 0)
     counters.opened(other)
-    assert counters.read() == SocketBytes(100, 100, 0, KERNEL)
+    both = counters.read()
+    assert (both.sent, both.received) == (100, 100)
+    assert both.headers_sent > closed.headers_sent
+
+
+def test_an_attempt_that_nobody_answers_has_its_price():
+    counters = Counters()
+    counters.failed()
+    assert counters.read().wire_sent == 4 * 60
 
 
 def test_where_the_kernel_does_not_count_the_link_does(monkeypatch):

@@ -13,6 +13,7 @@ from edge.mailbox import Mailbox
 from edge.memory_link import MemoryBroker, MemoryLink
 from edge.meters import Meter
 from edge.outbox import Outbox
+from edge.purse import Purse
 from edge.segment import Segment
 from edge.sensors import Batch
 from edge.wire import messages, topics
@@ -103,8 +104,9 @@ class Board:
         self.link.open()
         mailbox = Mailbox(self.name, FLEET, self.link, self.outbox, instance=1)
         accounts = Accounts(self.outbox, self.link, Meter(), loaded.manifest)
+        purse = Purse(self.outbox, self.link, {})
         facts = {"outbox": self.name}
-        self.agent = Agent(loaded, Segment(loaded), Signs(), mailbox, self.outbox, accounts, facts=facts)
+        self.agent = Agent(loaded, Segment(loaded), Signs(), mailbox, self.outbox, accounts, purse, facts=facts)
 
     def kill(self):
         self.link.break_off()

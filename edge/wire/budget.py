@@ -1,0 +1,169 @@
+"""What a device may spend, and what is left of it. No clock and no I/O: both are arguments.
+
+A budget is written in amounts with units, each for a period:
+
+    up_per_run = "200 kB"      bytes that leave the board, IP and TCP headers included
+    down_per_day = "5 MB"      bytes that reach it
+    rate = "2 kB/s"            how fast bulk may leave, on the average
+    joules_per_round = "5 J"   and CPU seconds: an order that has spent them does its remaining steps no more
+
+A run is one of the hub's runs, a round one of its rounds, a day one of the calendar (UTC). A board's clock may be wrong: days
+begin only where it is later than it has ever been before, or, where it is not, after twenty-four hours of running.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
+
+from edge.wire.toml_fields import Example, Pattern
+
+_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_AMOUNT = r"\d+(\.\d+)?"
+_BYTES = Pattern(rf"{_AMOUNT} ?({'|'.join(_UNITS)})", 'an amount above 0 with its unit, like "200 kB"')
+_RATE = Pattern(rf"{_AMOUNT} ?({'|'.join(_UNITS)})/s", 'a rate above 0 with its unit, like "2 kB/s"')
+_JOULES = Pattern(rf"{_AMOUNT} ?J", 'an energy above 0 with its unit, like "5 J"')
+_SECONDS = Pattern(rf"{_AMOUNT} ?s", 'a time above 0 with its unit, like "20 s"')
+
+WAYS = ("up", "down")
+PERIODS = ("run", "day", "round")
+DAY_SECONDS = 86_400.0
+
+LEAST_UP = {"run": 16_000, "day": 16_000, "round": 4_000}
+"""The smallest amounts that carry a connection, a hello and the reports; bytes."""
+LEAST_DOWN = {"run": 16_000, "day": 16_000, "round": 4_000}
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """What a device may spend. Amounts have units; without any it spends what it takes."""
+
+    up_per_run: Annotated[str | None, _BYTES, Example("2 MB")] = None
+    """Bytes that may leave the device in one run of the hub, IP and TCP headers included."""
+
+    up_per_day: Annotated[str | None, _BYTES, Example("1.6 MB")] = None
+    """The same in one day, by UTC."""
+
+    up_per_round: Annotated[str | None, _BYTES, Example("100 kB")] = None
+    """The same in one round."""
+
+    down_per_run: Annotated[str | None, _BYTES, Example("2 MB")] = None
+    """Bytes that may reach the device in one run."""
+
+    down_per_day: Annotated[str | None, _BYTES, Example("1.6 MB")] = None
+    """The same in one day."""
+
+    down_per_round: Annotated[str | None, _BYTES, Example("100 kB")] = None
+    """The same in one round."""
+
+    rate: Annotated[str | None, _RATE, Example("2 kB/s")] = None
+    """How fast bulk may leave the device, on the average."""
+
+    joules_per_round: Annotated[str | None, _JOULES, Example("5 J")] = None
+    """Energy of a round, where the device has a meter: when it is spent, the steps that are left are not done."""
+
+    cpu_per_round: Annotated[str | None, _SECONDS, Example("20 s")] = None
+    """Processor seconds of a round, likewise."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields what is nothing, and what is too little to carry even the control messages."""
+        amounts = self.amounts()
+        for name, amount in amounts.items():
+            if amount <= 0:
+                yield f'{name} = "{getattr(self, name)}": must be more than 0'
+                continue
+            way, _, period = name.partition("_per_")
+            least = {"up": LEAST_UP, "down": LEAST_DOWN}.get(way, {}).get(period, 0)
+            if amount < least:
+                yield (
+                    f'{name} = "{getattr(self, name)}" carries not even the control messages: the smallest that works is '
+                    f'"{least / 1000:g} kB"'
+                )
+
+    def amounts(self) -> dict[str, float]:
+        """What is given, in bytes, bytes a second, joules and seconds."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: amount_of(text) for name, text in given.items() if text is not None}
+
+
+NAMES = tuple(field.name for field in fields(BudgetConfig))
+
+
+def amount_of(text: str) -> float:
+    """The number that a text like `200 kB` or `2 kB/s` stands for.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = re.fullmatch(rf"({_AMOUNT}) ?([A-Za-z]+)(/s)?", text)
+    if found is None:
+        raise ValueError(f"{text!r} is no amount with a unit")
+    number, unit = float(found[1]), found[3]
+    if unit not in (*_UNITS, "J", "s"):
+        raise ValueError(f"{text!r}: {unit} is no unit; there are {', '.join(_UNITS)}, J and s")
+    return number * _UNITS.get(unit, 1)
+
+
+@dataclass
+class Spent:
+    """What a device has sent and received, and when the periods in hand began. Survives power cuts."""
+
+    up: int = 0
+    down: int = 0
+    began: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By period: what up and down were when it began."""
+    day: int = 0
+    """The last day that the clock has shown, counted from 1970."""
+    uptime: float = 0.0
+    """Seconds that the device has run in this day."""
+
+    def begin(self, period: str) -> None:
+        """A period of this kind begins."""
+        self.began[period] = {"up": self.up, "down": self.down}
+
+    def in_period(self, way: str, period: str) -> int:
+        """Bytes since the period in hand began."""
+        total: int = getattr(self, way)
+        return total - self.began.get(period, {}).get(way, 0)
+
+    def look_at_clock(self, wall: float, passed: float) -> None:
+        """Begin a new day where one has begun.
+
+        Args:
+            wall: seconds since 1970, as far as the board knows.
+            passed: seconds that it has run since it was asked last.
+        """
+        self.uptime += passed
+        day = int(wall // DAY_SECONDS)
+        if day > self.day:
+            # A clock that was never right says nothing of how much time has passed.
+            renewed = self.day >= SANE_DAY or self.uptime >= DAY_SECONDS
+            self.day = day
+        else:
+            renewed = self.uptime >= DAY_SECONDS
+        if renewed:
+            self.begin("day")
+            self.uptime = 0.0
+
+    def to_record(self) -> dict[str, Any]:
+        """As plain values."""
+        return dict(vars(self))
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Spent":
+        """From `to_record`."""
+        return cls(**record)
+
+
+SANE_DAY = 20_400
+"""Earlier days, before November 2025, are those of boards without a clock."""
+
+
+def left(amounts: Mapping[str, float], spent: Spent, way: str) -> int | None:
+    """Bytes that may still go this way; None where nothing limits them. Never negative."""
+    found = [
+        int(amounts[name]) - spent.in_period(way, period)
+        for period in PERIODS
+        if (name := f"{way}_per_{period}") in amounts
+    ]
+    return max(0, min(found)) if found else None
