@@ -129,7 +129,7 @@ class Agent:
             self._step(self._work)
         elif self._spare:
             self._go_on(self._spare)
-        self._purse.look()
+        self._purse.look(self._mailbox.unsent_bytes)
         if self._commit():
             self._purse.apply()
             self._mailbox.publish(now())
@@ -178,7 +178,7 @@ class Agent:
         if order.round != self._outbox.fact("round") or order.run != self._outbox.fact("run"):
             self._outbox.put_fact("round", order.round)
             self._purse.begin("round")
-        self._purse.open(order.allowance)
+        self._purse.open(order.allowance, evaluation=order.kind == "evaluate")
         try:
             self._begin(order)
         except SegmentError as error:
@@ -397,6 +397,7 @@ class Agent:
         sent = self._mailbox.send(message)
         if sent:
             self._accounts.uploaded(message.smashed)
+            self._purse.sent(sent, len(message.labels))
         return bool(sent)
 
     def _advance(self, work: Work, result: Result, *, durable: bool) -> None:
@@ -444,7 +445,7 @@ class Agent:
         metrics.update(self._mailbox.account(order.order))
         if self._purse.limited:
             metrics["budget"] = self._purse.account()
-        self._mailbox.send(Report(order.order, order.round, metrics))
+        self._mailbox.send(Report(order.order, order.round, _brief(metrics)))
         self._drop_work()
         if order.beyond:
             self._set_by(work)
@@ -535,6 +536,13 @@ class Agent:
         if busy:
             return 0.0
         return self._mailbox.wait_seconds(now, IDLE_SECONDS)
+
+
+def _brief(value: Any) -> Any:
+    """With six digits a number: more are noise, and cost as many bytes as all the rest of a report."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    return {name: _brief(part) for name, part in value.items()} if isinstance(value, Mapping) else value
 
 
 def _name(order: Order) -> str:

@@ -94,7 +94,7 @@ def assemble(
         outbox,
         accounts,
         purse,
-        facts=facts(outbox),
+        facts={**facts(outbox), **{f"budget.{name}": amount for name, amount in config.budget.amounts().items()}},
         once=config.run.once,
         checkpoint_steps=config.run.checkpoint_steps,
     )

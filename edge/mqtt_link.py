@@ -53,6 +53,8 @@ _PORTS = {"mqtt": 1883, _TLS: 8883}
 
 GUARD_SECONDS = 0.05
 """How often the counters are looked at while there are caps: TCP sends nothing again within 0.2 seconds."""
+ROOM_SECONDS = 1.0
+"""How long bulk waits for room below a cap: caps rise as what was spent comes to the disk."""
 CONNECTION_COST = {"mqtt": 2 << 10, _TLS: 10 << 10}
 """Bytes each way that a new connection may need."""
 
@@ -308,6 +310,11 @@ class MqttLink:
 
     def _hand_over_bulk(self, topic: str, payload: bytes, timeout: float) -> None:
         with suppress(LinkError, RuntimeError, ValueError):  # the connection is gone: it is as if the pipe had lost it
+            size = len(payload) + len(topic) + PUBLISH_OVERHEAD
+            until = time.monotonic() + ROOM_SECONDS
+            while not self._gate.fits(self._bytes.read(), size) and time.monotonic() < until:
+                if self._closed.wait(GUARD_SECONDS) or not self.connected:
+                    return
             while wait := self._gate.wait(len(payload), time.monotonic()):
                 if self._closed.wait(min(wait, _SLICE)) or not self.connected:
                     return

@@ -11,17 +11,21 @@ from typing import Any
 from edge.gate import Caps
 from edge.link import Link
 from edge.outbox import Outbox
-from edge.wire.budget import NAMES, WAYS, Spent, left
+from edge.wire.budget import APART, NAMES, WAYS, Spent, left
 
-SPENT = ("spent", "hub_budget", "withheld")
+SPENT = ("spent", "hub_budget", "uploads")
 MEANS = "means"
 """Names of what it puts into the outbox: what was spent, and what it had for an activation."""
 RESERVE = 0.1
 """Share of each amount that activations leave for control messages, acknowledgements and weights."""
-AHEAD = (2_048, 65_536)
+AHEAD = (6_144, 65_536)
 """Least and most bytes that a ceiling lies ahead; between them an eighth of what is left."""
 OVERHEAD = 1.08
 """Bytes on the wire of a byte in the outbox: frames, MQTT, TCP and IP around it."""
+
+
+_NOTHING = {"messages": 0, "bytes": 0, "samples": 0, "withheld": 0}
+"""Activations of the run: how many were sent, of how many bytes and samples; and how many were not, for want of means."""
 
 
 class Purse:
@@ -53,7 +57,9 @@ class Purse:
         self._looked_at = now()
         self._order_began = self._spent.up
         self._allowance: int | None = None
-        self._withheld = int(outbox.fact("withheld", 0))
+        self._apart = False
+        """Whether what is spent now is not counted."""
+        self._done: dict[str, int] = {**_NOTHING, **outbox.fact("uploads", {})}
 
     @property
     def amounts(self) -> dict[str, float]:
@@ -63,7 +69,7 @@ class Purse:
     @property
     def limited(self) -> bool:
         """Whether there are any."""
-        return bool(self._given or self._own)
+        return bool(self.amounts)
 
     def hear(self, given: Mapping[str, float]) -> None:
         """The hub's amounts, for what the device's own configuration leaves open."""
@@ -78,25 +84,35 @@ class Purse:
         self.look()
         self._spent.begin(period)
         if period == "run":
-            self._withheld = 0
+            self._done = dict(_NOTHING)
+            self._outbox.put_fact("uploads", self._done)
         self._keep()
 
-    def open(self, allowance: int | None) -> None:
+    def open(self, allowance: int | None, *, evaluation: bool = False) -> None:
         """An order begins, whose uploads may take so many bytes on the wire."""
         self.look()
         self._order_began, self._allowance = self._spent.up, allowance
+        self._apart = evaluation and APART in self.amounts
 
-    def look(self) -> None:
-        """Take in what has been spent since, and what time it is; a ceiling that is near is raised with the next commit."""
+    def look(self, unsent: int = 0) -> None:
+        """Take in what has been spent since, and what time it is; a ceiling that is near is raised with the next commit.
+
+        Args:
+            unsent: bytes that lie in the outbox, and shall find room below the ceiling.
+        """
         if not self.limited:
             return
         counted, now = self._link.counters(), self._now()
-        self._spent.up = self._before["up"] + counted.wire_sent
-        self._spent.down = self._before["down"] + counted.wire_received
+        for way, total in (("up", counted.wire_sent), ("down", counted.wire_received)):
+            spent = self._before[way] + total
+            if self._apart:
+                self._spent.apart[way] += spent - getattr(self._spent, way)
+            setattr(self._spent, way, spent)
         self._spent.look_at_clock(self._wall(), now - self._looked_at)
         self._looked_at = now
-        if any(self._ceiling[way] - getattr(self._spent, way) < self._ahead(way) // 2 for way in WAYS):
-            self._keep()
+        due = int(unsent * OVERHEAD)
+        if any(self._ceiling[way] - getattr(self._spent, way) < due + self._ahead(way) // 2 for way in WAYS):
+            self._keep(due)
 
     def left(self, way: str) -> int | None:
         """Bytes that may still go this way; None where nothing limits them."""
@@ -118,6 +134,9 @@ class Purse:
         """What was put is on the disk: the link may go up to it."""
         if not self.limited:
             return
+        if self._apart:
+            self._link.limit(Caps(rate=self.amounts.get("rate")))
+            return
         caps = {}
         for way in WAYS:
             rest = self.left(way)
@@ -125,15 +144,19 @@ class Purse:
             caps[way] = None if rest is None else min(reach, getattr(self._spent, way) - self._before[way] + rest)
         self._link.limit(Caps(caps["up"], caps["down"], self.amounts.get("rate")))
 
+    def sent(self, size: int, samples: int) -> None:
+        """An activation of so many bytes is on its way."""
+        if self.limited:
+            self._count(messages=1, bytes=size, samples=samples)
+
     def withhold(self) -> None:
         """An activation was not sent, for want of means."""
-        self._withheld += 1
-        self._outbox.put_fact("withheld", self._withheld)
+        self._count(withheld=1)
 
     def account(self) -> dict[str, Any]:
         """For a report: what was spent in the periods in hand, what is left, and how it was counted."""
         self.look()
-        record: dict[str, Any] = {"withheld": self._withheld}
+        record: dict[str, Any] = {**self._done, **self.amounts}
         for way in WAYS:
             record[f"{way}_spent"] = self._spent.in_period(way, "run")
             record[f"{way}_left"] = self.left(way)
@@ -147,12 +170,16 @@ class Purse:
             self._outbox.put_fact("spent", self._spent.to_record())
             self._outbox.commit()
 
+    def _count(self, **more: int) -> None:
+        self._done = {name: count + more.get(name, 0) for name, count in self._done.items()}
+        self._outbox.put_fact("uploads", self._done)
+
     def _ahead(self, way: str) -> int:
         rest = self.left(way)
         least, most = AHEAD
         return most if rest is None else min(most, max(least, rest // 8))
 
-    def _keep(self) -> None:
+    def _keep(self, due: int = 0) -> None:
         for way in WAYS:
-            self._ceiling[way] = getattr(self._spent, way) + self._ahead(way)
+            self._ceiling[way] = getattr(self._spent, way) + due + self._ahead(way)
         self._outbox.put_fact("spent", {**self._spent.to_record(), **self._ceiling})

@@ -93,8 +93,9 @@ def _train(options: argparse.Namespace, run: Callable[[Any], None]) -> int:
         codec=options.codec,
         seed=options.seed,
         threads=options.threads,
-        budget_megabytes=options.budget_mb,
-        budget_gflops=options.budget_gflops,
+        budget=dict(options.budget),
+        c3_megabytes=options.c3_mb,
+        c3_gflops=options.c3_gflops,
     )
     run(wish)
     if options.reference:
@@ -251,8 +252,10 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--codec", default="float32", help="float32, float16 or quantised:K (float32)")
     add("--seed", type=int, default=0)
     add("--threads", type=_positive, default=1, help="threads of the hub (1)")
-    add("--budget-mb", type=float, help="megabytes a device may send, for the C3-Score")
-    add("--budget-gflops", type=float, help="billions of multiply-adds a device may spend, for the C3-Score")
+    budget = 'what each device may spend, like "up_per_run=200 kB"; see [budget] of cutlayer-hub serve'
+    add("--budget", type=_amount, action="append", default=[], metavar="KEY=AMOUNT", help=budget)
+    add("--c3-mb", type=float, help="megabytes of the C3-Score's budget")
+    add("--c3-gflops", type=float, help="billions of multiply-adds of the C3-Score's budget")
     add("--out", type=Path, help="folder of the run (runs/<time>)")
     add("--reference", type=Path, help="folder of recorded results for the reference rows")
 
@@ -347,6 +350,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
     return number
+
+
+def _amount(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=AMOUNT")
+    return name, value
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from edge.wire import toml_fields
+from edge.wire.budget import BudgetConfig
 from edge.wire.toml_fields import ConfigError, Example, Pattern, Range
 from hub.strategies import STRATEGIES
 
@@ -123,7 +124,7 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class BudgetConfig:
+class C3Config:
     """The budgets of the C3-Score; without them the maxima of the table are used."""
 
     megabytes: Annotated[float | None, Range(1e-9, 1e12), Example(100.0)] = None
@@ -142,6 +143,8 @@ class HubConfig:
     bundle: BundleConfig
     run: RunConfig
     budget: BudgetConfig
+    """For every device that has no budget of its own."""
+    c3: C3Config
     strategy: Any
     """Options of the strategy, a frozen dataclass of its own."""
 
@@ -192,6 +195,7 @@ def schema(strategy: str) -> type:
         ("bundle", BundleConfig),
         ("run", RunConfig),
         ("budget", BudgetConfig),
+        ("c3", C3Config),
         ("strategy", kind.options),
     ]
     return dataclasses.make_dataclass("Sections", sections, frozen=True)

@@ -87,8 +87,10 @@ class Wish:
     batch: int = 32
     seed: int = 0
     threads: int = 1
-    budget_megabytes: float | None = None
-    budget_gflops: float | None = None
+    budget: Mapping[str, str] = field(default_factory=dict)
+    """What each device may spend, as [budget] of a configuration has it."""
+    c3_megabytes: float | None = None
+    c3_gflops: float | None = None
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
@@ -206,7 +208,8 @@ def write_config(
             "threads": wish.threads,
             "codec": wish.codec,
         },
-        "budget": {"megabytes": wish.budget_megabytes, "gflops": wish.budget_gflops},
+        "budget": dict(wish.budget),
+        "c3": {"megabytes": wish.c3_megabytes, "gflops": wish.c3_gflops},
         "strategy": dict(wish.options),
     }
     for section, values in (more or {}).items():

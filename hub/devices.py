@@ -88,6 +88,7 @@ class Devices:
         instance: int,
         ledgers: Mapping[str, Any] | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        budget: Mapping[str, float] | None = None,
     ) -> None:
         self.known: dict[str, Device] = {}
         self.instance = instance
@@ -99,6 +100,7 @@ class Devices:
         self._generation = generation
         self._ledgers = dict(ledgers or {})
         self._limits = limits
+        self._budget = dict(budget or {})
         self._broker = Connected()
         """What is known of the broker since the last connection."""
 
@@ -281,7 +283,7 @@ class Devices:
             device.delivery.send(messages.pack(Refusal(reason, fatal=True, instance=hello.instance)), urgent=True)
             return
         device.hello, device.instance, device.online = hello, hello.instance, True
-        device.delivery.send(messages.pack(Welcome(self._generation, "welcome")), urgent=True)
+        device.delivery.send(messages.pack(Welcome(self._generation, "welcome", self._budget)), urgent=True)
         yield Joined(device.name)
 
     def _objection(self, device: Device, hello: Hello) -> str | None:
@@ -339,6 +341,8 @@ def _makes_sense(metrics: Mapping[str, Any]) -> bool:
         and isinstance(metrics.get("refused"), Mapping)
         and all(type(metrics.get(name, 0)) is int for name in ("beyond_steps", "expired", "expired_bytes"))
         and isinstance(metrics.get("delivery", {}), Mapping)
+        and isinstance(budget := metrics.get("budget", {}), Mapping)
+        and all(type(number) in (int, float, type(None)) for number in budget.values())
         and type(metrics["energy"].get("joules")) in (int, float, type(None))
     )
 

@@ -14,7 +14,7 @@ is lost, and nothing is learned twice: numbers of the entries are done in the le
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Opened:
     present: tuple[str, ...]
     orders: Mapping[str, int]
     """Number of the order of each device that was told something."""
+    sends: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Which steps upload, for devices whose budget did not carry all that the strategy asked for."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ class Journal:
 
     def _read(self, number: int, kind: str, head: dict[str, Any]) -> Entry:
         if kind == "Opened":
-            return Opened(head["round"], head["turn"], tuple(head["present"]), head["orders"])
+            sends = {name: tuple(steps) for name, steps in head.get("sends", {}).items()}
+            return Opened(head["round"], head["turn"], tuple(head["present"]), head["orders"], sends)
         if kind == "GaveUp":
             return GaveUp(**head)
         found = self._database.execute(

@@ -14,9 +14,10 @@ What a turn comes to is noted in the journal before it is acknowledged; a hub th
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -27,6 +28,7 @@ from hub import journal
 from hub.devices import Arrived, Devices, Joined
 from hub.intake import Intake
 from hub.journal import Journal, NoJournal, Opened, Recorded
+from hub.means import Forecasting, Means, Paid
 from hub.store import StoreError, patiently
 from hub.strategies.base import Batch, Fleet, Lower, Member, Order, Strategy
 from hub.strategies.base import Learned as Lesson
@@ -83,6 +85,13 @@ class Orchestrator:
         self._next_order = next_order
         self._now = now
         self._say = say
+        self._means = Means(
+            terms.budget,
+            rounds=terms.rounds,
+            batch=terms.batch,
+            elements=math.prod(shapes.smashed),
+            codec=terms.codec,
+        )
         self._intake = Intake(devices, terms, shapes, self._kept, now=now, say=say)
 
     @property
@@ -160,12 +169,13 @@ class Orchestrator:
             state, orders = self._strategy.turn(state, round_number, number, present)
             if orders is None:
                 return self._strategy.end_round(state, round_number), learned
+            paid = self._paid(state, orders, round_number)
             if before is None:
-                before = self._note_turn(round_number, number, present, orders)
-                turn = self._open(orders, before, fleet)
+                before = self._note_turn(round_number, number, present, orders, paid)
+                turn = self._open(orders, before, paid, fleet)
                 self._tell(turn)
             else:
-                turn = self._open(orders, before, fleet)
+                turn = self._open(orders, before, paid, fleet)
                 state = self._redo(state, turn, learned)
             state = self._carry_out(state, turn, learned)
             state = self._strategy.settle(
@@ -181,7 +191,10 @@ class Orchestrator:
 
     def evaluate(self, state: Any, round_number: int) -> dict[str, float]:
         """Accuracy of each device that is there on its own test samples, through the hub's predictions for it."""
-        present = self._devices.online()
+        last = round_number + 1 == self._terms.rounds
+        present = [
+            name for name in self._devices.online() if self._means.evaluates(self._devices.known[name], last=last)
+        ]
         stands = {name: self._strategy.stand(state, name, present) for name in present}
         given = self._fetch({stand.donor for stand in stands.values() if stand.donor}, round_number)
         orders = {
@@ -240,20 +253,42 @@ class Orchestrator:
 
     # A turn -----------------------------------------------------------------------------------------------------
 
-    def _note_turn(self, round_number: int, number: int, present: list[str], orders: Mapping[str, Order]) -> Opened:
+    def _paid(self, state: Any, orders: Mapping[str, Order], round_number: int) -> dict[str, Paid]:
+        """What of the orders' uploads the devices can pay."""
+        paid = {}
+        for name, order in orders.items():
+            device = self._devices.expect(name)
+            left = self._strategy.uploads_left(state, name) if isinstance(self._strategy, Forecasting) else None
+            paid[name] = self._means.pay(device, order, round_number, left)
+        return paid
+
+    def _note_turn(
+        self,
+        round_number: int,
+        number: int,
+        present: list[str],
+        orders: Mapping[str, Order],
+        paid: Mapping[str, Paid],
+    ) -> Opened:
         """Write down what is about to be said: a hub that is killed must say the same again, under the same numbers."""
-        opened = Opened(round_number, number, tuple(present), {name: self._next_order() for name in orders})
+        numbers = {name: self._next_order() for name in orders}
+        sends = {name: share.send for name, share in paid.items() if share.send != orders[name].send}
+        opened = Opened(round_number, number, tuple(present), numbers, sends)
         self._kept.append(opened)
         patiently(self._kept.commit)
         return opened
 
-    def _open(self, orders: Mapping[str, Order], opened: Opened, fleet: Fleet) -> Turn:
+    def _open(self, orders: Mapping[str, Order], opened: Opened, paid: Mapping[str, Paid], fleet: Fleet) -> Turn:
         if orders.keys() != opened.orders.keys():
             raise StoreError(
                 f"the journal does not fit the checkpoint: in turn {opened.turn} of round {opened.round} it has orders for "
                 f"{', '.join(opened.orders)}, and the strategy gives some to {', '.join(orders)}"
             )
-        messages_out = {name: self._order(order, opened.round, opened.orders[name]) for name, order in orders.items()}
+        orders = {name: replace(order, send=opened.sends.get(name, order.send)) for name, order in orders.items()}
+        messages_out = {
+            name: replace(self._order(order, opened.round, opened.orders[name]), allowance=paid[name].allowance)
+            for name, order in orders.items()
+        }
         turn = self._begin(messages_out, opened.round)
         turn.expected = sorted(
             ((step, name) for name, order in orders.items() for step in order.send),

@@ -301,7 +301,7 @@ def _device_record(number: int, device: Device) -> dict[str, Any]:
         "expired": totals.get("expired", 0),
         "expired_bytes": totals.get("expired_bytes", 0),
         "delivery": totals.get("delivery", {}),
-        **({"missing": totals["missing"]} if totals.get("missing") else {}),
+        **{name: totals[name] for name in ("missing", "budget") if totals.get(name)},
     }
 
 
@@ -353,6 +353,7 @@ def _terms(config: HubConfig, run_id: int) -> Terms:
         evaluate_every=run.evaluate_every,
         codec=run.codec,
         evaluation_codec=run.evaluation_codec,
+        budget=config.budget.amounts(),
     )
 
 
@@ -372,6 +373,7 @@ def _devices(
         instance=instance,
         ledgers=ledgers,
         limits=Limits(chunk_bytes=config.broker.chunk_bytes),
+        budget=config.budget.amounts(),
     )
     return devices, link
 
@@ -404,7 +406,7 @@ def _mqtt(config: HubConfig, url: str) -> Connect:
 def _run_record(
     config: HubConfig, bundle: HubBundle, facts: list[dict[str, Any]], more: Mapping[str, Any]
 ) -> dict[str, Any]:
-    budget = {"bytes": _times(config.budget.megabytes, 1e6), "flops": _times(config.budget.gflops, 1e9)}
+    budget = {"bytes": _times(config.c3.megabytes, 1e6), "flops": _times(config.c3.gflops, 1e9)}
     return {
         "record": "run",
         "strategy": config.run.strategy,

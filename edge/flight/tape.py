@@ -320,11 +320,11 @@ class TapePurse:
         """A period began."""
         self._again()
 
-    def open(self, allowance: int | None) -> None:  # noqa: ARG002  on the tape
+    def open(self, allowance: int | None, *, evaluation: bool = False) -> None:  # noqa: ARG002  on the tape
         """An order began."""
         self._again()
 
-    def look(self) -> None:
+    def look(self, unsent: int = 0) -> None:  # noqa: ARG002  on the tape
         """It looked at what had been spent."""
         self._again()
 
@@ -332,6 +332,10 @@ class TapePurse:
         """What it had for an activation."""
         value = self._again(MEANS)
         return value if isinstance(value, int) else None
+
+    def sent(self, size: int, samples: int) -> None:  # noqa: ARG002  on the tape
+        """An activation is on its way."""
+        self._again()
 
     def withhold(self) -> None:
         """An activation was not sent."""

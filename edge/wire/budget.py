@@ -14,7 +14,7 @@ begin only where it is later than it has ever been before, or, where it is not, 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from edge.wire.toml_fields import Example, Pattern
 
@@ -65,6 +65,10 @@ class BudgetConfig:
     cpu_per_round: Annotated[str | None, _SECONDS, Example("20 s")] = None
     """Processor seconds of a round, likewise."""
 
+    evaluation: Literal["counted", "apart"] = "counted"
+    """counted: test samples that go up for an evaluation are spent like all else, so a run is evaluated at its end, where that fits.
+    apart: they are not, for trials in which the budget is that of training."""
+
     def problems(self) -> Iterator[str]:
         """Yields what is nothing, and what is too little to carry even the control messages."""
         amounts = self.amounts()
@@ -81,12 +85,15 @@ class BudgetConfig:
                 )
 
     def amounts(self) -> dict[str, float]:
-        """What is given, in bytes, bytes a second, joules and seconds."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: amount_of(text) for name, text in given.items() if text is not None}
+        """What is given, in bytes, bytes a second, joules and seconds; `apart` is 1 where evaluation is not counted."""
+        given = {name: getattr(self, name) for name in NAMES if name != APART}
+        amounts = {name: amount_of(text) for name, text in given.items() if text is not None}
+        return {**amounts, APART: 1.0} if amounts and self.evaluation == "apart" else amounts
 
 
-NAMES = tuple(field.name for field in fields(BudgetConfig))
+APART = "apart"
+NAMES = (*(field.name for field in fields(BudgetConfig) if field.name != "evaluation"), APART)
+"""What amounts are called."""
 
 
 def amount_of(text: str) -> float:
@@ -110,6 +117,8 @@ class Spent:
 
     up: int = 0
     down: int = 0
+    apart: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WAYS, 0))
+    """By way: what of that was for evaluation, where it is not counted."""
     began: dict[str, dict[str, int]] = field(default_factory=dict)
     """By period: what up and down were when it began."""
     day: int = 0
@@ -119,12 +128,16 @@ class Spent:
 
     def begin(self, period: str) -> None:
         """A period of this kind begins."""
-        self.began[period] = {"up": self.up, "down": self.down}
+        self.began[period] = {way: self.counted(way) for way in WAYS}
+
+    def counted(self, way: str) -> int:
+        """Bytes that the budget is about."""
+        total: int = getattr(self, way)
+        return total - self.apart[way]
 
     def in_period(self, way: str, period: str) -> int:
         """Bytes since the period in hand began."""
-        total: int = getattr(self, way)
-        return total - self.began.get(period, {}).get(way, 0)
+        return self.counted(way) - self.began.get(period, {}).get(way, 0)
 
     def look_at_clock(self, wall: float, passed: float) -> None:
         """Begin a new day where one has begun.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, NoReturn
 
+from edge.wire import words
 from edge.wire.frames import WireError
 
 Check = Callable[[str, Any], Any]
@@ -20,7 +21,7 @@ INTEGER_LIMIT = (1 << 63) - 1
 
 
 def load(data: bytes) -> dict[str, Any]:
-    """A JSON object.
+    """A JSON object, as it is or deflated (`words`).
 
     Raises:
         WireError: it is no object, is too long or nested too deep, or holds NaN or infinity.
@@ -28,7 +29,7 @@ def load(data: bytes) -> dict[str, Any]:
     if len(data) > JSON_LIMIT:
         raise WireError(f"{len(data)} bytes of JSON, the limit is {JSON_LIMIT}", "too long")
     try:
-        value = json.loads(data.decode(), parse_constant=_refuse_constant)
+        value = json.loads(words.inflate(data, JSON_LIMIT).decode(), parse_constant=_refuse_constant)
     except WireError:
         raise
     except (ValueError, RecursionError) as error:
@@ -39,8 +40,9 @@ def load(data: bytes) -> dict[str, Any]:
 
 
 def dump(value: Mapping[str, Any]) -> bytes:
-    """Compact JSON with sorted keys."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """Compact JSON with sorted keys, deflated where that is shorter."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return words.deflate(text.encode())
 
 
 def checked(value: Mapping[str, Any], checks: Mapping[str, Check], what: str) -> dict[str, Any]:

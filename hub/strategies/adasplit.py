@@ -207,6 +207,12 @@ class AdaSplit(Cut):
         """Logits through the device's mask; a device that is not of the fleet gets the mean of all masks."""
         return state.upper.predict(state.fleet.index(device) if device in state.fleet.names else None, smashed)
 
+    def uploads_left(self, state: State, device: str) -> float:
+        """Activations that a device will still be asked for if every device is selected as often as the others; see `hub.means`."""
+        local = 0 if self.o.frozen else int(self.o.kappa * state.rounds + 1e-9)
+        iterations = (state.rounds - local) * state.fleet.steps - state.iteration
+        return iterations * max(1, round(self.o.eta * len(state.fleet))) / len(state.fleet)
+
     def _is_local(self, state: State, round: int) -> bool:
         # 0.29 * 100 is 28.999…: the tiny number mends what binary fractions lose.
         return not self.o.frozen and round < int(self.o.kappa * state.rounds + 1e-9)

@@ -239,7 +239,7 @@ def test_what_is_run_again_is_all_that_was_recorded(trouble):
 def test_a_changed_byte_in_a_frame_from_the_hub_is_found(trouble, home):
     def damage(entry):
         for place, event in enumerate(entry.events):
-            if isinstance(event, Message) and event.topic.endswith("/down") and len(event.payload) > 100:
+            if isinstance(event, Message) and event.topic.endswith("/down") and len(event.payload) > 60:
                 payload = bytes([*event.payload[:-9], event.payload[-9] ^ 1, *event.payload[-8:]])
                 events = (*entry.events[:place], Message(event.topic, payload), *entry.events[place + 1 :])
                 return replace(entry, events=events)

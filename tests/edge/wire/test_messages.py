@@ -1,3 +1,4 @@
+import zlib
 from dataclasses import fields, replace
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.wire import words
 from edge.wire.codec import encode
 from edge.wire.frames import Limits, WireError
 from edge.wire.messages import (
@@ -22,6 +24,7 @@ from edge.wire.messages import (
     unpack,
 )
 
+DEFLATED = "08014349e7b85205dc1979f9a076930ebcdd04b516165ca630971b1a585a9a1a1a9a19999b9b9b212cb6845b6c540b00"
 TAG = b"\xab\xcd\xef\x01"
 HELLO = Hello(
     name="wearer-1",
@@ -60,6 +63,24 @@ ACTIVATION = Activation(
 )
 GRADIENT = Gradient(TAG, 9, 2, 3, np.array([[0.25, -1.0]], np.float32), 1.5)
 STATE = State(TAG, 9, {"b": np.array([1.0], np.float32), "a": np.array([2.0], np.float32)})
+FIELD_REPORT = Report(
+    1634434809,
+    5,
+    {
+        "beyond_steps": 0,
+        "budget": {"bytes": 70442, "down_left": None, "down_spent": 2294, "messages": 1, "samples": 11, "up_left": 19735,
+                   "up_per_run": 100000.0, "up_spent": 80265, "withheld": 0},
+        "cpu_seconds": 0.0285063,
+        "delivery": {"frames_sent": 21},
+        "elements": 17600,
+        "energy": {"joules": None, "kind": None, "reason": "no meter: no RAPL under /sys/class/powercap, no power sensor under "
+                   "/sys/class/hwmon, no battery under /sys/class/power_supply", "resolution": None, "source": None},
+        "evaluation_received": 684, "evaluation_sent": 1229402, "expired": 0, "expired_bytes": 0, "flops": 88569600.0,
+        "loss": 0.000324675, "paper_bytes": 37076, "paper_flops": 20160000.0, "peak_rss_bytes": 86749184, "received": 3268,
+        "refused": {}, "restarts": 0, "retransmitted": 0, "seconds": 0.0713908, "sent": 1311071, "source": "kernel TCP_INFO",
+        "started_over": False, "step_seconds": 0.00376351, "steps": 1,
+    },
+)  # fmt: skip
 REPORT = Report(9, 2, {"loss": 0.5, "energy": {"joules": None, "source": "none"}, "failed": False, "sent": 1 << 40})
 MESSAGES = [
     HELLO,
@@ -126,13 +147,50 @@ GOLDEN = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def plain(monkeypatch):
+    """Nothing is worth deflating: the JSON stands there as it is, as any writer may leave it."""
+    monkeypatch.setattr(words, "WORTH", 1 << 20)
+
+
 @pytest.mark.parametrize("kind", GOLDEN, ids=lambda kind: kind.__name__)
-def test_the_bytes_of_each_kind(kind):
+def test_the_bytes_of_each_kind(kind, plain):
     message = next(message for message in MESSAGES if type(message) is kind)
     assert pack(message).hex() == GOLDEN[kind]
 
 
-def test_an_order_says_beyond_only_where_it_is_not_0():
+@pytest.mark.parametrize("kind", [Hello, Order, Report], ids=lambda kind: kind.__name__)
+def test_what_is_not_deflated_is_read_as_well(kind):
+    message = next(message for message in MESSAGES if type(message) is kind)
+    long, short = bytes.fromhex(GOLDEN[kind]), pack(message)
+    assert len(short) < len(long)
+    assert pack(unpack(long)) == short
+
+
+def test_a_deflated_report_of_today_is_read_for_ever():
+    """The dictionary is part of the wire: another one would make this something else."""
+    assert unpack(bytes.fromhex(DEFLATED)) == REPORT
+
+
+def test_a_report_in_the_field_is_short():
+    """It goes up every round, however small the budget: 914 bytes of JSON."""
+    assert len(pack(FIELD_REPORT)) < 200
+
+
+@pytest.mark.parametrize("data", [bytes.fromhex("0801ff"), b"\x08\x01", b"\x08\x02{}"])
+def test_damaged_deflated_json_is_refused(data):
+    with pytest.raises(WireError):
+        unpack(data)
+
+
+def test_json_that_swells_is_refused_before_it_is_there():
+    coder = zlib.compressobj(9, zlib.DEFLATED, -15)
+    bomb = coder.compress(b" " * (64 << 20)) + coder.flush()
+    with pytest.raises(WireError, match="more than 4194304 bytes of JSON"):
+        unpack(b"\x08\x01" + bomb)
+
+
+def test_an_order_says_beyond_only_where_it_is_not_0(plain):
     packed = pack(ORDER)
     further = pack(replace(ORDER, beyond=500))
     assert further == packed.replace(b"\xba\0\0\0{", b"\xc7\0\0\0{").replace(
@@ -167,7 +225,7 @@ def test_state_in_an_order_is_exact_whatever_the_codec():
 
 
 @pytest.mark.parametrize(
-    ("message", "words"),
+    ("message", "said"),
     [
         (replace(HELLO, name="x" * 65), "hello.name = .* up to 64 characters"),
         (replace(HELLO, instance=-1), "hello.instance = -1 is not a whole number from 0 to 4294967295"),
@@ -204,8 +262,8 @@ def test_state_in_an_order_is_exact_whatever_the_codec():
         (replace(STATE, order=1 << 32), "state.order"),
     ],
 )
-def test_what_the_other_side_would_refuse_is_not_sent(message, words):
-    with pytest.raises(WireError, match=words):
+def test_what_the_other_side_would_refuse_is_not_sent(message, said):
+    with pytest.raises(WireError, match=said):
         pack(message)
 
 
@@ -213,7 +271,7 @@ NESTED = b'{"order":1,"round":1,"metrics":' + b'{"a":' * 12 + b"1" + b"}" * 13
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "said"),
     [
         (b"", "empty"),
         (b"\x00{}", "unknown kind of message 0"),
@@ -241,8 +299,8 @@ NESTED = b'{"order":1,"round":1,"metrics":' + b'{"a":' * 12 + b"1" + b"}" * 13
         (b"\x04abcd\xff\xff\xff\xff{}", "cut off"),
     ],
 )
-def test_a_damaged_message_is_refused(data, words):
-    with pytest.raises(WireError, match=words):
+def test_a_damaged_message_is_refused(data, said):
+    with pytest.raises(WireError, match=said):
         unpack(data)
 
 
