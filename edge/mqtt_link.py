@@ -282,7 +282,8 @@ class MqttLink:
                 if possible:
                     log.info("there is room in the budget again")
                     self._spent = False
-                    self.start()
+                    self._client.connect_async(self._host, self._port, self._keepalive, clean_start=True)
+                    self._client.loop_start()
             elif self._gate.overdrawn(counted) if connection is not None else not possible:
                 self._go_dark(connection)
 

@@ -18,8 +18,8 @@ MEANS = "means"
 """Names of what it puts into the outbox: what was spent, and what it had for an activation."""
 RESERVE = 0.1
 """Share of each amount that activations leave for control messages, acknowledgements and weights."""
-AHEAD = (6_144, 65_536)
-"""Least and most bytes that a ceiling lies ahead; between them an eighth of what is left."""
+AHEAD = {"up": (6_144, 65_536, 8), "down": (16_384, 1 << 20, 2)}
+"""Least and most bytes that a ceiling lies ahead, and between them which part of what is left. What comes nobody here can hold back."""
 OVERHEAD = 1.08
 """Bytes on the wire of a byte in the outbox: frames, MQTT, TCP and IP around it."""
 
@@ -176,8 +176,8 @@ class Purse:
 
     def _ahead(self, way: str) -> int:
         rest = self.left(way)
-        least, most = AHEAD
-        return most if rest is None else min(most, max(least, rest // 8))
+        least, most, part = AHEAD[way]
+        return most if rest is None else min(most, max(least, rest // part))
 
     def _keep(self, due: int = 0) -> None:
         for way in WAYS:

@@ -65,11 +65,16 @@ class Means:
         own = {name: float(facts[key]) for name in NAMES if (key := f"budget.{name}") in facts}
         return {**self._default, **own}
 
-    def evaluates(self, device: Device, *, last: bool) -> bool:
-        """Whether a device may be asked for its test samples."""
+    def counts_evaluation(self, device: Device) -> bool:
+        """Whether test samples that go up are taken off what a device may upload."""
         amounts = self.amounts(device)
-        if APART in amounts or not any(name.startswith("up_") for name in amounts):
+        return APART not in amounts and any(name.startswith("up_") for name in amounts)
+
+    def evaluates(self, device: Device, *, last: bool) -> bool:
+        """Whether a device may be asked for its test samples, coded as in training."""
+        if not self.counts_evaluation(device):
             return True
+        amounts = self.amounts(device)
         rest, samples = self._left(device, amounts), device.hello.test_samples if device.hello else 0
         return last and rest is not None and samples * self._sample(device) + MESSAGE_BYTES < rest
 

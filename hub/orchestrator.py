@@ -203,6 +203,11 @@ class Orchestrator:
             )
             for name, stand in stands.items()
         }
+        orders |= {
+            name: replace(order, codec=self._terms.codec)
+            for name, order in orders.items()
+            if self._means.counts_evaluation(self._devices.known[name])
+        }
         orders = {name: order for name, order in orders.items() if order.steps}
         turn = self._begin(orders, round_number, kept=False)
         self._tell(turn)
