@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.wire.frames import DEFAULT_LIMITS, WireError
+from edge.wire.varint import pack_varint, unpack_varint
 
 Array = npt.NDArray[Any]
 Bytes = bytes | memoryview
 """Bytes of one's own, or a view of somebody else's: tensors are long, and every copy of one costs as much as a check."""
 
 RANK_LIMIT = 8
-DIMENSION_LIMIT = 0xFFFFFFFF
 
 
 class Codec(Protocol):
@@ -295,37 +295,6 @@ def decode(data: bytes, offset: int = 0, *, limit: int = DEFAULT_LIMITS.message_
     _check_shape(shape, 8 if codec is Integers else 4, limit)
     values = codec.decode(memoryview(data)[offset : offset + length], math.prod(shape))
     return values.reshape(shape), offset + length
-
-
-def pack_varint(value: int) -> bytes:
-    """A whole number in seven bits a byte, lowest first; the top bit says that more follow (LEB128)."""
-    if not 0 <= value <= DIMENSION_LIMIT:
-        raise WireError(f"{value} is not 0 to {DIMENSION_LIMIT}", "range")
-    parts = bytearray()
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
-
-
-def unpack_varint(data: bytes, offset: int) -> tuple[int, int]:
-    """The number at `offset` and the offset behind it.
-
-    Raises:
-        WireError: it is cut off, or longer than five bytes.
-    """
-    value = 0
-    for place in range(5):
-        if offset + place >= len(data):
-            raise WireError("number is cut off", "too short")
-        byte = data[offset + place]
-        value |= (byte & 0x7F) << (7 * place)
-        if byte < 0x80:
-            if value > DIMENSION_LIMIT:
-                break
-            return value, offset + place + 1
-    raise WireError(f"number is above {DIMENSION_LIMIT}", "range")
 
 
 def _check_shape(shape: list[int], itemsize: int, limit: int) -> None:

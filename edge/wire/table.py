@@ -1,0 +1,270 @@
+"""Tables: how likely each symbol is behind its context, in so few numbers that they can be sent.
+
+A symbol is a group of elements, joined to one number. The elements are ranks: 0 for the most frequent value, and so on,
+the last one for all values without a rank. How likely a rank is depends on its channel's class and on two ranks near it:
+
+    PLANE   first: the element before it in the group; second: the one above it
+    others  first: the element before it; second: the one before that; both reach into the group behind
+
+The probability that a rank is above j, if it is not below j, is the logistic function of a sum of three numbers of
+the table (in eighths): of the class, of the first and of the second neighbour. From there on everything is integers,
+so that all machines come to the same frequencies, to the bit.
+"""
+
+import functools
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.wire.frames import WireError
+from edge.wire.layout import LAST, PLANE
+from edge.wire.rans import SLOTS, Alphabet
+from edge.wire.varint import pack_varint, unpack_varint, unzigzag, zigzag
+
+Array = npt.NDArray[Any]
+
+
+class Model(NamedTuple):
+    """How ranks are joined to symbols."""
+
+    ranks: int
+    size: int
+    """Elements of a symbol."""
+    above: int
+    """Levels of a neighbour that are told apart in a PLANE; from there on all count as one."""
+    before: int
+    """The same elsewhere."""
+
+
+MODELS = (Model(4, 4, 3, 4), Model(6, 3, 4, 6), Model(16, 2, 8, 8))
+CLASSES_LIMIT = 8
+CHANNELS_LIMIT = 65_536
+SHIFT_LIMIT = 15
+TABLE_BYTES_LIMIT = 1 << 17
+VALUE_LIMIT = 1 << 17
+
+_LOGIT_LIMIT = 96
+_RAW, _DEFLATED = 0, 1
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What both ends must know to code symbols; `data` is what is sent, `id` what it is called by."""
+
+    model: int
+    """Place in MODELS."""
+    layout: int
+    shift: int
+    """Lower bits of a value that are sent as they are."""
+    values: tuple[int, ...]
+    """The value of each rank but the last."""
+    of_channel: tuple[int, ...]
+    """Class of each channel; empty where there is one class, for any number of channels."""
+    weights: Array
+    """int8 `(ranks - 1, classes + 2 * (levels + 1))`: of the classes, of the first and the second neighbour; the last
+    level of each is for no neighbour."""
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return self.weights.shape[1] - 2 * (levels(self.model, self.layout) + 1)
+
+    @functools.cached_property
+    def raw(self) -> bytes:
+        """The table's bytes, the same for the same table."""
+        head = bytes([self.model | self.layout << 2 | self.shift << 4, self.classes])
+        head += b"".join(pack_varint(zigzag(value)) for value in self.values)
+        if self.classes > 1:
+            nibbles = np.array([*self.of_channel, *[0] * (len(self.of_channel) % 2)], np.uint8)
+            head += pack_varint(len(self.of_channel)) + (nibbles[::2] | nibbles[1::2] << 4).tobytes()
+        return head + self.weights.astype(np.int8).tobytes()
+
+    @functools.cached_property
+    def data(self) -> bytes:
+        """The bytes as they are sent: deflated where that is shorter."""
+        raw = self.raw
+        coder = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9)
+        deflated = coder.compress(raw) + coder.flush()
+        return bytes([_DEFLATED]) + deflated if len(deflated) < len(raw) else bytes([_RAW]) + raw
+
+    @functools.cached_property
+    def id(self) -> int:
+        """CRC-32 of `raw`: how it was deflated does not matter."""
+        return zlib.crc32(self.raw)
+
+    @functools.cached_property
+    def frequencies(self) -> Array:
+        """int64 `(contexts, symbols)`, each context's sum to 2^14; contexts are (class, behind)."""
+        return _joint(MODELS[self.model], self.layout, self.probabilities)
+
+    @functools.cached_property
+    def probabilities(self) -> Array:
+        """Of ranks, in 2^16: int64 `(classes, second, first, ranks)`."""
+        many = levels(self.model, self.layout) + 1
+        weights = self.weights.astype(np.int64)
+        own, first, second = np.split(weights, [self.classes, self.classes + many], axis=1)
+        logits = own[:, :, None, None] + second[:, None, :, None] + first[:, None, None, :]
+        above = logistic_table()[np.clip(logits, -_LOGIT_LIMIT, _LOGIT_LIMIT) + _LOGIT_LIMIT]
+        rest = np.full(above.shape[1:], 1 << 16)
+        parts = []
+        for share in above:
+            parts.append(rest * (65536 - share) >> 16)
+            rest = rest * share >> 16
+        return np.stack([*parts, rest], axis=-1)
+
+    @functools.cached_property
+    def contexts(self) -> int:
+        """Of a class; the last is for groups with nothing behind them."""
+        return contexts_of(self.model, self.layout)
+
+    @functools.cached_property
+    def following(self) -> Array:
+        """Context behind which the next group stands, for each symbol: int64."""
+        model = MODELS[self.model]
+        capped = np.minimum(digits(model), levels(self.model, self.layout) - 1)
+        used = capped if self.layout == PLANE else capped[:, -2:]
+        return used @ levels(self.model, self.layout) ** np.arange(used.shape[1])[::-1]
+
+    @functools.cached_property
+    def flat(self) -> tuple[Array, Array]:
+        """Frequency and first slot of each (context, symbol), uint32, flat: all that an encoder needs."""
+        frequency = self.frequencies
+        start = np.cumsum(frequency, axis=1) - frequency
+        return frequency.astype(np.uint32).ravel(), start.astype(np.uint32).ravel()
+
+    @functools.cached_property
+    def bits(self) -> Array:
+        """What each (context, symbol) costs, float32, flat."""
+        return (np.log2(SLOTS) - np.log2(self.flat[0])).astype(np.float32)
+
+    @functools.cached_property
+    def alphabet(self) -> Alphabet:
+        """For a decoder; 16 KiB a context."""
+        model = MODELS[self.model]
+        size = model.ranks**model.size
+        every = np.tile(np.arange(size, dtype=np.uint8), len(self.frequencies))
+        return Alphabet(size, *self.flat, np.repeat(every, self.flat[0]), self.following)
+
+    @functools.cached_property
+    def digits(self) -> Array:
+        """The ranks that each symbol is made of: uint8 `(symbols, size)`, the first element's first."""
+        return digits(MODELS[self.model]).astype(np.uint8)
+
+    def class_of(self, channels: int) -> Array | None:
+        """First context of each channel, int64; None where the table is for another number of channels."""
+        if self.classes == 1:
+            return np.zeros(channels, np.int64)
+        if len(self.of_channel) != channels:
+            return None
+        return np.array(self.of_channel, np.int64) * self.contexts
+
+
+def parse_table(data: bytes | memoryview) -> Table:
+    """The table in these bytes.
+
+    Raises:
+        WireError: they are none; nothing of the size they claim is allocated before.
+    """
+    raw = bytes(data[1:]) if data and data[0] == _RAW else _inflated(data)
+    if len(raw) < 2:
+        raise WireError(f"table of {len(data)} bytes is cut off", "table")
+    model, layout, shift, classes = raw[0] & 3, raw[0] >> 2 & 3, raw[0] >> 4, raw[1]
+    if model >= len(MODELS) or not 1 <= classes <= CLASSES_LIMIT:
+        raise WireError(f"table of model {model} with {classes} classes", "table")
+    offset, values, of_channel = 2, [], ()
+    for _ in range(MODELS[model].ranks - 1):
+        folded, offset = unpack_varint(raw, offset)
+        values.append(unzigzag(folded))
+    if len(set(values)) < len(values) or max(map(abs, values)) > VALUE_LIMIT:
+        raise WireError(f"table's values {values!s:.80} are not distinct, or too large", "table")
+    if classes > 1:
+        channels, offset = unpack_varint(raw, offset)
+        if channels > CHANNELS_LIMIT or len(raw) < offset + -(-channels // 2):
+            raise WireError(f"table of {channels} channels is cut off, or too long", "table")
+        pairs = np.frombuffer(raw, np.uint8, -(-channels // 2), offset)
+        of_channel = tuple(np.stack([pairs & 15, pairs >> 4], axis=1).ravel()[:channels].tolist())
+        offset += len(pairs)
+        if max(of_channel, default=0) >= classes:
+            raise WireError(f"table's classes go to {max(of_channel)}, there are {classes}", "table")
+    shape = MODELS[model].ranks - 1, classes + 2 * (levels(model, layout) + 1)
+    if len(raw) - offset != shape[0] * shape[1]:
+        raise WireError(f"table with {len(raw) - offset} weights, {shape[0] * shape[1]} are needed", "table")
+    weights = np.frombuffer(raw, np.int8, offset=offset).reshape(shape)
+    return Table(model, layout, shift, tuple(values), of_channel, weights)
+
+
+def levels(model: int, layout: int) -> int:
+    """Levels of a neighbour that are told apart."""
+    return MODELS[model].above if layout == PLANE else MODELS[model].before
+
+
+def contexts_of(model: int, layout: int) -> int:
+    """Contexts of a class."""
+    return levels(model, layout) ** (MODELS[model].size if layout == PLANE else 2) + 1
+
+
+def digits(model: Model) -> Array:
+    """The ranks that a symbol is made of: `(symbols, size)`, the first element's first."""
+    return np.stack(np.unravel_index(np.arange(model.ranks**model.size), (model.ranks,) * model.size), axis=1)
+
+
+@functools.cache
+def logistic_table() -> Array:
+    """65536 / (1 + exp(-x / 8)) for x from -96 to 96, in whole-number arithmetic only."""
+    one = 1 << 80
+    step, term = 0, one
+    for place in range(1, 40):
+        step += term
+        term //= 8 * place
+    power, upper = one, []
+    for _ in range(_LOGIT_LIMIT + 1):
+        upper.append(((power << 17) // (power + one) + 1) >> 1)
+        power = power * step >> 80
+    return np.array([*(65536 - value for value in upper[:0:-1]), *upper])
+
+
+@functools.cache
+def _places(model: Model, layout: int) -> tuple[Sequence[Array], Sequence[Array]]:
+    """For each element of a group its second and its first neighbour's level: `(contexts, symbols)` each."""
+    many = model.above if layout == PLANE else model.before
+    reach = model.size if layout == PLANE else 2
+    inside = np.minimum(digits(model), many - 1).T[:, None, :]
+    grid = np.unravel_index(np.arange(many**reach), (many,) * reach)
+    behind = np.append(np.stack(grid), np.full((reach, 1), many), axis=1)[:, :, None]
+    none = np.full((1, 1), many)
+    if layout == PLANE:
+        return list(behind), [none, *inside[:-1]]
+    line = [*behind, *inside]
+    return line[: model.size], line[1 : model.size + 1]
+
+
+def _joint(model: Model, layout: int, probabilities: Array) -> Array:
+    seconds, firsts = _places(model, layout)
+    contexts = (model.above**model.size if layout == PLANE else model.before**2) + 1
+    weight = np.full((len(probabilities), contexts, model.ranks**model.size), 1 << 30)
+    for second, first, rank in zip(seconds, firsts, digits(model).T, strict=True):
+        weight = weight * probabilities[:, second, first, rank] >> 16
+    weight = weight.reshape(-1, weight.shape[-1])
+    frequency = 1 + weight * (SLOTS - weight.shape[1]) // np.maximum(weight.sum(axis=1, keepdims=True), 1)
+    frequency[np.arange(len(frequency)), frequency.argmax(axis=1)] += SLOTS - frequency.sum(axis=1)
+    return frequency
+
+
+def _inflated(data: bytes | memoryview) -> bytes:
+    if not data or data[0] != _DEFLATED:
+        raise WireError(f"unknown form of table {bytes(data[:1])!r}", "table")
+    decoder = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        raw = decoder.decompress(data[1:], TABLE_BYTES_LIMIT)
+    except zlib.error as error:
+        raise WireError(f"damaged table: {error}", "table") from error
+    if not decoder.eof or decoder.unused_data:
+        raise WireError(f"table does not end within {TABLE_BYTES_LIMIT} bytes", "table")
+    return raw
+
+
+assert LAST < PLANE < 4  # noqa: S101  two bits are written
