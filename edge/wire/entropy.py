@@ -17,7 +17,7 @@ from edge.wire.fit import train
 from edge.wire.frames import WireError
 from edge.wire.layout import Layout, fits
 from edge.wire.ranks import fold, lower_bits, rank, unfold
-from edge.wire.table import MODELS, Table, parse_table
+from edge.wire.table import Table, parse_table
 from edge.wire.tables import Tables
 from edge.wire.varint import pack_varint, unpack_varint
 
@@ -36,6 +36,9 @@ _SMALL = 256
 _CENTROID_SAMPLES = 1 << 14
 _BYTES_A_LANE = 64
 _FEWEST_LANES = 32
+_WORDS_A_LANE = 1.1
+"""That lanes give away, on average, before they are doubled: one each is needed."""
+_SLOWER_PACES = (1, 1.5, 2.2, 4)
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Coded:
 
 def usable(table: Table, shape: tuple[int, ...]) -> bool:
     """Whether tensors of this shape, with at least one element, can be coded with the table."""
-    return fits(table.layout, shape) and _bases(table, Layout(table.layout, shape, MODELS[table.model].size)) is not None
+    return fits(table.model.layout, shape) and _bases(table, Layout(table.model.layout, shape, table.model.size)) is not None
 
 
 def encode_plain(symbols: Symbols) -> bytes:
@@ -103,31 +106,33 @@ def encode_with(symbols: Symbols, table: Table, *, embed: bool) -> Coded:
     Raises:
         WireError: the table is for tensors of another shape.
     """
-    model = MODELS[table.model]
-    layout = Layout(table.layout, symbols.shape, model.size)
-    bases = _bases(table, layout) if fits(table.layout, symbols.shape) else None
+    model = table.model
+    layout = Layout(model.layout, symbols.shape, model.size)
+    bases = _bases(table, layout) if fits(table.model.layout, symbols.shape) else None
     if bases is None or not symbols.values.size:
         raise WireError(f"a table for other tensors than those of shape {symbols.shape}", "table")
     folded = fold(symbols.values, table.shift) if table.shift else symbols.values
     ranks = rank(folded, table.values)
     joined = _joined(layout.arrange(ranks), model.ranks)
     index = np.empty(joined.shape, np.int64)
-    index[0] = table.contexts - 1
+    index[0] = model.contexts - 1
     np.take(table.following, joined[:-1], out=index[1:])
     index += bases
-    index *= model.ranks**model.size
+    index *= model.symbols
     index += joined
     flat = index.ravel()
     bits = float(table.bits.take(flat).sum(dtype=np.float64))
     side = _side(symbols, table, folded, ranks)
-    wanted = max(_FEWEST_LANES, int(bits / 8) // _BYTES_A_LANE)
-    lanes = rans.lanes_for(flat.size, layout.slab, wanted)
+    lanes = rans.lanes_for(flat.size, layout.slab, max(_FEWEST_LANES, int(bits / 8) // _BYTES_A_LANE))
     frequency, start = table.flat
-    states, words = rans.encode(frequency.take(flat), start.take(flat), layout.slab, rans.fill_states(lanes, side))
+    least = _WORDS_A_LANE * 16 * flat.size / max(bits, 1) + 2
+    paces = [int(least * factor) for factor in _SLOWER_PACES if least * factor <= rans.PACE_LIMIT]
+    states, words, pace = rans.encode(frequency.take(flat), start.take(flat), layout.slab, lanes, paces, side)
+    held = 2 * rans.first_lanes(lanes, pace)
     known = bytes([_EMBEDDED]) if embed else bytes([_NAMED])
     named = pack_varint(len(table.data)) + table.data if embed else _ID.pack(table.id)
-    head = known + _HEAD.pack(0, symbols.step)[1:] + named + bytes([lanes - 1]) + pack_varint(len(side))
-    payload = head + rans.pack_states(states) + side[2 * lanes :] + words.astype("<u2").tobytes()
+    head = known + _HEAD.pack(0, symbols.step)[1:] + named + bytes([lanes - 1, pace]) + pack_varint(len(side))
+    payload = head + rans.pack_states(states) + side[held:] + words.astype("<u2").tobytes()
     return Coded(payload, bits)
 
 
@@ -169,28 +174,27 @@ def _decode_plain(data: bytes, step: float, count: int) -> Array:
 
 def _decode_with(data: bytes, offset: int, step: float, shape: tuple[int, ...], table: Table) -> Array:
     count = math.prod(shape)
-    model = MODELS[table.model]
-    layout = Layout(table.layout, shape, model.size)
-    bases = _bases(table, layout) if count and fits(table.layout, shape) else None
+    model = table.model
+    layout = Layout(model.layout, shape, model.size)
+    bases = _bases(table, layout) if count and fits(table.model.layout, shape) else None
     if bases is None:
         raise WireError(f"a table for other tensors than those of shape {shape}", "table")
-    if offset >= len(data):
+    if offset + 1 >= len(data):
         raise WireError("entropy payload is cut off", "too short")
-    lanes = data[offset] + 1
-    length, offset = unpack_varint(data, offset + 1)
+    lanes, pace = data[offset] + 1, data[offset + 1]
+    length, offset = unpack_varint(data, offset + 2)
     if lanes > layout.slab:
         raise WireError(f"{lanes} lanes for slabs of {layout.slab} symbols", "coder")
     states, taken = rans.unpack_states(data[offset : offset + 5 * lanes], lanes)
     offset += taken
-    behind = max(0, length - 2 * lanes)
+    behind = max(0, length - 2 * rans.first_lanes(lanes, pace))
     if behind > len(data) - offset or (len(data) - offset - behind) % 2:
         raise WireError(f"entropy payload of {len(data)} bytes is cut off", "too short")
     words = np.frombuffer(data, "<u2", offset=offset + behind)
-    joined = rans.decode(states, words, layout.slabs, bases, table.contexts - 1, table.alphabet)
-    held = rans.read_states(states)
+    joined, held = rans.decode(states, words, layout.slabs, bases, pace, table.alphabet)
     if any(held[length:]):
         raise WireError("code stream does not end where it began: its table is another one, or it is damaged", "coder")
-    ranks = layout.restore(_apart(joined, table))
+    ranks = layout.restore(table.digits[joined])
     return _values(ranks, held[:length] + data[offset : offset + behind], step, table)
 
 
@@ -273,10 +277,6 @@ def _joined(groups: Array, ranks: int) -> Array:
         joined *= np.uint8(ranks)
         joined += groups[..., place]
     return joined
-
-
-def _apart(joined: Array, table: Table) -> Array:
-    return table.digits[joined]
 
 
 def _scaled(values: Array, step: float) -> Array:

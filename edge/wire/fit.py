@@ -8,19 +8,19 @@ import numpy.typing as npt
 
 from edge.wire.layout import PLANE, Layout, layouts_of
 from edge.wire.ranks import fold, rank
-from edge.wire.table import CHANNELS_LIMIT, MODELS, SHIFT_LIMIT, Model, Table, levels
+from edge.wire.table import CHANNELS_LIMIT, CONTEXTS_LIMIT, RANKS_LIMIT, SHIFT_LIMIT, Model, Table
 
 Array = npt.NDArray[Any]
 
-_CLASSES = (1, 2, 4, 8)
-_PLANE_CLASSES_LIMIT = 4
-"""A decoder's tables take 16 KiB a context, and planes have many."""
+_CLASSES = (1, 2, 4, 8, 16)
 _BINS_LIMIT = 1 << 20
-_SLOWER = (1.0, 1.01, 1.03)
-"""What a model with smaller groups must save, since it is slower."""
+_SLOWER = {4: 1.0, 3: 1.01, 2: 1.03}
+"""What smaller groups must save, since they are slower."""
 _ESCAPES_LIMIT = 0.2
+_RARE = 0.002
+"""Share of the elements that is not worth a rank."""
 _WIDE = 16
-"""The most levels that ranks make of a value."""
+"""The most ranks."""
 _OVERHEAD_BITS = 0.3
 """Of an escape, against its entropy."""
 _RIDGE = 0.3
@@ -45,24 +45,24 @@ def train(values: Array, *, horizon: int = 1) -> Table:
     common = every[np.argsort(-counts, kind="stable")]
     counts = np.sort(counts)[::-1]
     tries = []
-    for number, model in enumerate(MODELS):
-        escapes = counts[model.ranks - 1 :]
-        last = number == len(MODELS) - 1
-        if not last and (shift or escapes.sum() > _ESCAPES_LIMIT * values.size):
+    worth = 2 + int((counts[1:] > _RARE * values.size).sum())
+    for size, most in sorted(RANKS_LIMIT.items()):
+        ranks = min(worth, most)
+        escapes = counts[ranks - 1 :]
+        if size > 2 and (shift or escapes.sum() > _ESCAPES_LIMIT * values.size):
             continue
         cost = _entropy(escapes) + _OVERHEAD_BITS * float(escapes.sum())
-        ranked = _values_of_ranks(common, model.ranks - 1)
+        ranked = _values_of_ranks(common, ranks - 1)
         for layout in layouts_of(values.shape):
-            started = _Start(number, layout, shift, ranked, rank(folded, ranked), values.shape)
+            started = _Start(Model(ranks, size, layout), shift, ranked, rank(folded, ranked), values.shape)
             bits, table = _fitted(started, 1)
-            tries.append((_SLOWER[number] * (bits + cost), number, started, _Try(bits, table)))
+            tries.append((_SLOWER[size] * (bits + cost), len(tries), started, _Try(bits, table)))
     _, _, started, best = min(tries, key=lambda item: item[:2])
     return _with_classes(started, best, horizon)
 
 
 class _Start(NamedTuple):
-    model: int
-    layout: int
+    model: Model
     shift: int
     values: tuple[int, ...]
     ranks: Array
@@ -74,7 +74,7 @@ def _with_classes(started: _Start, best: _Try, horizon: int) -> Table:
         return found.bits + 8 * len(found.table.data) / horizon
 
     for many in _CLASSES[1:]:
-        if started.layout == PLANE and many > _PLANE_CLASSES_LIMIT:
+        if many * started.model.contexts > CONTEXTS_LIMIT:
             break
         found = _fitted(started, many)
         if found.table.classes < many or cost(found) > cost(best):
@@ -84,18 +84,18 @@ def _with_classes(started: _Start, best: _Try, horizon: int) -> Table:
 
 
 def _fitted(start: _Start, many: int) -> _Try:
-    model, near = MODELS[start.model], levels(start.model, start.layout) + 1
-    layout = Layout(start.layout, start.shape, model.size)
+    model, near = start.model, start.model.levels + 1
+    layout = Layout(model.layout, start.shape, model.size)
     apart = many > 1 and layout.channels <= CHANNELS_LIMIT and layout.channels * near**2 * model.ranks <= _BINS_LIMIT
     channels = layout.channels if apart else 1
-    counts = _counts(start, layout, model, channels)
+    counts = _counts(start, layout, channels)
     order = np.argsort(np.argsort((counts * np.arange(model.ranks)).sum(axis=(1, 2, 3)), kind="stable"))
     classes = order * min(many, channels) // channels
     for _ in range(3 if channels > 1 else 1):
         many_now = int(classes.max()) + 1
         joined = np.stack([counts[classes == one].sum(axis=0) for one in range(many_now)])
         of_channel = tuple(classes.tolist()) if many_now > 1 else ()
-        table = Table(start.model, start.layout, start.shift, start.values, of_channel, _weights(joined))
+        table = Table(model, start.shift, start.values, of_channel, _weights(joined))
         costs = 16 - np.log2(np.maximum(table.probabilities, 1))
         each = np.tensordot(counts, costs, axes=((1, 2, 3), (1, 2, 3)))
         found = _Try(float(each[np.arange(channels), classes].sum()), table)
@@ -106,22 +106,20 @@ def _fitted(start: _Start, many: int) -> _Try:
     return found
 
 
-def _counts(start: _Start, layout: Layout, model: Model, channels: int) -> Array:
+def _counts(start: _Start, layout: Layout, channels: int) -> Array:
     """How often each rank stands beside which neighbours: `(channels, second, first, ranks)`."""
-    many = levels(start.model, start.layout)
+    model, many = start.model, start.model.levels
     groups = layout.arrange(start.ranks).astype(np.int64)
     inside = np.minimum(groups, many - 1)
     behind = np.full_like(inside, many)
     behind[1:] = inside[:-1]
-    if start.layout == PLANE:
+    if model.layout == PLANE:
         second = behind
         first = np.concatenate([np.full_like(inside[..., :1], many), inside[..., :-1]], axis=-1)
     else:
         line = np.concatenate([behind[..., -2:], inside], axis=-1)
         second, first = line[..., : model.size], line[..., 1 : model.size + 1]
-    place = layout.classes(np.arange(channels if channels == layout.channels else 1).repeat(
-        1 if channels == layout.channels else layout.channels
-    ))[:, None]  # fmt: skip
+    place = layout.classes(np.arange(layout.channels) % channels)[:, None]
     index = ((place * (many + 1) + second) * (many + 1) + first) * model.ranks + groups
     shape = channels, many + 1, many + 1, model.ranks
     return np.bincount(index.ravel(), minlength=math.prod(shape)).reshape(shape)

@@ -5,10 +5,12 @@ would grow beyond 2^32 first gives its lower 16 bits away as a word, then become
 goes the same way back. Here lanes are the elements of NumPy arrays, and a step moves all of them on by a symbol each;
 the symbols come in slabs of equal size, since the frequencies of a slab may depend on the slab before it.
 
-The encoder works from the last symbol to the first, so that the decoder can read forwards.
+The encoder works from the last symbol to the first, so that the decoder can read forwards. A state to begin with holds
+16 bits of anything. So the encoder begins with few lanes, which hold what is to be sent beside the symbols, and as soon
+as they have given enough words away it doubles them: the new ones take those words up. Lanes then cost next to nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +24,10 @@ Array = npt.NDArray[Any]
 BITS = 14
 SLOTS = 1 << BITS
 LANES_LIMIT = 256
+PACE_LIMIT = 255
 
 _LOWEST = 1 << 16
+_FEWEST = 8
 _LENGTH_BITS = 4
 
 
@@ -40,7 +44,9 @@ class Alphabet:
     symbols: Array
     """uint8 `(contexts * 2^14,)`: whose slot it is."""
     following: Array
-    """Context of the group that lies behind a symbol, int64 `(size,)`, without the class's share."""
+    """Context of what stands behind each symbol, int64 `(size,)`, without the class's share."""
+    nothing: int
+    """Context of the first slab."""
 
 
 def lanes_for(groups: int, slab: int, wanted: int) -> int:
@@ -51,121 +57,161 @@ def lanes_for(groups: int, slab: int, wanted: int) -> int:
     return -(-slab // -(-slab // most))
 
 
-def encode(frequency: Array, start: Array, slab: int, states: Array) -> tuple[Array, Array]:
-    """Final states and words (uint16, in the order of reading) of symbols given by their frequencies and starts.
+def first_lanes(lanes: int, pace: int) -> int:
+    """Lanes that the encoder begins with, and the decoder ends with."""
+    return _ramp(lanes)[-1] if pace else lanes
+
+
+def encode(
+    frequency: Array, start: Array, slab: int, lanes: int, paces: Iterable[int], side: bytes
+) -> tuple[Array, Array, int]:
+    """Final states, words (uint16, in the order of reading) and pace of symbols given by frequencies and starts.
 
     Args:
         frequency: uint32 `(slabs * slab,)`.
         start: uint32 `(slabs * slab,)`.
         slab: symbols of a slab.
-        states: one for each lane to begin with, uint32 from 2^16; may carry 16 bits each that `decode` gives back.
+        lanes: how many there are in the end.
+        paces: steps until lanes are doubled; the first is taken at which they have given enough words away by then.
+            With 0 all lanes are there from the beginning, which always works.
+        side: of these bytes the first lanes hold two each.
     """
-    x = states.copy()
-    q = np.empty_like(x)
+    x = np.empty(lanes, np.uint32)
+    quotient, shift = np.empty_like(x), np.empty_like(x)
     ceiling = frequency << np.uint32(32 - BITS)
     complement = np.uint32(SLOTS) - frequency
     full = np.empty(frequency.size, bool)
     low = np.empty(frequency.size, np.uint16)
-    shift = np.empty_like(x)
     sixteen = np.uint32(16)
-    for a, b in _steps(frequency.size, slab, len(x), backwards=True):
-        if (n := b - a) == len(x):
-            y, r, s = x, q, shift
+    for pace in (*paces, 0):
+        active = first_lanes(lanes, pace)
+        x[:active] = np.frombuffer(side[: 2 * active].ljust(2 * active, b"\0"), "<u2") | np.uint32(_LOWEST)
+        for a, b, now in reversed(_plan(frequency.size, slab, lanes, pace)):
+            if now > active:
+                taken = b + full[b:].nonzero()[0][: now - active]
+                if len(taken) < now - active:
+                    break
+                x[active:now] = low[taken] | np.uint32(_LOWEST)
+                full[taken] = False
+                active = now
+            y, q, s, m = x[: b - a], quotient[: b - a], shift[: b - a], full[a:b]
+            np.greater_equal(y, ceiling[a:b], out=m)
+            low[a:b] = y
+            np.multiply(m, sixteen, out=s)
+            np.right_shift(y, s, out=y)
+            np.floor_divide(y, frequency[a:b], out=q)
+            np.multiply(q, complement[a:b], out=q)
+            np.add(y, q, out=y)
+            np.add(y, start[a:b], out=y)
         else:
-            y, r, s = x[:n], q[:n], shift[:n]
-        m = full[a:b]
-        np.greater_equal(y, ceiling[a:b], out=m)
-        low[a:b] = y
-        np.multiply(m, sixteen, out=s)
-        np.right_shift(y, s, out=y)
-        np.floor_divide(y, frequency[a:b], out=r)
-        np.multiply(r, complement[a:b], out=r)
-        np.add(y, r, out=y)
-        np.add(y, start[a:b], out=y)
-    return x, low[full]
+            if active == lanes:
+                break
+    return x, low[full], pace
 
 
-def decode(states: Array, words: Array, slabs: int, classes: Array, first: int, alphabet: Alphabet) -> Array:
-    """Symbols `(slabs, slab)`, uint8; `states` become those that `encode` began with.
+def decode(states: Array, words: Array, slabs: int, classes: Array, pace: int, alphabet: Alphabet) -> tuple[Array, bytes]:
+    """Symbols `(slabs, slab)`, uint8, and the first bytes of `side`; behind them are zeros if it was shorter.
 
     Args:
         states: uint32, one for each lane; changed in place.
         words: uint16.
         slabs: how many there are.
         classes: `(slab,)` int64, context of each place of a slab before what `following` adds.
-        first: what is added for the first slab.
+        pace: as it was encoded.
         alphabet: the tables.
 
     Raises:
-        WireError: the words end too early or too late.
+        WireError: the words end too early or too late, or the states are not what the encoder began with.
     """
-    slab = len(classes)
-    out = np.empty((slabs, slab), np.uint8)
-    contexts = classes + first
-    wide = words.astype(np.uint32)
-    position = 0
-    for row in out:
-        position = _decode_slab(states, wide, position, contexts, row, alphabet)
-        np.take(alphabet.following, row, out=contexts, mode="clip")
-        contexts += classes
-    if position != len(words):
-        raise WireError(f"code stream of {len(words)} words ends after {position}", "coder")
-    return out
+    out = np.empty((slabs, len(classes)), np.uint8)
+    reader = _Reader(states, words.astype(np.uint32), alphabet)
+    row, near, far = -1, classes, classes
+    for a, b, now in _plan(out.size, len(classes), len(states), pace):
+        if a // len(classes) != row:
+            behind = alphabet.following.take(out[row]) if row >= 0 else alphabet.nothing
+            row += 1
+            near = (classes + behind) * SLOTS
+            far = (classes + behind) * alphabet.size
+        reader.narrow(now)
+        offset = row * len(classes)
+        reader.step(near[a - offset : b - offset], far[a - offset : b - offset], out.reshape(-1)[a:b])
+    reader.narrow(first_lanes(len(states), pace))
+    return out, reader.end()
 
 
-def _decode_slab(x: Array, words: Array, position: int, contexts: Array, row: Array, alphabet: Alphabet) -> int:
-    slot = np.empty(len(x), np.int64)
-    symbol = np.empty(len(x), np.uint8)
-    near = contexts * SLOTS
-    far = contexts * alphabet.size
-    mask, bits, sixteen, lowest = np.uint32(SLOTS - 1), np.uint32(BITS), np.uint32(16), np.uint32(_LOWEST)
-    for a, b in _steps(len(row), len(row), len(x)):
-        y = x[: b - a]
-        s = y & mask
-        index = slot[: b - a]
-        np.add(near[a:b], s, out=index)
-        e = symbol[: b - a]
-        alphabet.symbols.take(index, out=e, mode="clip")
-        row[a:b] = e
-        np.add(far[a:b], e, out=index)
-        s -= alphabet.start.take(index, mode="clip")
-        y >>= bits
-        y *= alphabet.frequency.take(index, mode="clip")
-        y += s
-        empty = (y < lowest).nonzero()[0]
+class _Reader:
+    """Lanes being read."""
+
+    def __init__(self, states: Array, words: Array, alphabet: Alphabet) -> None:
+        self._x = states
+        self._words = words
+        self._position = 0
+        self._alphabet = alphabet
+        self._index = np.empty(len(states), np.int64)
+
+    def narrow(self, lanes: int) -> None:
+        """Give up all but so many lanes; what the others began with are the next words."""
+        if lanes < len(self._x):
+            held = _held(self._x[lanes:])
+            self._words = np.concatenate([held, self._words[self._position :]])
+            self._position = 0
+            self._x = self._x[:lanes]
+
+    def step(self, near: Array, far: Array, out: Array) -> None:
+        """A symbol of each lane."""
+        x, index = self._x[: len(out)], self._index[: len(out)]
+        slot = x & np.uint32(SLOTS - 1)
+        np.add(near, slot, out=index)
+        self._alphabet.symbols.take(index, out=out, mode="clip")
+        np.add(far, out, out=index)
+        slot -= self._alphabet.start.take(index, mode="clip")
+        x >>= np.uint32(BITS)
+        x *= self._alphabet.frequency.take(index, mode="clip")
+        x += slot
+        empty = (x < np.uint32(_LOWEST)).nonzero()[0]
         if count := len(empty):
-            taken = words[position : position + count]
+            taken = self._words[self._position : self._position + count]
             if len(taken) < count:
-                raise WireError(f"code stream of {len(words)} words is cut off", "coder")
-            y[empty] = y[empty] << sixteen | taken
-            position += count
-    return position
+                raise WireError(f"code stream of {len(self._words)} words is cut off", "coder")
+            x[empty] = x[empty] << np.uint32(16) | taken
+            self._position += count
+
+    def end(self) -> bytes:
+        """What the last lanes began with."""
+        if self._position != len(self._words):
+            raise WireError(f"code stream of {len(self._words)} words ends after {self._position}", "coder")
+        return _held(self._x).astype("<u2").tobytes()
 
 
-def _steps(total: int, slab: int, lanes: int, *, backwards: bool = False) -> Iterator[tuple[int, int]]:
-    """Where each step begins and ends: every slab starts anew with the first lane."""
-    inside = [(a, min(a + lanes, slab)) for a in range(0, slab, lanes)]
-    slabs = range(0, total, slab) if total else range(0)
-    for offset in reversed(slabs) if backwards else slabs:
-        for a, b in reversed(inside) if backwards else inside:
-            yield offset + a, offset + b
-
-
-def fill_states(lanes: int, side: bytes) -> Array:
-    """States to begin with, which carry the first bytes of `side`, two each."""
-    held = np.frombuffer(side[: 2 * lanes].ljust(2 * lanes, b"\0"), "<u2")
-    return held.astype(np.uint32) | np.uint32(_LOWEST)
-
-
-def read_states(states: Array) -> bytes:
-    """What `fill_states` put in.
-
-    Raises:
-        WireError: `decode` did not come back to such states: another table, or damaged bytes.
-    """
+def _held(states: Array) -> Array:
     if (states >> np.uint32(16) != 1).any():
         raise WireError("code stream does not end where it began: its table is another one, or it is damaged", "coder")
-    return states.astype("<u2").tobytes()
+    return states & np.uint32(0xFFFF)
+
+
+def _ramp(lanes: int) -> list[int]:
+    """The lanes, then half of them, and so on."""
+    ramp = [lanes]
+    while ramp[-1] >= 2 * _FEWEST:
+        ramp.append((ramp[-1] + 1) // 2)
+    return ramp
+
+
+def _plan(total: int, slab: int, lanes: int, pace: int) -> list[tuple[int, int, int]]:
+    """Steps in the order of reading: first symbol, the one behind the last, lanes; none goes beyond its slab."""
+    plan = []
+    ends = [(total, lanes)]
+    for fewer in _ramp(lanes)[:0:-1] if pace else ():
+        ends[0] = max(0, ends[0][0] - pace * fewer), lanes
+        ends.append((ends[0][0] + pace * fewer, fewer))
+    ends = [ends[0], *ends[:0:-1]]
+    a = 0
+    for end, now in ends:
+        while a < end:
+            b = min(a + now, end, (a // slab + 1) * slab)
+            plan.append((a, b, now))
+            a = b
+    return plan
 
 
 def pack_states(states: Array) -> bytes:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.wire.frames import WireError
-from edge.wire.layout import LAST, PLANE
+from edge.wire.layout import PLANE
 from edge.wire.rans import SLOTS, Alphabet
 from edge.wire.varint import pack_varint, unpack_varint, unzigzag, zigzag
 
@@ -29,19 +29,40 @@ Array = npt.NDArray[Any]
 
 
 class Model(NamedTuple):
-    """How ranks are joined to symbols."""
+    """How ranks are joined to symbols, at most 256 of them."""
 
     ranks: int
     size: int
     """Elements of a symbol."""
-    above: int
-    """Levels of a neighbour that are told apart in a PLANE; from there on all count as one."""
-    before: int
-    """The same elsewhere."""
+    layout: int
+
+    @property
+    def levels(self) -> int:
+        """Levels of a neighbour that are told apart; from the last on all count as one."""
+        return min(self.ranks, _LEVELS[self.layout == PLANE][self.size])
+
+    @property
+    def reach(self) -> int:
+        """How many elements of the group behind count."""
+        return self.size if self.layout == PLANE else 2
+
+    @property
+    def symbols(self) -> int:
+        """How many there are."""
+        return self.ranks**self.size
+
+    @property
+    def contexts(self) -> int:
+        """Of a class; the last is for groups with nothing behind them."""
+        return int(self.levels**self.reach) + 1
 
 
-MODELS = (Model(4, 4, 3, 4), Model(6, 3, 4, 6), Model(16, 2, 8, 8))
-CLASSES_LIMIT = 8
+RANKS_LIMIT = {2: 16, 3: 6, 4: 4}
+"""By the elements of a symbol."""
+_LEVELS = ({2: 8, 3: 6, 4: 4}, {2: 8, 3: 4, 4: 3})
+CLASSES_LIMIT = 16
+CONTEXTS_LIMIT = 640
+"""Of all classes: a decoder's tables take 16 KiB each."""
 CHANNELS_LIMIT = 65_536
 SHIFT_LIMIT = 15
 TABLE_BYTES_LIMIT = 1 << 17
@@ -55,9 +76,7 @@ _RAW, _DEFLATED = 0, 1
 class Table:
     """What both ends must know to code symbols; `data` is what is sent, `id` what it is called by."""
 
-    model: int
-    """Place in MODELS."""
-    layout: int
+    model: Model
     shift: int
     """Lower bits of a value that are sent as they are."""
     values: tuple[int, ...]
@@ -71,12 +90,13 @@ class Table:
     @property
     def classes(self) -> int:
         """How many there are."""
-        return self.weights.shape[1] - 2 * (levels(self.model, self.layout) + 1)
+        return int(self.weights.shape[1]) - 2 * (self.model.levels + 1)
 
     @functools.cached_property
     def raw(self) -> bytes:
         """The table's bytes, the same for the same table."""
-        head = bytes([self.model | self.layout << 2 | self.shift << 4, self.classes])
+        ranks, size, layout = self.model
+        head = bytes([size - 1 | layout << 2 | self.shift << 4, ranks - 1 | self.classes - 1 << 4])
         head += b"".join(pack_varint(zigzag(value)) for value in self.values)
         if self.classes > 1:
             nibbles = np.array([*self.of_channel, *[0] * (len(self.of_channel) % 2)], np.uint8)
@@ -99,12 +119,12 @@ class Table:
     @functools.cached_property
     def frequencies(self) -> Array:
         """int64 `(contexts, symbols)`, each context's sum to 2^14; contexts are (class, behind)."""
-        return _joint(MODELS[self.model], self.layout, self.probabilities)
+        return _joint(self.model, self.probabilities)
 
     @functools.cached_property
     def probabilities(self) -> Array:
         """Of ranks, in 2^16: int64 `(classes, second, first, ranks)`."""
-        many = levels(self.model, self.layout) + 1
+        many = self.model.levels + 1
         weights = self.weights.astype(np.int64)
         own, first, second = np.split(weights, [self.classes, self.classes + many], axis=1)
         logits = own[:, :, None, None] + second[:, None, :, None] + first[:, None, None, :]
@@ -117,17 +137,11 @@ class Table:
         return np.stack([*parts, rest], axis=-1)
 
     @functools.cached_property
-    def contexts(self) -> int:
-        """Of a class; the last is for groups with nothing behind them."""
-        return contexts_of(self.model, self.layout)
-
-    @functools.cached_property
     def following(self) -> Array:
         """Context behind which the next group stands, for each symbol: int64."""
-        model = MODELS[self.model]
-        capped = np.minimum(digits(model), levels(self.model, self.layout) - 1)
-        used = capped if self.layout == PLANE else capped[:, -2:]
-        return used @ levels(self.model, self.layout) ** np.arange(used.shape[1])[::-1]
+        many, reach = self.model.levels, self.model.reach
+        behind = np.minimum(digits(self.model), many - 1)[:, -reach:]
+        return behind @ many ** np.arange(reach)[::-1]
 
     @functools.cached_property
     def flat(self) -> tuple[Array, Array]:
@@ -144,15 +158,13 @@ class Table:
     @functools.cached_property
     def alphabet(self) -> Alphabet:
         """For a decoder; 16 KiB a context."""
-        model = MODELS[self.model]
-        size = model.ranks**model.size
-        every = np.tile(np.arange(size, dtype=np.uint8), len(self.frequencies))
-        return Alphabet(size, *self.flat, np.repeat(every, self.flat[0]), self.following)
+        every = np.tile(np.arange(self.model.symbols, dtype=np.uint8), len(self.frequencies))
+        return Alphabet(self.model.symbols, *self.flat, np.repeat(every, self.flat[0]), self.following, self.model.contexts - 1)
 
     @functools.cached_property
     def digits(self) -> Array:
         """The ranks that each symbol is made of: uint8 `(symbols, size)`, the first element's first."""
-        return digits(MODELS[self.model]).astype(np.uint8)
+        return digits(self.model).astype(np.uint8)
 
     def class_of(self, channels: int) -> Array | None:
         """First context of each channel, int64; None where the table is for another number of channels."""
@@ -160,7 +172,7 @@ class Table:
             return np.zeros(channels, np.int64)
         if len(self.of_channel) != channels:
             return None
-        return np.array(self.of_channel, np.int64) * self.contexts
+        return np.array(self.of_channel, np.int64) * self.model.contexts
 
 
 def parse_table(data: bytes | memoryview) -> Table:
@@ -172,11 +184,13 @@ def parse_table(data: bytes | memoryview) -> Table:
     raw = bytes(data[1:]) if data and data[0] == _RAW else _inflated(data)
     if len(raw) < 2:
         raise WireError(f"table of {len(data)} bytes is cut off", "table")
-    model, layout, shift, classes = raw[0] & 3, raw[0] >> 2 & 3, raw[0] >> 4, raw[1]
-    if model >= len(MODELS) or not 1 <= classes <= CLASSES_LIMIT:
-        raise WireError(f"table of model {model} with {classes} classes", "table")
+    size, layout, shift = (raw[0] & 3) + 1, raw[0] >> 2 & 3, raw[0] >> 4
+    ranks, classes = (raw[1] & 15) + 1, (raw[1] >> 4) + 1
+    model = Model(ranks, size, layout)
+    if not 2 <= ranks <= RANKS_LIMIT.get(size, 0) or model.contexts * classes > CONTEXTS_LIMIT:
+        raise WireError(f"table of {classes} classes for {size} of {ranks} ranks in layout {layout}", "table")
     offset, values, of_channel = 2, [], ()
-    for _ in range(MODELS[model].ranks - 1):
+    for _ in range(ranks - 1):
         folded, offset = unpack_varint(raw, offset)
         values.append(unzigzag(folded))
     if len(set(values)) < len(values) or max(map(abs, values)) > VALUE_LIMIT:
@@ -190,21 +204,11 @@ def parse_table(data: bytes | memoryview) -> Table:
         offset += len(pairs)
         if max(of_channel, default=0) >= classes:
             raise WireError(f"table's classes go to {max(of_channel)}, there are {classes}", "table")
-    shape = MODELS[model].ranks - 1, classes + 2 * (levels(model, layout) + 1)
+    shape = ranks - 1, classes + 2 * (model.levels + 1)
     if len(raw) - offset != shape[0] * shape[1]:
         raise WireError(f"table with {len(raw) - offset} weights, {shape[0] * shape[1]} are needed", "table")
     weights = np.frombuffer(raw, np.int8, offset=offset).reshape(shape)
-    return Table(model, layout, shift, tuple(values), of_channel, weights)
-
-
-def levels(model: int, layout: int) -> int:
-    """Levels of a neighbour that are told apart."""
-    return MODELS[model].above if layout == PLANE else MODELS[model].before
-
-
-def contexts_of(model: int, layout: int) -> int:
-    """Contexts of a class."""
-    return levels(model, layout) ** (MODELS[model].size if layout == PLANE else 2) + 1
+    return Table(model, shift, tuple(values), of_channel, weights)
 
 
 def digits(model: Model) -> Array:
@@ -228,28 +232,25 @@ def logistic_table() -> Array:
 
 
 @functools.cache
-def _places(model: Model, layout: int) -> tuple[Sequence[Array], Sequence[Array]]:
+def _places(model: Model) -> tuple[Sequence[Array], Sequence[Array]]:
     """For each element of a group its second and its first neighbour's level: `(contexts, symbols)` each."""
-    many = model.above if layout == PLANE else model.before
-    reach = model.size if layout == PLANE else 2
+    many, reach = model.levels, model.reach
     inside = np.minimum(digits(model), many - 1).T[:, None, :]
     grid = np.unravel_index(np.arange(many**reach), (many,) * reach)
     behind = np.append(np.stack(grid), np.full((reach, 1), many), axis=1)[:, :, None]
-    none = np.full((1, 1), many)
-    if layout == PLANE:
-        return list(behind), [none, *inside[:-1]]
+    if model.layout == PLANE:
+        return list(behind), [np.full((1, 1), many), *inside[:-1]]
     line = [*behind, *inside]
     return line[: model.size], line[1 : model.size + 1]
 
 
-def _joint(model: Model, layout: int, probabilities: Array) -> Array:
-    seconds, firsts = _places(model, layout)
-    contexts = (model.above**model.size if layout == PLANE else model.before**2) + 1
-    weight = np.full((len(probabilities), contexts, model.ranks**model.size), 1 << 30)
+def _joint(model: Model, probabilities: Array) -> Array:
+    seconds, firsts = _places(model)
+    weight = np.full((len(probabilities), model.contexts, model.symbols), 1 << 30)
     for second, first, rank in zip(seconds, firsts, digits(model).T, strict=True):
         weight = weight * probabilities[:, second, first, rank] >> 16
-    weight = weight.reshape(-1, weight.shape[-1])
-    frequency = 1 + weight * (SLOTS - weight.shape[1]) // np.maximum(weight.sum(axis=1, keepdims=True), 1)
+    weight = weight.reshape(-1, model.symbols)
+    frequency = 1 + weight * (SLOTS - model.symbols) // np.maximum(weight.sum(axis=1, keepdims=True), 1)
     frequency[np.arange(len(frequency)), frequency.argmax(axis=1)] += SLOTS - frequency.sum(axis=1)
     return frequency
 
@@ -265,6 +266,3 @@ def _inflated(data: bytes | memoryview) -> bytes:
     if not decoder.eof or decoder.unused_data:
         raise WireError(f"table does not end within {TABLE_BYTES_LIMIT} bytes", "table")
     return raw
-
-
-assert LAST < PLANE < 4  # noqa: S101  two bits are written
