@@ -1,6 +1,6 @@
 """Codecs: an array becomes bytes, smaller at the price of exactness, and an array again.
 
-A codec is named in text, with its parameter after a colon: `float32`, `float16`, `quantised:0.5`. On the wire a tensor
+A codec is named in text, with its parameter after a colon: `float32`, `float16`, `quantised:0.5`, `entropy:1`. On the wire a tensor
 carries the codec's number, its shape and a payload, so that whoever reads it needs no other knowledge.
 
 To add a codec, write a class with `number`, `encode` and `decode`, and add it to `CODECS`.
@@ -10,14 +10,17 @@ import bz2
 import math
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from edge.wire import entropy, labels
+from edge.wire.floats import FLOAT32_LIMIT, decoded, finite
 from edge.wire.frames import DEFAULT_LIMITS, WireError
+from edge.wire.tables import Tables
 from edge.wire.varint import pack_varint, unpack_varint
 
 Array = npt.NDArray[Any]
@@ -40,8 +43,8 @@ class Codec(Protocol):
         """
 
     @staticmethod
-    def decode(payload: Bytes, count: int) -> Array:
-        """`count` elements, flat, in memory of their own.
+    def decode(payload: Bytes, shape: Sequence[int], tables: Tables | None) -> Array:
+        """The elements of such a tensor, flat, in memory of their own.
 
         Raises:
             WireError: the payload is not theirs.
@@ -65,11 +68,11 @@ class Integers:
         raise WireError(f"integers up to {high} do not fit 64 bits with a sign", "range")
 
     @staticmethod
-    def decode(payload: Bytes, count: int) -> Array:
+    def decode(payload: Bytes, shape: Sequence[int], tables: Tables | None = None) -> Array:  # noqa: ARG004  for those that need them
         """int64."""
         if not payload or payload[0] >= len(_INTEGERS):
             raise WireError(f"unknown type of integers in {bytes(payload[:1])!r}", "dtype")
-        kind = np.dtype(_INTEGERS[payload[0]])
+        kind, count = np.dtype(_INTEGERS[payload[0]]), math.prod(shape)
         _expect(len(payload) - 1, count * kind.itemsize)
         return np.frombuffer(payload, kind, count, 1).astype(np.int64)
 
@@ -85,12 +88,12 @@ class Float32:
 
     def encode(self, array: Array) -> memoryview:
         """Little-endian float32."""
-        return np.ascontiguousarray(_finite(array), "<f4").reshape(-1).view(np.uint8).data
+        return np.ascontiguousarray(finite(array), "<f4").reshape(-1).view(np.uint8).data
 
     @staticmethod
-    def decode(payload: Bytes, count: int) -> Array:
+    def decode(payload: Bytes, shape: Sequence[int], tables: Tables | None = None) -> Array:  # noqa: ARG004  for those that need them
         """float32."""
-        return _floats(payload, count, "<f4")
+        return _floats(payload, math.prod(shape), "<f4")
 
 
 @dataclass(frozen=True)
@@ -101,16 +104,16 @@ class Float16:
 
     def encode(self, array: Array) -> bytes:
         """Little-endian float16."""
-        values = _finite(array)
+        values = finite(array)
         largest = float(np.abs(values).max()) if values.size else 0.0
         if largest >= _FLOAT16_LIMIT:
             raise WireError(f"float16 holds values up to 65504, not {largest:g}: use float32", "range")
         return values.astype("<f2").tobytes()
 
     @staticmethod
-    def decode(payload: Bytes, count: int) -> Array:
+    def decode(payload: Bytes, shape: Sequence[int], tables: Tables | None = None) -> Array:  # noqa: ARG004  for those that need them
         """float32."""
-        return _floats(payload, count, "<f2")
+        return _floats(payload, math.prod(shape), "<f2")
 
 
 _FLOAT16_LIMIT = 65520.0
@@ -131,7 +134,7 @@ class Quantised:
 
     def encode(self, array: Array) -> bytes:
         """Step (float32), bytes a symbol, coder, coded symbols."""
-        values = _finite(array)
+        values = finite(array)
         step = self._step(values)
         symbols = np.rint(values.ravel() / step)
         wide = bool(values.size) and float(np.abs(symbols).max()) > np.iinfo(np.int8).max
@@ -141,7 +144,7 @@ class Quantised:
         return _QUANTISED.pack(step, 1 + wide, best) + coded[best]
 
     @staticmethod
-    def decode(payload: Bytes, count: int) -> Array:
+    def decode(payload: Bytes, shape: Sequence[int], tables: Tables | None = None) -> Array:  # noqa: ARG004  for those that need them
         """float32."""
         if len(payload) < _QUANTISED.size:
             raise WireError(f"quantised payload of {len(payload)} bytes is cut off", "too short")
@@ -150,26 +153,26 @@ class Quantised:
             raise WireError(f"quantiser step {step} is not a positive number", "step")
         if width not in (1, 2) or coder >= len(_DECODERS):
             raise WireError(f"quantised payload with width {width} and coder {coder}", "codec")
-        raw = _DECODERS[coder](payload[_QUANTISED.size :], count * width)
-        _expect(len(raw), count * width)
+        length = width * math.prod(shape)
+        raw = _DECODERS[coder](payload[_QUANTISED.size :], length)
+        _expect(len(raw), length)
         symbols = np.frombuffer(raw, "<i2" if width == 2 else "i1")
         with np.errstate(over="ignore"):
             values = symbols.astype(np.float32) * np.float32(step)
-        return _decoded(values)
+        return decoded(values)
 
     def _step(self, values: Array) -> np.float32:
         largest = float(np.abs(values).max()) if values.size else 0.0
         deviation = float(values.std(dtype=np.float64)) if values.size else 0.0
         wanted = self.deviations * (deviation or largest)
         # One symbol less than int16 has, for the rounding of the step to float32.
-        step = min(max(wanted, largest / 32766, 2.0**-126), _FLOAT32_LIMIT)
-        if largest + step >= _FLOAT32_LIMIT:
+        step = min(max(wanted, largest / 32766, 2.0**-126), FLOAT32_LIMIT)
+        if largest + step >= FLOAT32_LIMIT:
             raise WireError(f"values up to {largest:g} are too large for a step of {step:g}", "range")
         return np.float32(step)
 
 
 _QUANTISED = struct.Struct("<fBB")
-_FLOAT32_LIMIT = float(np.finfo(np.float32).max)
 
 
 def _deflate(strategy: int) -> Callable[[bytes], bytes]:
@@ -206,13 +209,54 @@ def _bunzip(coded: Bytes, length: int) -> bytes:
 _CODERS: tuple[Callable[[bytes], bytes], ...] = (_deflate(zlib.Z_RLE), _deflate(zlib.Z_HUFFMAN_ONLY), bz2.compress)
 _DECODERS = (_inflate, _inflate, _bunzip)
 
+
+@dataclass(frozen=True)
+class Entropy:
+    """Multiples of a step, coded with a table that the tensor itself is the model of. `edge.wire.coder` shares tables."""
+
+    number: ClassVar[int] = entropy.NUMBER
+
+    deviations: float = 1.0
+
+    def encode(self, array: Array) -> bytes:
+        """Form, step, table, code stream."""
+        return entropy.encode_alone(entropy.quantise(finite(array), deviations=self.deviations))
+
+    @staticmethod
+    def decode(payload: Bytes, shape: Sequence[int], tables: Tables | None = None) -> Array:
+        """float32; a table that comes with it is put into `tables`, one that is named is looked for there."""
+        return entropy.decode(payload, tuple(shape), tables)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Whole numbers from 0 to 255, exactly, in as few bits as the largest needs. Decodes to int64."""
+
+    number: ClassVar[int] = 5
+
+    def encode(self, array: Array) -> bytes:
+        """A byte for the largest, then the digits of large numbers."""
+        payload = labels.pack(array) if array.dtype.kind in "iub" else None
+        if payload is None:
+            raise WireError("the labels codec takes 1 to 65536 whole numbers from 0 to 255", "range")
+        return payload
+
+    @staticmethod
+    def decode(payload: Bytes, shape: Sequence[int], tables: Tables | None = None) -> Array:  # noqa: ARG004
+        """int64."""
+        return labels.unpack(payload, math.prod(shape))
+
+
 CODECS: dict[str, type[Codec]] = {
     "integers": Integers,
     "float32": Float32,
     "float16": Float16,
     "quantised": Quantised,
+    "entropy": Entropy,
+    "labels": Labels,
 }
 _BY_NUMBER = {codec.number: codec for codec in CODECS.values()}
+_WITH_STEP: dict[str, type[Quantised | Entropy]] = {"quantised": Quantised, "entropy": Entropy}
 _PARAMETER_RANGE = (1e-3, 64.0)
 
 
@@ -225,7 +269,7 @@ def parse_codec(text: str) -> Codec:
     name, colon, parameter = text.partition(":")
     if name not in CODECS:
         raise WireError(f"unknown codec {text!r:.40}; there are {', '.join(sorted(CODECS))}", "codec")
-    if name != "quantised":
+    if name not in _WITH_STEP:
         if colon:
             raise WireError(f"codec {name} takes no parameter, but {text!r:.40} has one", "codec")
         return CODECS[name]()
@@ -235,8 +279,8 @@ def parse_codec(text: str) -> Codec:
     except ValueError:
         deviations = math.nan
     if not low <= deviations <= high:
-        raise WireError(f"codec {text!r:.40}: write quantised:STEP with a step of {low} to {high} deviations", "codec")
-    return Quantised(deviations)
+        raise WireError(f"codec {text!r:.40}: write {name}:STEP with a step of {low} to {high} deviations", "codec")
+    return _WITH_STEP[name](deviations)
 
 
 def encode(array: Array, codec: str | Codec) -> bytes:
@@ -249,7 +293,7 @@ def pieces(array: Array, codec: str | Codec) -> tuple[bytes, Bytes]:
 
     Args:
         array: of any shape up to rank 8; the payload may be a view of it.
-        codec: for the floats.
+        codec: for the floats; for integers only `labels` says something: that they may be coded so where it is shorter.
 
     Raises:
         WireError: it holds NaN or infinity, or what the codec cannot carry.
@@ -257,7 +301,7 @@ def pieces(array: Array, codec: str | Codec) -> tuple[bytes, Bytes]:
     values = np.asarray(array)
     coder = parse_codec(codec) if isinstance(codec, str) else codec
     if values.dtype.kind in "iub":
-        coder = Integers()
+        coder = _coder_of_integers(values, coder)
     if values.ndim > RANK_LIMIT:
         raise WireError(f"tensor of rank {values.ndim}, the limit is {RANK_LIMIT}", "shape")
     payload = coder.encode(values)
@@ -265,13 +309,25 @@ def pieces(array: Array, codec: str | Codec) -> tuple[bytes, Bytes]:
     return head, payload
 
 
-def decode(data: bytes, offset: int = 0, *, limit: int = DEFAULT_LIMITS.message_bytes) -> tuple[Array, int]:
+def _coder_of_integers(values: Array, wanted: Codec) -> Codec:
+    """The labels codec where it was asked for and is shorter."""
+    if isinstance(wanted, Labels) and 0 < values.size <= labels.COUNT_LIMIT:
+        low, high = int(values.min()), int(values.max())
+        if 0 <= low and high < labels.BASE_LIMIT // 2:
+            return wanted
+    return Integers()
+
+
+def decode(
+    data: bytes, offset: int = 0, *, limit: int = DEFAULT_LIMITS.message_bytes, tables: Tables | None = None
+) -> tuple[Array, int]:
     """The tensor that starts at `offset`, and the offset behind it.
 
     Args:
         data: whole message.
         offset: where `encode`'s bytes start.
         limit: most bytes of the decoded array.
+        tables: those that the sender may name; tables that come with a tensor are put there.
 
     Raises:
         WireError: whatever is wrong with it, before anything of its size is allocated.
@@ -292,8 +348,8 @@ def decode(data: bytes, offset: int = 0, *, limit: int = DEFAULT_LIMITS.message_
     if length > len(data) - offset:
         raise WireError(f"tensor payload of {length} bytes, {len(data) - offset} are there", "too short")
     codec = _BY_NUMBER[number]
-    _check_shape(shape, 8 if codec is Integers else 4, limit)
-    values = codec.decode(memoryview(data)[offset : offset + length], math.prod(shape))
+    _check_shape(shape, 8 if codec in (Integers, Labels) else 4, limit)
+    values = codec.decode(memoryview(data)[offset : offset + length], shape, tables)
     return values.reshape(shape), offset + length
 
 
@@ -304,25 +360,9 @@ def _check_shape(shape: list[int], itemsize: int, limit: int) -> None:
         raise WireError(f"tensor of shape {tuple(shape)} takes {size} bytes, the limit is {limit}", "too long")
 
 
-def _finite(array: Array) -> Array:
-    if array.dtype.kind != "f":
-        raise WireError(f"a codec for floats was given {array.dtype}", "dtype")
-    if not np.isfinite(array).all():
-        raise WireError(f"array of shape {array.shape} holds NaN or infinity", "not finite")
-    if array.itemsize > 4 and (largest := np.abs(array).max(initial=0)) > _FLOAT32_LIMIT:
-        raise WireError(f"float32 does not hold {largest:g}", "range")
-    return array
-
-
 def _floats(payload: Bytes, count: int, kind: str) -> Array:
     _expect(len(payload), count * np.dtype(kind).itemsize)
-    return _decoded(np.frombuffer(payload, kind).astype(np.float32))
-
-
-def _decoded(values: Array) -> Array:
-    if not np.isfinite(values).all():
-        raise WireError(f"tensor of {values.size} values holds NaN or infinity", "not finite")
-    return values
+    return decoded(np.frombuffer(payload, kind).astype(np.float32))
 
 
 def _expect(length: int, expected: int) -> None:

@@ -7,13 +7,14 @@ stays zero. What a message holds, to the byte, is in `README.md`.
 import math
 import struct
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edge.wire import escapes, rans
 from edge.wire.fit import train
+from edge.wire.floats import FLOAT32_LIMIT, decoded
 from edge.wire.frames import WireError
 from edge.wire.layout import Layout, fits
 from edge.wire.ranks import fold, lower_bits, rank, unfold
@@ -30,12 +31,13 @@ LARGEST = 32766
 _PLAIN, _NAMED, _EMBEDDED = range(3)
 _HEAD = struct.Struct("<Bf")
 _ID = struct.Struct("<I")
-_FLOAT32_LIMIT = float(np.finfo(np.float32).max)
-_SMALL = 256
+SMALL = 256
 """Elements from which on a table may pay that only this message uses."""
+_LARGE = 4096
 _CENTROID_SAMPLES = 1 << 14
 _BYTES_A_LANE = 64
-_FEWEST_LANES = 32
+_STEPS = 500
+"""Of a lane, at most about so many, for speed; but a lane takes a byte."""
 _WORDS_A_LANE = 1.1
 """That lanes give away, on average, before they are doubled: one each is needed."""
 _SLOWER_PACES = (1, 1.5, 2.2, 4)
@@ -74,8 +76,8 @@ def quantise(array: Array, *, deviations: float | None = None, step: float | Non
     if step is None:
         deviation = float(flat.std(dtype=np.float64)) if flat.size else 0.0
         step = (deviations or 1.0) * (deviation or largest)
-    used = np.float32(min(max(step, largest / LARGEST, 2.0**-126), _FLOAT32_LIMIT))
-    if largest + float(used) >= _FLOAT32_LIMIT:
+    used = np.float32(min(max(step, largest / LARGEST, 2.0**-126), FLOAT32_LIMIT))
+    if largest + float(used) >= FLOAT32_LIMIT:
         raise WireError(f"values up to {largest:g} are too large for a step of {used:g}", "range")
     scaled = flat * np.float32(1 / float(used)) if flat.dtype == np.float32 and used > 1e-30 else flat / float(used)
     return Symbols(array.shape, float(used), scaled, np.rint(scaled).astype(np.int16))
@@ -91,13 +93,25 @@ class Coded:
 
 
 def usable(table: Table, shape: tuple[int, ...]) -> bool:
-    """Whether tensors of this shape, with at least one element, can be coded with the table."""
-    return fits(table.model.layout, shape) and _bases(table, Layout(table.model.layout, shape, table.model.size)) is not None
+    """Whether tensors of this shape can be coded with the table."""
+    return _laid_out(table, shape) is not None
 
 
 def encode_plain(symbols: Symbols) -> bytes:
     """The payload without a table."""
     return _HEAD.pack(_PLAIN, symbols.step) + escapes.pack(symbols.values.astype(np.int64))
+
+
+def cost(symbols: Symbols, table: Table) -> float:
+    """Bits that the table says the symbols cost, escapes and lower bits included.
+
+    Raises:
+        WireError: the table is for tensors of another shape.
+    """
+    folded, ranks = _ranked(symbols, table)
+    flat = _places(ranks, table, *_expected(table, symbols.shape))
+    beside = len(escapes.pack(folded[ranks == len(table.values)].astype(np.int64)))
+    return float(table.bits.take(flat).sum(dtype=np.float64)) + 8 * beside + table.shift * np.count_nonzero(folded)
 
 
 def encode_with(symbols: Symbols, table: Table, *, embed: bool) -> Coded:
@@ -106,24 +120,14 @@ def encode_with(symbols: Symbols, table: Table, *, embed: bool) -> Coded:
     Raises:
         WireError: the table is for tensors of another shape.
     """
-    model = table.model
-    layout = Layout(model.layout, symbols.shape, model.size)
-    bases = _bases(table, layout) if fits(table.model.layout, symbols.shape) else None
-    if bases is None or not symbols.values.size:
-        raise WireError(f"a table for other tensors than those of shape {symbols.shape}", "table")
-    folded = fold(symbols.values, table.shift) if table.shift else symbols.values
-    ranks = rank(folded, table.values)
-    joined = _joined(layout.arrange(ranks), model.ranks)
-    index = np.empty(joined.shape, np.int64)
-    index[0] = model.contexts - 1
-    np.take(table.following, joined[:-1], out=index[1:])
-    index += bases
-    index *= model.symbols
-    index += joined
-    flat = index.ravel()
+    layout, bases = _expected(table, symbols.shape)
+    folded, ranks = _ranked(symbols, table)
+    flat = _places(ranks, table, layout, bases)
     bits = float(table.bits.take(flat).sum(dtype=np.float64))
     side = _side(symbols, table, folded, ranks)
-    lanes = rans.lanes_for(flat.size, layout.slab, max(_FEWEST_LANES, int(bits / 8) // _BYTES_A_LANE))
+    lanes = rans.lanes_for(flat.size, layout.slab, max(flat.size // _STEPS, int(bits / 8) // _BYTES_A_LANE))
+    if not rans.few_steps(layout.slabs, layout.slab, lanes):
+        lanes = rans.lanes_for(flat.size, layout.slab, rans.LANES_LIMIT)
     frequency, start = table.flat
     least = _WORDS_A_LANE * 16 * flat.size / max(bits, 1) + 2
     paces = [int(least * factor) for factor in _SLOWER_PACES if least * factor <= rans.PACE_LIMIT]
@@ -138,13 +142,16 @@ def encode_with(symbols: Symbols, table: Table, *, embed: bool) -> Coded:
 
 def encode_alone(symbols: Symbols) -> bytes:
     """The payload with a table of its own, or without one, whichever is shorter."""
-    if symbols.values.size < _SMALL:
+    if symbols.values.size < SMALL:
         return encode_plain(symbols)
     table = train(symbols.values.reshape(symbols.shape))
-    coded = encode_with(symbols, table, embed=True).payload
-    if len(coded) > symbols.values.size // 4 and symbols.values.size > 16 * _SMALL:
-        return coded
-    return min(coded, encode_plain(symbols), key=len)
+    if not usable(table, symbols.shape):
+        return encode_plain(symbols)
+    payload = encode_with(symbols, table, embed=True).payload
+    # Where symbols take more than a bit or so, the table has paid for itself.
+    if len(payload) > symbols.values.size // 8 and symbols.values.size > _LARGE:
+        return payload
+    return min(payload, encode_plain(symbols), key=len)
 
 
 def decode(payload: bytes | memoryview, shape: tuple[int, ...], tables: Tables | None = None) -> Array:
@@ -173,18 +180,13 @@ def _decode_plain(data: bytes, step: float, count: int) -> Array:
 
 
 def _decode_with(data: bytes, offset: int, step: float, shape: tuple[int, ...], table: Table) -> Array:
-    count = math.prod(shape)
-    model = table.model
-    layout = Layout(model.layout, shape, model.size)
-    bases = _bases(table, layout) if count and fits(table.model.layout, shape) else None
-    if bases is None:
-        raise WireError(f"a table for other tensors than those of shape {shape}", "table")
+    layout, bases = _expected(table, shape)
     if offset + 1 >= len(data):
         raise WireError("entropy payload is cut off", "too short")
     lanes, pace = data[offset] + 1, data[offset + 1]
     length, offset = unpack_varint(data, offset + 2)
-    if lanes > layout.slab:
-        raise WireError(f"{lanes} lanes for slabs of {layout.slab} symbols", "coder")
+    if lanes > layout.slab or not rans.few_steps(layout.slabs, layout.slab, lanes):
+        raise WireError(f"{lanes} lanes for {layout.slabs} slabs of {layout.slab} symbols", "coder")
     states, taken = rans.unpack_states(data[offset : offset + 5 * lanes], lanes)
     offset += taken
     behind = max(0, length - 2 * rans.first_lanes(lanes, pace))
@@ -200,33 +202,29 @@ def _decode_with(data: bytes, offset: int, step: float, shape: tuple[int, ...], 
 
 def _values(ranks: Array, side: bytes, step: float, table: Table) -> Array:
     many = len(table.values)
-    counted = 0 if table.shift else many
-    if len(side) < counted:
-        raise WireError("centroids are cut off", "too short")
-    centres = np.frombuffer(side, np.int8, counted)
     escaped = ranks == many
-    values = np.append(np.array(table.values), 0)[ranks]
-    values[escaped], taken = escapes.unpack(side[counted:], int(escaped.sum()))
-    offset = counted + taken
-    moved = np.zeros(many + 1, np.float32)
+    count = int(np.count_nonzero(escaped))
     if table.shift:
-        nonzero = int(np.count_nonzero(values))
-        stream = np.unpackbits(np.frombuffer(side, np.uint8, offset=offset))[: nonzero * table.shift]
-        if len(stream) < nonzero * table.shift:
-            raise WireError("lower bits are cut off", "too short")
-        values = unfold(values, escapes.from_bits(stream, table.shift, nonzero), table.shift)
-        offset += -(-nonzero * table.shift // 8)
+        folded = np.array((*table.values, 0), np.int64)[ranks]
+        folded[escaped], offset = escapes.unpack(side, count)
+        result, offset = _with_lower_bits(folded, side, offset, table.shift)
     else:
-        moved[:many] = centres.astype(np.float32) / 256
-        moved[:many][np.array(table.values) == 0] = 0
+        centres = np.frombuffer(side[:many].ljust(many, b"\0"), np.int8) / np.float32(256)
+        centres[np.array(table.values) == 0] = 0
+        result = np.append(np.array(table.values, np.float32) + centres, np.float32(0))[ranks]
+        result[escaped], offset = escapes.unpack(side[many:], count)
+        offset += many
     if offset != len(side):
-        raise WireError(f"{len(side) - offset} bytes too many beside the code stream", "length")
-    if table.shift:
-        return _scaled(values, step)
-    centred = np.append(np.array(table.values, np.float32), np.float32(0)) + moved
-    result = centred[ranks]
-    result[escaped] = values[escaped]
+        raise WireError(f"{len(side)} bytes beside the code stream, {offset} are needed", "length")
     return _scaled(result, step)
+
+
+def _with_lower_bits(folded: Array, side: bytes, offset: int, shift: int) -> tuple[Array, int]:
+    count = int(np.count_nonzero(folded))
+    stream = np.unpackbits(np.frombuffer(side, np.uint8, offset=offset))[: count * shift]
+    if len(stream) < count * shift:
+        raise WireError("lower bits are cut off", "too short")
+    return unfold(folded, escapes.from_bits(stream, shift, count), shift), offset + -(-count * shift // 8)
 
 
 def _side(symbols: Symbols, table: Table, folded: Array, ranks: Array) -> bytes:
@@ -250,10 +248,8 @@ def _table(data: bytes, form: int, tables: Tables | None) -> tuple[Table, int]:
         length, offset = unpack_varint(data, _HEAD.size)
         if length > len(data) - offset:
             raise WireError(f"table of {length} bytes is cut off", "table")
-        table = parse_table(data[offset : offset + length])
-        if tables is not None:
-            table = tables.put(table)
-        return table, offset + length
+        sent = parse_table(data[offset : offset + length])
+        return sent if tables is None else tables.put(sent), offset + length
     if form != _NAMED:
         raise WireError(f"entropy payload of unknown form {form}", "codec")
     if len(data) < _HEAD.size + _ID.size:
@@ -265,9 +261,39 @@ def _table(data: bytes, form: int, tables: Tables | None) -> tuple[Table, int]:
     return table, _HEAD.size + _ID.size
 
 
-def _bases(table: Table, layout: Layout) -> Array | None:
+def _ranked(symbols: Symbols, table: Table) -> tuple[Array, Array]:
+    folded = fold(symbols.values, table.shift) if table.shift else symbols.values
+    return folded, rank(folded, table.values)
+
+
+def _places(ranks: Array, table: Table, layout: Layout, bases: Array) -> Array:
+    """Where each group's context and symbol stand in the table's arrays: flat int64."""
+    joined = _joined(layout.arrange(ranks), table.model.ranks)
+    index = np.empty(joined.shape, np.int64)
+    index[0] = table.model.contexts - 1
+    np.take(table.following, joined[:-1], out=index[1:])
+    index += bases
+    index *= table.model.symbols
+    index += joined
+    return index.ravel()
+
+
+def _expected(table: Table, shape: tuple[int, ...]) -> tuple[Layout, Array]:
+    found = _laid_out(table, shape)
+    if found is None:
+        raise WireError(f"table {table.id:08x} is not for tensors of shape {shape}", "table")
+    return found
+
+
+def _laid_out(table: Table, shape: tuple[int, ...]) -> tuple[Layout, Array] | None:
+    """The layout, and the first context of each place of a slab."""
+    if not math.prod(shape) or not fits(table.model.layout, shape):
+        return None
+    layout = Layout(table.model.layout, shape, table.model.size)
     of_channel = table.class_of(layout.channels)
-    return None if of_channel is None else layout.classes(of_channel)
+    if of_channel is None or not rans.few_steps(layout.slabs, layout.slab, rans.LANES_LIMIT):
+        return None
+    return layout, layout.classes(of_channel)
 
 
 def _joined(groups: Array, ranks: int) -> Array:
@@ -281,20 +307,4 @@ def _joined(groups: Array, ranks: int) -> Array:
 
 def _scaled(values: Array, step: float) -> Array:
     with np.errstate(over="ignore"):
-        result = values.astype(np.float32) * np.float32(step)
-    if not np.isfinite(result).all():
-        raise WireError(f"tensor of {result.size} values holds NaN or infinity", "not finite")
-    return result
-
-
-@dataclass(frozen=True)
-class Entropy:
-    """The codec as text names it: every tensor has a table of its own, or none."""
-
-    number: ClassVar[int] = NUMBER
-
-    deviations: float = 1.0
-
-    def encode(self, array: Array) -> bytes:
-        """See `encode_alone`."""
-        return encode_alone(quantise(array, deviations=self.deviations))
+        return decoded(values.astype(np.float32) * np.float32(step))

@@ -2,7 +2,7 @@
 
 A Rice code in three sections of bits, highest first, so that all of a section is read at once: for each number its
 upper part as so many zeros and a one; the lower k bits of each; 24 bits of those whose upper part is 24 or more (24
-zeros and a one stand for them). Where deflate is shorter, deflated varints.
+zeros and a one stand for them). Where that is shorter, deflate of 1, 2 or 4 bytes each.
 """
 
 import zlib
@@ -23,6 +23,7 @@ _LOWER_LIMIT = 24
 _UPPER_LIMIT = 24
 _WHOLE = 24
 _SIGNED, _DEFLATED = 0x20, 0x40
+_WIDTHS = (1, 2, 4)
 _TRY_DEFLATE = 32
 
 
@@ -44,10 +45,11 @@ def pack(values: Array) -> bytes:
     sections = unary, to_bits(over[short], k), to_bits(over[~short], _WHOLE)
     coded = np.packbits(np.concatenate(sections)).tobytes()
     if len(coded) > _TRY_DEFLATE:
+        width = next(width for width in _WIDTHS if int(over.max()) < 1 << 8 * width)
         coder = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9)
-        deflated = coder.compress(b"".join(map(pack_varint, over.tolist()))) + coder.flush()
+        deflated = coder.compress(over.astype(f"<u{width}").tobytes()) + coder.flush()
         if len(deflated) + 2 < len(coded):
-            return bytes([k | _SIGNED * signed | _DEFLATED]) + head + pack_varint(len(deflated)) + deflated
+            return bytes([width | _SIGNED * signed | _DEFLATED]) + head + pack_varint(len(deflated)) + deflated
     return bytes([k | _SIGNED * signed]) + head + coded
 
 
@@ -94,22 +96,20 @@ def _rice(data: bytes, offset: int, count: int, k: int) -> tuple[Array, int]:
     return over, offset + -(-c // 8)
 
 
-def _deflated(data: bytes, offset: int, count: int, _: int) -> tuple[Array, int]:
+def _deflated(data: bytes, offset: int, count: int, width: int) -> tuple[Array, int]:
     length, offset = unpack_varint(data, offset)
     if length > len(data) - offset:
         raise _cut_off(count)
+    if width not in _WIDTHS:
+        raise WireError(f"deflated numbers of {width} bytes", "coder")
     decoder = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        raw = decoder.decompress(data[offset : offset + length], 5 * count + 1)
+        raw = decoder.decompress(data[offset : offset + length], width * count + 1)
     except zlib.error as error:
         raise WireError(f"damaged deflate stream: {error}", "coder") from error
-    over = np.empty(count, np.int64)
-    place = 0
-    for number in range(count):
-        over[number], place = unpack_varint(raw, place)
-    if place != len(raw):
+    if not decoder.eof or decoder.unused_data or len(raw) != width * count:
         raise WireError(f"deflate stream does not end after {count} numbers", "coder")
-    return over, offset + length
+    return np.frombuffer(raw, f"<u{width}").astype(np.int64), offset + length
 
 
 def to_bits(values: Array, width: int) -> Array:
@@ -119,7 +119,8 @@ def to_bits(values: Array, width: int) -> Array:
 
 def from_bits(stream: Array, width: int, count: int) -> Array:
     """The way back: int64."""
-    return stream.reshape(count, width) @ (1 << np.arange(width - 1, -1, -1, dtype=np.int64))
+    values: Array = stream.reshape(count, width) @ (1 << np.arange(width - 1, -1, -1, dtype=np.int64))
+    return values
 
 
 def _cut_off(count: int) -> WireError:

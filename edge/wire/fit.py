@@ -23,6 +23,8 @@ _WIDE = 16
 """The most ranks."""
 _OVERHEAD_BITS = 0.3
 """Of an escape, against its entropy."""
+_ENOUGH = 1 << 18
+"""Elements that are looked at, about."""
 _RIDGE = 0.3
 _STEPS = 6
 
@@ -39,12 +41,14 @@ def train(values: Array, *, horizon: int = 1) -> Table:
         values: whole numbers, of the shape that is coded, or more of it along the first axis; at least one element.
         horizon: how many such messages share the table's own bytes.
     """
+    if values.size > _ENOUGH and values.ndim and len(values) > 1:
+        values = values[:: -(-len(values) * values.size // (_ENOUGH * len(values)))]
     shift = _shift(values)
     folded = fold(values, shift) if shift else values
     every, counts = np.unique(folded, return_counts=True)
     common = every[np.argsort(-counts, kind="stable")]
     counts = np.sort(counts)[::-1]
-    tries = []
+    tries: list[tuple[float, int, _Start, _Try]] = []
     worth = 2 + int((counts[1:] > _RARE * values.size).sum())
     for size, most in sorted(RANKS_LIMIT.items()):
         ranks = min(worth, most)
@@ -146,7 +150,8 @@ def _weights(counts: Array) -> Array:
             curve = (inputs * (seen * share * (1 - share))[:, None]).T @ inputs + np.diag(ridge)
             weight = np.clip(weight + np.clip(np.linalg.solve(curve, slope), -2, 2), -12, 12)
         columns.append(weight)
-    return np.rint(8 * np.array(columns)).astype(np.int8)
+    eighths: Array = np.rint(8 * np.array(columns)).astype(np.int8)
+    return eighths
 
 
 def _values_of_ranks(common: Array, many: int) -> tuple[int, ...]:

@@ -15,13 +15,15 @@ _WIDE = 4096
 
 def fold(values: Array, shift: int) -> Array:
     """The value without its lower bits."""
-    return np.sign(values) * (np.abs(values) + ((1 << shift) - 1) >> shift)
+    folded: Array = np.sign(values) * (np.abs(values) + ((1 << shift) - 1) >> shift)
+    return folded
 
 
 def lower_bits(values: Array, shift: int) -> Array:
     """The lower bits of all values but zeros."""
     found = values[values != 0]
-    return np.abs(found) - 1 & (1 << shift) - 1
+    low: Array = np.abs(found) - 1 & (1 << shift) - 1
+    return low
 
 
 def unfold(folded: Array, low: Array, shift: int) -> Array:
@@ -42,4 +44,5 @@ def rank(values: Array, ranked: tuple[int, ...]) -> Array:
         return np.where(np.array(ranked)[order][place] == values, order[place], len(ranked)).astype(np.uint8)
     table = np.full(high - low + 3, len(ranked), np.uint8)
     table[np.array(ranked) - low + 1] = np.arange(len(ranked))
-    return table[np.clip(values, low - 1, high + 1) - (low - 1)]
+    ranks: Array = table[np.clip(values, low - 1, high + 1) - (low - 1)]
+    return ranks

@@ -25,6 +25,7 @@ BITS = 14
 SLOTS = 1 << BITS
 LANES_LIMIT = 256
 PACE_LIMIT = 255
+STEPS_LIMIT = 1 << 16
 
 _LOWEST = 1 << 16
 _FEWEST = 8
@@ -55,6 +56,11 @@ def lanes_for(groups: int, slab: int, wanted: int) -> int:
         return 1
     most = max(1, min(wanted, slab, LANES_LIMIT))
     return -(-slab // -(-slab // most))
+
+
+def few_steps(slabs: int, slab: int, lanes: int) -> bool:
+    """Whether so many slabs can be coded: no message may keep its reader busy for long."""
+    return slabs * -(-slab // lanes) <= STEPS_LIMIT
 
 
 def first_lanes(lanes: int, pace: int) -> int:
@@ -109,7 +115,9 @@ def encode(
     return x, low[full], pace
 
 
-def decode(states: Array, words: Array, slabs: int, classes: Array, pace: int, alphabet: Alphabet) -> tuple[Array, bytes]:
+def decode(
+    states: Array, words: Array, slabs: int, classes: Array, pace: int, alphabet: Alphabet
+) -> tuple[Array, bytes]:
     """Symbols `(slabs, slab)`, uint8, and the first bytes of `side`; behind them are zeros if it was shorter.
 
     Args:

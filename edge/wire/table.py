@@ -39,7 +39,8 @@ class Model(NamedTuple):
     @property
     def levels(self) -> int:
         """Levels of a neighbour that are told apart; from the last on all count as one."""
-        return min(self.ranks, _LEVELS[self.layout == PLANE][self.size])
+        most: int = (_ABOVE if self.layout == PLANE else _BEFORE)[self.size]
+        return min(self.ranks, most)
 
     @property
     def reach(self) -> int:
@@ -49,7 +50,7 @@ class Model(NamedTuple):
     @property
     def symbols(self) -> int:
         """How many there are."""
-        return self.ranks**self.size
+        return int(self.ranks**self.size)
 
     @property
     def contexts(self) -> int:
@@ -59,7 +60,8 @@ class Model(NamedTuple):
 
 RANKS_LIMIT = {2: 16, 3: 6, 4: 4}
 """By the elements of a symbol."""
-_LEVELS = ({2: 8, 3: 6, 4: 4}, {2: 8, 3: 4, 4: 3})
+_BEFORE = {2: 8, 3: 6, 4: 4}
+_ABOVE = {2: 8, 3: 4, 4: 3}
 CLASSES_LIMIT = 16
 CONTEXTS_LIMIT = 640
 """Of all classes: a decoder's tables take 16 KiB each."""
@@ -141,7 +143,8 @@ class Table:
         """Context behind which the next group stands, for each symbol: int64."""
         many, reach = self.model.levels, self.model.reach
         behind = np.minimum(digits(self.model), many - 1)[:, -reach:]
-        return behind @ many ** np.arange(reach)[::-1]
+        contexts: Array = behind @ many ** np.arange(reach)[::-1]
+        return contexts
 
     @functools.cached_property
     def flat(self) -> tuple[Array, Array]:
@@ -153,13 +156,16 @@ class Table:
     @functools.cached_property
     def bits(self) -> Array:
         """What each (context, symbol) costs, float32, flat."""
-        return (np.log2(SLOTS) - np.log2(self.flat[0])).astype(np.float32)
+        costs: Array = (np.log2(SLOTS) - np.log2(self.flat[0])).astype(np.float32)
+        return costs
 
     @functools.cached_property
     def alphabet(self) -> Alphabet:
         """For a decoder; 16 KiB a context."""
         every = np.tile(np.arange(self.model.symbols, dtype=np.uint8), len(self.frequencies))
-        return Alphabet(self.model.symbols, *self.flat, np.repeat(every, self.flat[0]), self.following, self.model.contexts - 1)
+        return Alphabet(
+            self.model.symbols, *self.flat, np.repeat(every, self.flat[0]), self.following, self.model.contexts - 1
+        )
 
     @functools.cached_property
     def digits(self) -> Array:
@@ -193,7 +199,7 @@ def parse_table(data: bytes | memoryview) -> Table:
     for _ in range(ranks - 1):
         folded, offset = unpack_varint(raw, offset)
         values.append(unzigzag(folded))
-    if len(set(values)) < len(values) or max(map(abs, values)) > VALUE_LIMIT:
+    if len(set(values)) < len(values) or max(abs(value) for value in values) > VALUE_LIMIT:
         raise WireError(f"table's values {values!s:.80} are not distinct, or too large", "table")
     if classes > 1:
         channels, offset = unpack_varint(raw, offset)
@@ -249,8 +255,8 @@ def _joint(model: Model, probabilities: Array) -> Array:
     weight = np.full((len(probabilities), model.contexts, model.symbols), 1 << 30)
     for second, first, rank in zip(seconds, firsts, digits(model).T, strict=True):
         weight = weight * probabilities[:, second, first, rank] >> 16
-    weight = weight.reshape(-1, model.symbols)
-    frequency = 1 + weight * (SLOTS - model.symbols) // np.maximum(weight.sum(axis=1, keepdims=True), 1)
+    flat = weight.reshape(-1, model.symbols)
+    frequency: Array = 1 + flat * (SLOTS - model.symbols) // np.maximum(flat.sum(axis=1, keepdims=True), 1)
     frequency[np.arange(len(frequency)), frequency.argmax(axis=1)] += SLOTS - frequency.sum(axis=1)
     return frequency
 

@@ -37,7 +37,7 @@ def unpack_varint(data: bytes | memoryview, offset: int) -> tuple[int, int]:
 
 
 def zigzag(value: int) -> int:
-    """0, -1, 1, -2, … as 0, 1, 2, 3, …"""
+    """Numbers with a sign as numbers without: 0, -1, 1, -2 become 0, 1, 2, 3."""
     return 2 * value if value >= 0 else -2 * value - 1
 
 

@@ -128,7 +128,7 @@ def test_what_cannot_be_coded_is_named(array, codec, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("gzip", "unknown codec 'gzip'; there are float16, float32"),
+        ("gzip", "unknown codec 'gzip'; there are entropy, float16, float32"),
         ("float32:1", "takes no parameter"),
         ("quantised", "write quantised:STEP"),
         ("quantised:", "write quantised:STEP"),
