@@ -313,7 +313,7 @@ def _coder_of_integers(values: Array, wanted: Codec) -> Codec:
     """The labels codec where it was asked for and is shorter."""
     if isinstance(wanted, Labels) and 0 < values.size <= labels.COUNT_LIMIT:
         low, high = int(values.min()), int(values.max())
-        if 0 <= low and high < labels.BASE_LIMIT // 2:
+        if low >= 0 and high < labels.BASE_LIMIT // 2:
             return wanted
     return Integers()
 

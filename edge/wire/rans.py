@@ -89,7 +89,7 @@ def encode(
     full = np.empty(frequency.size, bool)
     low = np.empty(frequency.size, np.uint16)
     sixteen = np.uint32(16)
-    for pace in (*paces, 0):
+    for pace in (*(paces if lanes >= 2 * _FEWEST else ()), 0):
         active = first_lanes(lanes, pace)
         x[:active] = np.frombuffer(side[: 2 * active].ljust(2 * active, b"\0"), "<u2") | np.uint32(_LOWEST)
         for a, b, now in reversed(_plan(frequency.size, slab, lanes, pace)):
