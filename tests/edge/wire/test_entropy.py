@@ -45,7 +45,17 @@ def test_what_comes_back_is_off_by_a_step_at_most_and_zero_stays_zero(array, dev
 
 @pytest.mark.parametrize(
     "shape",
-    [(40_000,), (300, 41), (32, 32, 50), (4, 31, 17), (1, 6, 100), (8, 5, 6, 9), (2, 1, 1, 900), (50, 20, 5, 5), (2,) * 8],
+    [
+        (40_000,),
+        (300, 41),
+        (32, 32, 50),
+        (4, 31, 17),
+        (1, 6, 100),
+        (8, 5, 6, 9),
+        (2, 1, 1, 900),
+        (50, 20, 5, 5),
+        (2,) * 8,
+    ],
 )
 @pytest.mark.parametrize("deviations", [0.02, 0.5, 2])
 def test_larger_tensors_of_any_shape_come_back(shape, deviations):
@@ -100,12 +110,12 @@ def test_the_share_of_nonzeros_and_the_step_are_told():
 def test_the_bytes_without_a_table():
     # Step 1; 0, 1, 0, 3 as 1, 01, 1, 0001 without lower bits.
     packed = encode(np.array([0, 1, 0, 3], np.float32), entropy_with_step(1.0))
-    assert packed.hex() == "0401" "04" "08" "00" "0000803f" "00" "00" "b1"
+    assert packed.hex() == "04010408000000803f0000b1"
 
 
 def test_the_bytes_with_a_table():
     table = Table(Model(3, 2, FLAT), 0, (0, 1), (), np.array(WEIGHTS, np.int8))
-    assert table.raw.hex() == "01" "02" "00" "02" "08fc00040000000000" "f80000080000000000"
+    assert table.raw.hex() == "0102000208fc00040000000000f80000080000000000"
     assert table.data[:1] == b"\1"
     assert zlib.decompress(table.data[1:], -15) == table.raw
     assert table.id == zlib.crc32(table.raw)
@@ -117,7 +127,7 @@ def test_the_bytes_with_a_table():
 
 
 # Form, step, id, lanes - 1, pace, bytes beside the symbols, the state, which holds two of them; three more; a word.
-GOLDEN_NAMED = "01" "0000803f" "e6970138" "00" "00" "05" "0d9ac0" "000488" "1aa2"
+GOLDEN_NAMED = "010000803fe69701380000050d9ac00004881aa2"
 WEIGHTS = [[8, -4, 0, 4, 0, 0, 0, 0, 0], [-8, 0, 0, 8, 0, 0, 0, 0, 0]]
 
 
@@ -205,7 +215,9 @@ def test_groups_lie_along_columns_or_along_the_channels_line():
     assert last.tolist() == [[[0, 2], [1, 3]], [[4, 6], [5, 7]]]
 
 
-@given(hnp.arrays(np.int64, st.integers(0, 60), elements=st.integers(-escapes.VALUE_LIMIT + 1, escapes.VALUE_LIMIT - 1)))
+@given(
+    hnp.arrays(np.int64, st.integers(0, 60), elements=st.integers(-escapes.VALUE_LIMIT + 1, escapes.VALUE_LIMIT - 1))
+)
 def test_numbers_without_a_model_come_back(values):
     packed = escapes.pack(values)
     back, taken = escapes.unpack(packed + b"more", len(values))
