@@ -18,7 +18,7 @@ from edge.wire.floats import FLOAT32_LIMIT, decoded
 from edge.wire.frames import WireError
 from edge.wire.layout import Layout, fits
 from edge.wire.ranks import fold, lower_bits, rank, unfold
-from edge.wire.table import Table, parse_table
+from edge.wire.table import Table, alphabet_of, parse_table
 from edge.wire.tables import Tables
 from edge.wire.varint import pack_varint, unpack_varint
 
@@ -74,13 +74,20 @@ def quantise(array: Array, *, deviations: float | None = None, step: float | Non
     flat = array.ravel()
     largest = float(max(flat.max(), -flat.min())) if flat.size else 0.0
     if step is None:
-        deviation = float(flat.std(dtype=np.float64)) if flat.size else 0.0
+        deviation = _deviation(flat) if flat.size else 0.0
         step = (deviations or 1.0) * (deviation or largest)
     used = np.float32(min(max(step, largest / LARGEST, 2.0**-126), FLOAT32_LIMIT))
     if largest + float(used) >= FLOAT32_LIMIT:
         raise WireError(f"values up to {largest:g} are too large for a step of {used:g}", "range")
     scaled = flat * np.float32(1 / float(used)) if flat.dtype == np.float32 and used > 1e-30 else flat / float(used)
     return Symbols(array.shape, float(used), scaled, np.rint(scaled).astype(np.int16))
+
+
+def _deviation(flat: Array) -> float:
+    """In float32 where that holds the squares, since it is twice as fast."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        quick = float(flat.std())
+    return quick if 1e-15 < quick < 1e15 else float(flat.std(dtype=np.float64))
 
 
 @dataclass(frozen=True)
@@ -193,7 +200,7 @@ def _decode_with(data: bytes, offset: int, step: float, shape: tuple[int, ...], 
     if behind > len(data) - offset or (len(data) - offset - behind) % 2:
         raise WireError(f"entropy payload of {len(data)} bytes is cut off", "too short")
     words = np.frombuffer(data, "<u2", offset=offset + behind)
-    joined, held = rans.decode(states, words, layout.slabs, bases, pace, table.alphabet)
+    joined, held = rans.decode(states, words, layout.slabs, bases, pace, alphabet_of(table))
     if any(held[length:]):
         raise WireError("code stream does not end where it began: its table is another one, or it is damaged", "coder")
     ranks = layout.restore(table.digits[joined])

@@ -36,7 +36,7 @@ def pack(values: Array) -> bytes:
     least = int(plain.min())
     over = (plain - least).astype(np.int64)
     head = pack_varint(zigzag(least))
-    k = min(range(_LOWER_LIMIT), key=lambda k: int(np.minimum(over >> k, _UPPER_LIMIT).sum()) + k * over.size)
+    k = _lower_bits(over)
     upper = np.minimum(over >> k, _UPPER_LIMIT)
     ends = np.cumsum(upper + 1) - 1
     unary = np.zeros(int(ends[-1]) + 1, np.uint8)
@@ -51,6 +51,13 @@ def pack(values: Array) -> bytes:
         if len(deflated) + 2 < len(coded):
             return bytes([width | _SIGNED * signed | _DEFLATED]) + head + pack_varint(len(deflated)) + deflated
     return bytes([k | _SIGNED * signed]) + head + coded
+
+
+def _lower_bits(over: Array) -> int:
+    """Those that make the Rice code shortest, or nearly so: about what the mean has."""
+    near = int(over.mean()).bit_length()
+    tried = range(max(0, near - 3), min(_LOWER_LIMIT, near + 1))
+    return min(tried, key=lambda k: int(np.minimum(over >> k, _UPPER_LIMIT).sum()) + k * over.size)
 
 
 def unpack(data: bytes, count: int) -> tuple[Array, int]:

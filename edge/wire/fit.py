@@ -88,9 +88,9 @@ def _with_classes(started: _Start, best: _Try, horizon: int) -> Table:
 
 
 def _fitted(start: _Start, many: int) -> _Try:
-    model, near = start.model, start.model.levels + 1
+    model = start.model
     layout = Layout(model.layout, start.shape, model.size)
-    apart = many > 1 and layout.channels <= CHANNELS_LIMIT and layout.channels * near**2 * model.ranks <= _BINS_LIMIT
+    apart = many > 1 and layout.channels <= CHANNELS_LIMIT and layout.channels * _bins(model) <= _BINS_LIMIT
     channels = layout.channels if apart else 1
     counts = _counts(start, layout, channels)
     order = np.argsort(np.argsort((counts * np.arange(model.ranks)).sum(axis=(1, 2, 3)), kind="stable"))
@@ -112,31 +112,39 @@ def _fitted(start: _Start, many: int) -> _Try:
 
 def _counts(start: _Start, layout: Layout, channels: int) -> Array:
     """How often each rank stands beside which neighbours: `(channels, second, first, ranks)`."""
-    model, many = start.model, start.model.levels
+    model = start.model
     groups = layout.arrange(start.ranks).astype(np.int64)
-    inside = np.minimum(groups, many - 1)
-    behind = np.full_like(inside, many)
-    behind[1:] = inside[:-1]
+    none = np.full_like(groups, -1)
+    behind = np.concatenate([none[:1], groups[:-1]])
     if model.layout == PLANE:
-        second = behind
-        first = np.concatenate([np.full_like(inside[..., :1], many), inside[..., :-1]], axis=-1)
+        second, first = behind, np.concatenate([none[..., :1], groups[..., :-1]], axis=-1)
     else:
-        line = np.concatenate([behind[..., -2:], inside], axis=-1)
+        line = np.concatenate([behind[..., -2:], groups], axis=-1)
         second, first = line[..., : model.size], line[..., 1 : model.size + 1]
     place = layout.classes(np.arange(layout.channels) % channels)[:, None]
-    index = ((place * (many + 1) + second) * (many + 1) + first) * model.ranks + groups
-    shape = channels, many + 1, many + 1, model.ranks
+    index = place * (model.second + 1) + _level(second, model.second)
+    index = (index * (model.first + 1) + _level(first, model.first)) * model.ranks + groups
+    shape = channels, model.second + 1, model.first + 1, model.ranks
     return np.bincount(index.ravel(), minlength=math.prod(shape)).reshape(shape)
+
+
+def _level(ranks: Array, levels: int) -> Array:
+    """Levels of neighbours; none (-1) is the last."""
+    return np.where(ranks < 0, levels, np.minimum(ranks, levels - 1))
+
+
+def _bins(model: Model) -> int:
+    return (model.second + 1) * (model.first + 1) * model.ranks
 
 
 def _weights(counts: Array) -> Array:
     """Logistic regression of each "above j", a ridge holding back what is seldom seen: int8, in eighths."""
-    classes, near, _, ranks = counts.shape
+    classes, seconds, firsts, ranks = counts.shape
     least = counts[..., ::-1].cumsum(axis=-1)[..., ::-1].astype(np.float64)
     own, second, first = (axis.ravel() for axis in np.indices(counts.shape[:3]))
     rows = np.arange(own.size)
-    inputs = np.zeros((own.size, classes + 2 * near))
-    inputs[rows, own] = inputs[rows, classes + first] = inputs[rows, classes + near + second] = 1
+    inputs = np.zeros((own.size, classes + firsts + seconds))
+    inputs[rows, own] = inputs[rows, classes + first] = inputs[rows, classes + firsts + second] = 1
     ridge = np.full(inputs.shape[1], _RIDGE)
     ridge[:classes] = 0.02
     columns = []

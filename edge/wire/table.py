@@ -12,6 +12,7 @@ so that all machines come to the same frequencies, to the bit.
 """
 
 import functools
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,15 +38,20 @@ class Model(NamedTuple):
     layout: int
 
     @property
-    def levels(self) -> int:
-        """Levels of a neighbour that are told apart; from the last on all count as one."""
+    def first(self) -> int:
+        """Levels of the first neighbour that are told apart; from the last on all count as one."""
+        return min(self.ranks, _FIRST)
+
+    @property
+    def second(self) -> int:
+        """The same of the second neighbour."""
         most: int = (_ABOVE if self.layout == PLANE else _BEFORE)[self.size]
         return min(self.ranks, most)
 
     @property
-    def reach(self) -> int:
-        """How many elements of the group behind count."""
-        return self.size if self.layout == PLANE else 2
+    def behind(self) -> tuple[int, ...]:
+        """Levels of those elements of the group behind that count, which make up the context."""
+        return (self.second,) * self.size if self.layout == PLANE else (self.second, self.first)
 
     @property
     def symbols(self) -> int:
@@ -55,12 +61,13 @@ class Model(NamedTuple):
     @property
     def contexts(self) -> int:
         """Of a class; the last is for groups with nothing behind them."""
-        return int(self.levels**self.reach) + 1
+        return math.prod(self.behind) + 1
 
 
 RANKS_LIMIT = {2: 16, 3: 6, 4: 4}
 """By the elements of a symbol."""
-_BEFORE = {2: 8, 3: 6, 4: 4}
+_FIRST = 12
+_BEFORE = {2: 4, 3: 4, 4: 4}
 _ABOVE = {2: 8, 3: 4, 4: 3}
 CLASSES_LIMIT = 16
 CONTEXTS_LIMIT = 640
@@ -86,13 +93,13 @@ class Table:
     of_channel: tuple[int, ...]
     """Class of each channel; empty where there is one class, for any number of channels."""
     weights: Array
-    """int8 `(ranks - 1, classes + 2 * (levels + 1))`: of the classes, of the first and the second neighbour; the last
-    level of each is for no neighbour."""
+    """int8 `(ranks - 1, classes + first + 1 + second + 1)`: of the classes, of the first and the second neighbour's
+    levels; the last level of each is for no neighbour."""
 
     @property
     def classes(self) -> int:
         """How many there are."""
-        return int(self.weights.shape[1]) - 2 * (self.model.levels + 1)
+        return int(self.weights.shape[1]) - self.model.first - self.model.second - 2
 
     @functools.cached_property
     def raw(self) -> bytes:
@@ -118,17 +125,16 @@ class Table:
         """CRC-32 of `raw`: how it was deflated does not matter."""
         return zlib.crc32(self.raw)
 
-    @functools.cached_property
+    @property
     def frequencies(self) -> Array:
         """int64 `(contexts, symbols)`, each context's sum to 2^14; contexts are (class, behind)."""
         return _joint(self.model, self.probabilities)
 
-    @functools.cached_property
+    @property
     def probabilities(self) -> Array:
         """Of ranks, in 2^16: int64 `(classes, second, first, ranks)`."""
-        many = self.model.levels + 1
         weights = self.weights.astype(np.int64)
-        own, first, second = np.split(weights, [self.classes, self.classes + many], axis=1)
+        own, first, second = np.split(weights, [self.classes, self.classes + self.model.first + 1], axis=1)
         logits = own[:, :, None, None] + second[:, None, :, None] + first[:, None, None, :]
         above = logistic_table()[np.clip(logits, -_LOGIT_LIMIT, _LOGIT_LIMIT) + _LOGIT_LIMIT]
         rest = np.full(above.shape[1:], 1 << 16)
@@ -141,31 +147,20 @@ class Table:
     @functools.cached_property
     def following(self) -> Array:
         """Context behind which the next group stands, for each symbol: int64."""
-        many, reach = self.model.levels, self.model.reach
-        behind = np.minimum(digits(self.model), many - 1)[:, -reach:]
-        contexts: Array = behind @ many ** np.arange(reach)[::-1]
-        return contexts
+        caps = self.model.behind
+        near = digits(self.model)[:, -len(caps) :]
+        return np.ravel_multi_index(tuple(np.minimum(near, np.array(caps) - 1).T), caps)
 
     @functools.cached_property
     def flat(self) -> tuple[Array, Array]:
-        """Frequency and first slot of each (context, symbol), uint32, flat: all that an encoder needs."""
-        frequency = self.frequencies
-        start = np.cumsum(frequency, axis=1) - frequency
-        return frequency.astype(np.uint32).ravel(), start.astype(np.uint32).ravel()
+        """Frequency and first slot of each (context, symbol), uint32, flat: what an encoder looks up."""
+        return _flat(self.frequencies)
 
     @functools.cached_property
     def bits(self) -> Array:
         """What each (context, symbol) costs, float32, flat."""
         costs: Array = (np.log2(SLOTS) - np.log2(self.flat[0])).astype(np.float32)
         return costs
-
-    @functools.cached_property
-    def alphabet(self) -> Alphabet:
-        """For a decoder; 16 KiB a context."""
-        every = np.tile(np.arange(self.model.symbols, dtype=np.uint8), len(self.frequencies))
-        return Alphabet(
-            self.model.symbols, *self.flat, np.repeat(every, self.flat[0]), self.following, self.model.contexts - 1
-        )
 
     @functools.cached_property
     def digits(self) -> Array:
@@ -179,6 +174,21 @@ class Table:
         if len(self.of_channel) != channels:
             return None
         return np.array(self.of_channel, np.int64) * self.model.contexts
+
+
+@functools.lru_cache(maxsize=4)
+def alphabet_of(table: Table) -> Alphabet:
+    """What a decoder looks up: up to 12 MB, so that only a few are kept; made anew in some milliseconds."""
+    frequency, start = _flat(table.frequencies)
+    symbols = table.model.symbols
+    every = np.tile(np.arange(symbols, dtype=np.uint8), len(frequency) // symbols)
+    slots = np.repeat(every, frequency)
+    return Alphabet(symbols, frequency, start, slots, table.following, table.model.contexts - 1)
+
+
+def _flat(frequency: Array) -> tuple[Array, Array]:
+    start = np.cumsum(frequency, axis=1) - frequency
+    return frequency.astype(np.uint32).ravel(), start.astype(np.uint32).ravel()
 
 
 def parse_table(data: bytes | memoryview) -> Table:
@@ -210,7 +220,7 @@ def parse_table(data: bytes | memoryview) -> Table:
         offset += len(pairs)
         if max(of_channel, default=0) >= classes:
             raise WireError(f"table's classes go to {max(of_channel)}, there are {classes}", "table")
-    shape = ranks - 1, classes + 2 * (model.levels + 1)
+    shape = ranks - 1, classes + model.first + model.second + 2
     if len(raw) - offset != shape[0] * shape[1]:
         raise WireError(f"table with {len(raw) - offset} weights, {shape[0] * shape[1]} are needed", "table")
     weights = np.frombuffer(raw, np.int8, offset=offset).reshape(shape)
@@ -240,14 +250,24 @@ def logistic_table() -> Array:
 @functools.cache
 def _places(model: Model) -> tuple[Sequence[Array], Sequence[Array]]:
     """For each element of a group its second and its first neighbour's level: `(contexts, symbols)` each."""
-    many, reach = model.levels, model.reach
-    inside = np.minimum(digits(model), many - 1).T[:, None, :]
-    grid = np.unravel_index(np.arange(many**reach), (many,) * reach)
-    behind = np.append(np.stack(grid), np.full((reach, 1), many), axis=1)[:, :, None]
+    first, second = model.first, model.second
+    inside = digits(model).T[:, None, :]
+    grid = np.stack(np.unravel_index(np.arange(math.prod(model.behind)), model.behind))[:, :, None]
+    firsts = [_capped(rank, first) for rank in inside[:-1]]
     if model.layout == PLANE:
-        return list(behind), [np.full((1, 1), many), *inside[:-1]]
-    line = [*behind, *inside]
-    return line[: model.size], line[1 : model.size + 1]
+        return [_or_none(ranks, second) for ranks in grid], [np.full((1, 1), first), *firsts]
+    seconds = [_or_none(grid[0], second), _or_none(_capped(grid[1], second), second)]
+    seconds += [_capped(rank, second) for rank in inside[:-2]]
+    return seconds, [_or_none(grid[1], first), *firsts]
+
+
+def _capped(ranks: Array, levels: int) -> Array:
+    return np.minimum(ranks, levels - 1)
+
+
+def _or_none(ranks: Array, levels: int) -> Array:
+    """With a row for the context that has nothing behind it."""
+    return np.append(ranks, [[levels]], axis=0)
 
 
 def _joint(model: Model, probabilities: Array) -> Array:

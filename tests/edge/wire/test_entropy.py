@@ -13,7 +13,7 @@ from edge.wire.fit import train
 from edge.wire.frames import WireError
 from edge.wire.layout import FLAT, LAST, LINE, PLANE, Layout, fits
 from edge.wire.ranks import fold, lower_bits, unfold
-from edge.wire.table import Model, Table, logistic_table, parse_table
+from edge.wire.table import Model, Table, alphabet_of, logistic_table, parse_table
 from edge.wire.tables import Tables
 
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=7)
@@ -246,7 +246,7 @@ def test_lanes_give_back_what_they_held(lanes, side):
     again, taken = rans.unpack_states(packed + b"more", lanes)
     assert taken == len(packed)
     np.testing.assert_array_equal(again, states)
-    _, back = rans.decode(again, words, layout.slabs, bases, pace, table.alphabet)
+    _, back = rans.decode(again, words, layout.slabs, bases, pace, alphabet_of(table))
     assert back.rstrip(b"\0") == held[: 2 * rans.first_lanes(lanes, pace)].rstrip(b"\0")
 
 
