@@ -6,10 +6,7 @@ carries the codec's number, its shape and a payload, so that whoever reads it ne
 To add a codec, write a class with `number`, `encode` and `decode`, and add it to `CODECS`.
 """
 
-import bz2
 import math
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -18,9 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.wire import entropy, labels
-from edge.wire.floats import FLOAT32_LIMIT, decoded, finite
+from edge.wire.floats import decoded, finite
 from edge.wire.frames import DEFAULT_LIMITS, WireError
+from edge.wire.quantised import Quantised
+from edge.wire.sparse import RandTopK, TopK
 from edge.wire.tables import Tables
+from edge.wire.uniform import BITS_LIMIT, Uniform
 from edge.wire.varint import pack_varint, unpack_varint
 
 Array = npt.NDArray[Any]
@@ -121,96 +121,6 @@ _FLOAT16_LIMIT = 65520.0
 
 
 @dataclass(frozen=True)
-class Quantised:
-    """Multiples of a step, entropy coded. The step is `deviations` times the tensor's standard deviation.
-
-    Zero stays zero; the error is at most half a step. The step is wider where the largest value would need more than
-    16 bits.
-    """
-
-    number: ClassVar[int] = 3
-
-    deviations: float = 0.5
-
-    def encode(self, array: Array) -> bytes:
-        """Step (float32), bytes a symbol, coder, coded symbols."""
-        values = finite(array)
-        step = self._step(values)
-        symbols = np.rint(values.ravel() / step)
-        wide = bool(values.size) and float(np.abs(symbols).max()) > np.iinfo(np.int8).max
-        raw = symbols.astype("<i2" if wide else "i1").tobytes()
-        coded = [coder(raw) for coder in _CODERS]
-        best = min(range(len(coded)), key=lambda code: len(coded[code]))
-        return _QUANTISED.pack(step, 1 + wide, best) + coded[best]
-
-    @staticmethod
-    def decode(payload: Bytes, shape: Sequence[int], tables: Tables | None = None) -> Array:  # noqa: ARG004  for those that need them
-        """float32."""
-        if len(payload) < _QUANTISED.size:
-            raise WireError(f"quantised payload of {len(payload)} bytes is cut off", "too short")
-        step, width, coder = _QUANTISED.unpack_from(payload)
-        if not math.isfinite(step) or step <= 0:
-            raise WireError(f"quantiser step {step} is not a positive number", "step")
-        if width not in (1, 2) or coder >= len(_DECODERS):
-            raise WireError(f"quantised payload with width {width} and coder {coder}", "codec")
-        length = width * math.prod(shape)
-        raw = _DECODERS[coder](payload[_QUANTISED.size :], length)
-        _expect(len(raw), length)
-        symbols = np.frombuffer(raw, "<i2" if width == 2 else "i1")
-        with np.errstate(over="ignore"):
-            values = symbols.astype(np.float32) * np.float32(step)
-        return decoded(values)
-
-    def _step(self, values: Array) -> np.float32:
-        largest = float(np.abs(values).max()) if values.size else 0.0
-        deviation = float(values.std(dtype=np.float64)) if values.size else 0.0
-        wanted = self.deviations * (deviation or largest)
-        # One symbol less than int16 has, for the rounding of the step to float32.
-        step = min(max(wanted, largest / 32766, 2.0**-126), FLOAT32_LIMIT)
-        if largest + step >= FLOAT32_LIMIT:
-            raise WireError(f"values up to {largest:g} are too large for a step of {step:g}", "range")
-        return np.float32(step)
-
-
-_QUANTISED = struct.Struct("<fBB")
-
-
-def _deflate(strategy: int) -> Callable[[bytes], bytes]:
-    def code(raw: bytes) -> bytes:
-        coder = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
-        return coder.compress(raw) + coder.flush()
-
-    return code
-
-
-def _inflate(coded: Bytes, length: int) -> bytes:
-    decoder = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        raw = decoder.decompress(coded, length + 1)
-    except zlib.error as error:
-        raise WireError(f"damaged deflate stream: {error}", "coder") from error
-    if not decoder.eof or decoder.unused_data:
-        raise WireError(f"deflate stream does not end after {length} bytes", "coder")
-    return raw
-
-
-def _bunzip(coded: Bytes, length: int) -> bytes:
-    decoder = bz2.BZ2Decompressor()
-    try:
-        raw = decoder.decompress(coded, length + 1)
-    except (OSError, ValueError) as error:
-        raise WireError(f"damaged bz2 stream: {error}", "coder") from error
-    if not decoder.eof or decoder.unused_data:
-        raise WireError(f"bz2 stream does not end after {length} bytes", "coder")
-    return raw
-
-
-# Runs suit sparse tensors, Huffman codes alone suit noise, bz2 suits what repeats: the shortest of the three is taken.
-_CODERS: tuple[Callable[[bytes], bytes], ...] = (_deflate(zlib.Z_RLE), _deflate(zlib.Z_HUFFMAN_ONLY), bz2.compress)
-_DECODERS = (_inflate, _inflate, _bunzip)
-
-
-@dataclass(frozen=True)
 class Entropy:
     """Multiples of a step, coded with a table that the tensor itself is the model of. `edge.wire.coder` shares tables."""
 
@@ -254,14 +164,24 @@ CODECS: dict[str, type[Codec]] = {
     "quantised": Quantised,
     "entropy": Entropy,
     "labels": Labels,
+    "topk": TopK,
+    "randtopk": RandTopK,
+    "uniform": Uniform,
 }
-_BY_NUMBER = {codec.number: codec for codec in CODECS.values()}
-_WITH_STEP: dict[str, type[Quantised | Entropy]] = {"quantised": Quantised, "entropy": Entropy}
-_PARAMETER_RANGE = (1e-3, 64.0)
+_BY_NUMBER = {codec.number: codec for codec in CODECS.values() if codec is not RandTopK}
+_DEVIATIONS = "a step of 0.001 to 64 deviations", 1e-3, 64.0
+_SHARE = "a share from 0.00001 to 1", 1e-5, 1.0
+_PARAMETERS: dict[str, tuple[str, float, float, Callable[[float], Codec]]] = {
+    "quantised": (*_DEVIATIONS, Quantised),
+    "entropy": (*_DEVIATIONS, Entropy),
+    "topk": (*_SHARE, TopK),
+    "randtopk": (*_SHARE, RandTopK),
+    "uniform": ("1 to 16 bits", 1, BITS_LIMIT, Uniform),
+}
 
 
 def parse_codec(text: str) -> Codec:
-    """The codec that a text like `quantised:0.5` names.
+    """The codec that a text like `entropy:1` names.
 
     Raises:
         WireError: there is none of that name, or its parameter is missing, superfluous or out of range.
@@ -269,18 +189,19 @@ def parse_codec(text: str) -> Codec:
     name, colon, parameter = text.partition(":")
     if name not in CODECS:
         raise WireError(f"unknown codec {text!r:.40}; there are {', '.join(sorted(CODECS))}", "codec")
-    if name not in _WITH_STEP:
+    if name not in _PARAMETERS:
         if colon:
             raise WireError(f"codec {name} takes no parameter, but {text!r:.40} has one", "codec")
         return CODECS[name]()
-    low, high = _PARAMETER_RANGE
+    what, low, high, make = _PARAMETERS[name]
     try:
-        deviations = float(parameter)
+        value = float(parameter)
     except ValueError:
-        deviations = math.nan
-    if not low <= deviations <= high:
-        raise WireError(f"codec {text!r:.40}: write {name}:STEP with a step of {low} to {high} deviations", "codec")
-    return _WITH_STEP[name](deviations)
+        value = math.nan
+    if not low <= value <= high:
+        placeholder = "STEP" if what == _DEVIATIONS[0] else "SHARE" if what == _SHARE[0] else "BITS"
+        raise WireError(f"codec {text!r:.40}: write {name}:{placeholder} with {what}", "codec")
+    return make(value)
 
 
 def encode(array: Array, codec: str | Codec) -> bytes:

@@ -28,9 +28,15 @@ _TRY_DEFLATE = 32
 
 
 def pack(values: Array) -> bytes:
-    """Whole numbers; none take no byte. Form, smallest number, bits."""
+    """Whole numbers; none take no byte. Form, smallest number, bits.
+
+    Raises:
+        WireError: one is not below `VALUE_LIMIT`.
+    """
     if not values.size:
         return b""
+    if max(int(values.max()), -int(values.min())) >= VALUE_LIMIT:
+        raise WireError(f"a number is not below {VALUE_LIMIT}", "range")
     signed = bool(values.min() < 0 < values.max())
     plain = np.where(values < 0, -2 * values - 1, 2 * values) if signed else values
     least = int(plain.min())

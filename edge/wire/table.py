@@ -149,7 +149,8 @@ class Table:
         """Context behind which the next group stands, for each symbol: int64."""
         caps = self.model.behind
         near = digits(self.model)[:, -len(caps) :]
-        return np.ravel_multi_index(tuple(np.minimum(near, np.array(caps) - 1).T), caps)
+        contexts: Array = np.ravel_multi_index(tuple(np.minimum(near, np.array(caps) - 1).T), caps)
+        return contexts
 
     @functools.cached_property
     def flat(self) -> tuple[Array, Array]:
