@@ -207,14 +207,16 @@ def _ramp(lanes: int) -> list[int]:
 
 def _plan(total: int, slab: int, lanes: int, pace: int) -> list[tuple[int, int, int]]:
     """Steps in the order of reading: first symbol, the one behind the last, lanes; none goes beyond its slab."""
-    plan = []
-    ends = [(total, lanes)]
+    stretches = []
+    end = total
     for fewer in _ramp(lanes)[:0:-1] if pace else ():
-        ends[0] = max(0, ends[0][0] - pace * fewer), lanes
-        ends.append((ends[0][0] + pace * fewer, fewer))
-    ends = [ends[0], *ends[:0:-1]]
-    a = 0
-    for end, now in ends:
+        begin = max(0, end - pace * fewer)
+        stretches.append((begin, end, fewer))
+        end = begin
+    stretches.append((0, end, lanes))
+    plan = []
+    for begin, end, now in reversed(stretches):
+        a = begin
         while a < end:
             b = min(a + now, end, (a // slab + 1) * slab)
             plan.append((a, b, now))

@@ -324,6 +324,32 @@ def test_almost_every_cut_and_flip_in_the_code_stream_is_found_out():
             entropy.decode(payload[:cut], SHAPE, TABLES)
 
 
+def test_every_pace_and_number_of_lanes_is_refused_but_the_right_one():
+    array = activations((32, 4, 12, 20))
+    symbols = entropy.quantise(array, deviations=1)
+    table = train(symbols.values.reshape(array.shape))
+    tables = Tables()
+    tables.put(table)
+    payload = entropy.encode_with(symbols, table, embed=False).payload
+    lanes, pace = payload[9] + 1, payload[10]
+    assert lanes >= 16
+    assert pace > 0
+    for place, right in ((9, lanes - 1), (10, pace)):
+        for wrong in set(range(256)) - {right}:
+            damaged = payload[:place] + bytes([wrong]) + payload[place + 1 :]
+            with pytest.raises(WireError):
+                entropy.decode(damaged, array.shape, tables)
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 256), st.integers(0, 255))
+def test_every_symbol_has_its_step_whatever_the_pace(slabs, slab, lanes, pace):
+    plan = rans._plan(slabs * slab, slab, lanes, pace)
+    assert [a for a, _, _ in plan] == [0, *(b for _, b, _ in plan[:-1])]
+    assert plan[-1][1] == slabs * slab
+    assert all(0 < b - a <= now <= lanes and a // slab == (b - 1) // slab for a, b, now in plan)
+    assert sorted((now for _, _, now in plan), reverse=True) == [now for _, _, now in plan]
+
+
 @pytest.mark.parametrize("step", [0.0, -1.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("form", [0, 1, 2])
 def test_a_step_that_is_none_is_refused(step, form):
