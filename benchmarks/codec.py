@@ -135,7 +135,7 @@ def _met(met: bool) -> str:
 def _rivals(row: Mapping[str, Any]) -> list[str]:
     found = {name: row["rivals"].get(name) for name in RIVALS}
     best = min(bits for bits in found.values() if bits is not None)
-    shown = [f"{bits:.2f}" if bits is not None else "missing" for bits in found.values()]
+    shown = [f"{bits:.2f}" if bits is not None else "none" for bits in found.values()]
     return [f"{row['ours']:.2f}", *shown, f"{row['ours'] / best:.2f}"]
 
 
@@ -166,8 +166,9 @@ TABLES = (
     ),
     (
         """The same symbols, a byte each, by others, bits an element; the last column is ours against the best of them.
-        `quantised` is the codec of that name: the best of the next three, with its head.""",
-        ["ours", "quant.", "bz2", "RLE", "Huffman", "zstd", "pcodec", "brotli", "ours / best"],
+        `quant.` is the codec `quantised`: the best of the next three, with its head; `none`: not
+        installed.""",
+        ["ours", "quant.", "bz2", "RLE", "Huffman", "zstd", "pcodec", "brotli", "of best"],
         _rivals,
     ),
     (

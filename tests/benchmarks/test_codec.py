@@ -29,7 +29,7 @@ def test_what_is_met_missed_and_missing_is_said(tmp_path):
     name = ["LeNet, pool1", "0.5"]
     assert lines == [
         [*name, "1.100", "1.000", "1.100", "missed", "2.500", "1.200", "123", "25%"],
-        [*name, "1.10", "2.20", "2.20", "2.40", "2.70", "2.00", "missing", "2.10", "0.55"],
+        [*name, "1.10", "2.20", "2.20", "2.40", "2.70", "2.00", "none", "2.10", "0.55"],
         [*name, "400", "20", "missed", "10.0", "100.0", "10 (9-12)", "met", "50"],
     ]
     said = " ".join(text.split())
