@@ -36,7 +36,7 @@ SMALL = 256
 _LARGE = 4096
 _CENTROID_SAMPLES = 1 << 14
 _BYTES_A_LANE = 64
-_STEPS = 500
+_STEPS = 400
 """Of a lane, at most about so many, for speed; but a lane takes a byte."""
 _WORDS_A_LANE = 1.1
 """That lanes give away, on average, before they are doubled: one each is needed."""

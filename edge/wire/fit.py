@@ -12,7 +12,7 @@ from edge.wire.table import CHANNELS_LIMIT, CONTEXTS_LIMIT, RANKS_LIMIT, SHIFT_L
 
 Array = npt.NDArray[Any]
 
-_CLASSES = (1, 2, 4, 8, 16)
+_CLASSES = (1, 2, 4, 8, 12, 16)
 _BINS_LIMIT = 1 << 20
 _SLOWER = {4: 1.0, 3: 1.01, 2: 1.03}
 """What smaller groups must save, since they are slower."""
@@ -81,7 +81,7 @@ def _with_classes(started: _Start, best: _Try, horizon: int) -> Table:
         if many * started.model.contexts > CONTEXTS_LIMIT:
             break
         found = _fitted(started, many)
-        if found.table.classes < many or cost(found) > cost(best):
+        if cost(found) > cost(best):
             break
         best = found
     return best.table
