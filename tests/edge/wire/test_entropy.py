@@ -15,6 +15,7 @@ from edge.wire.layout import FLAT, LAST, LINE, PLANE, Layout, fits
 from edge.wire.ranks import fold, lower_bits, unfold
 from edge.wire.table import Model, Table, alphabet_of, logistic_table, parse_table
 from edge.wire.tables import Tables
+from tests.edge.wire import plain_reader
 
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=7)
 floats = hnp.arrays(np.float32, shapes, elements=st.floats(-1e6, 1e6, width=32))
@@ -155,6 +156,23 @@ class WithStep:
 
 def entropy_with_step(step):
     return WithStep(step)
+
+
+@pytest.mark.parametrize(
+    ("shape", "deviations"),
+    [((700,), 1), ((9, 7, 20), 1), ((30, 6, 15), 2), ((6, 4, 5, 8), 1), ((32, 8, 10, 11), 2), ((4, 9, 40), 0.05)],
+)
+def test_a_reader_written_from_the_readme_reads_the_same(shape, deviations):
+    array = activations(shape)
+    symbols = entropy.quantise(array, deviations=deviations)
+    table = train(symbols.values.reshape(shape), horizon=100)
+    known, plain = Tables(), {}
+    for embed in (True, False):
+        payload = entropy.encode_with(symbols, table, embed=embed).payload
+        values = entropy.decode(payload, shape, known)
+        np.testing.assert_allclose(plain_reader.read(payload, shape, plain), values, rtol=1e-6)
+    alone = entropy.encode_plain(symbols)
+    np.testing.assert_allclose(plain_reader.read(alone, shape, {}), entropy.decode(alone, shape), rtol=1e-6)
 
 
 # Tables
