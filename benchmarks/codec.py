@@ -18,6 +18,7 @@ from benchmarks.markdown import birth, paragraph, table
 from benchmarks.options import BenchmarkError, Options
 from benchmarks.results import Row, Run, latest
 from benchmarks.spread import ratio
+from benchmarks.step import QUIET, Busy
 from hub.datasets.digits import digits
 from hub.datasets.federation import Request
 from hub.datasets.wearables import wearables
@@ -88,10 +89,12 @@ def run(options: Options) -> Iterator[Row]:
 def measure(device: Child, deviations: float, turns: int) -> Row:
     """Sizes, then step, encode and decode in turns; milliseconds are medians, the share has its spread."""
     sizes = device.ask(what="sizes", deviations=deviations)
+    busy = Busy.now([device])
     times: dict[str, list[float]] = {"step": [], "encode": [], "decode": []}
     for _ in range(turns):
         for what, found in times.items():
             found.append(statistics.median(device.ask(what=what, count=3)["wall"]))
+    others = busy.others(Busy.now([device]))
     share = ratio(times["encode"], times["step"])
     return {
         **sizes,
@@ -99,6 +102,7 @@ def measure(device: Child, deviations: float, turns: int) -> Row:
         "train_ms": statistics.median(device.ask(what="train", count=3)["wall"]),
         "share": [share.middle, share.low, share.high],
         "turns": turns,
+        "others": round(others, 3),
     }
 
 
@@ -111,7 +115,13 @@ def draw(runs: Sequence[Run]) -> str:
         named = [[SUBJECTS[row["subject"]].title, f"{row['deviations']:g}", *cells(row)] for row in rows]
         parts += [paragraph(text), table(["segment", "D", *headings], named)]
     said = "; ".join(dict.fromkeys(f"{SUBJECTS[row['subject']].title}: {row['data']}" for row in rows))
-    return "\n\n".join([*parts, *_weights(chosen), paragraph(f"Trained on: {said}."), birth(chosen)])
+    return "\n\n".join([*parts, _disturbed(rows), *_weights(chosen), paragraph(f"Trained on: {said}."), birth(chosen)])
+
+
+def _disturbed(rows: Sequence[Row]) -> str:
+    least, most = (pick(row["others"] for row in rows) for pick in (min, max))
+    warning = f" **More than {QUIET:.0%} is too much to quote milliseconds and MB/s.**" if most > QUIET else ""
+    return paragraph(f"Meanwhile other processes took {least:.0%} to {most:.0%} of the processors.{warning}")
 
 
 def _bits(row: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.answering import serve, timed, told
+from benchmarks.answering import memory, serve, timed, told
 from edge import bundle
 from edge.segment import Segment
 from edge.wire import entropy
@@ -170,6 +170,7 @@ if __name__ == "__main__":
     serve(
         {
             "sizes": device.sizes,
+            "memory": memory,
             "step": lambda count: timed(device.step, count),
             "encode": lambda count: timed(device.encode, count),
             "train": lambda count: timed(device.train, count),

@@ -19,6 +19,7 @@ ROW = {
     "ms": {"step": 100.0, "encode": 10.0, "decode": 200.0},
     "train_ms": 50.0,
     "share": [0.1, 0.09, 0.12],
+    "others": 0.25,
 }
 
 
@@ -35,6 +36,7 @@ def test_what_is_met_missed_and_missing_is_said(tmp_path):
     said = " ".join(text.split())
     assert "zstd could not be had, pcodec 0.50, brotli could not be had" in said
     assert "LeNet, pool1: pictures" in said
+    assert "other processes took 25% to 25% of the processors. **More than 10%" in said
 
 
 def test_an_unknown_row_is_refused(tmp_path):
