@@ -21,6 +21,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 CASES: dict[str, str] = {
     "adasplit": "benchmarks.adasplit",
+    "codec": "benchmarks.codec",
     "device": "benchmarks.device",
     "links": "benchmarks.links",
     "papers": "benchmarks.papers",
@@ -129,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--missing", action="store_true", help="papers: only rows that the results do not have yet")
     parser.add_argument("--seeds", type=int, metavar="N", help="papers: at most so many seeds of each task")
     parser.add_argument("--kills", type=int, default=1000, metavar="N", help="power_cuts: kills in all (1000)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="papers: folder of CIFAR-10, notMNIST, MNIST")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="papers, codec: folder of CIFAR-10, notMNIST, MNIST")
     parser.add_argument(
         "--fashion", type=Path, default=FASHION, metavar="DIR", help=f"papers: folder of Fashion-MNIST ({FASHION})"
     )

@@ -1,30 +1,33 @@
 """Codecs: an array becomes bytes, smaller at the price of exactness, and an array again.
 
-A codec is named in text, with its parameter after a colon: `float32`, `float16`, `quantised:0.5`. On the wire a tensor
+A codec is named in text, with its parameter after a colon: `float32`, `float16`, `quantised:0.5`, `entropy:1`. On the wire a tensor
 carries the codec's number, its shape and a payload, so that whoever reads it needs no other knowledge.
 
 To add a codec, write a class with `number`, `encode` and `decode`, and add it to `CODECS`.
 """
 
-import bz2
 import math
-import struct
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from edge.wire import entropy, labels
+from edge.wire.floats import decoded, finite
 from edge.wire.frames import DEFAULT_LIMITS, WireError
+from edge.wire.quantised import Quantised
+from edge.wire.sparse import RandTopK, TopK
+from edge.wire.tables import Tables
+from edge.wire.uniform import BITS_LIMIT, Uniform
+from edge.wire.varint import pack_varint, unpack_varint
 
 Array = npt.NDArray[Any]
 Bytes = bytes | memoryview
 """Bytes of one's own, or a view of somebody else's: tensors are long, and every copy of one costs as much as a check."""
 
 RANK_LIMIT = 8
-DIMENSION_LIMIT = 0xFFFFFFFF
 
 
 class Codec(Protocol):
@@ -40,8 +43,8 @@ class Codec(Protocol):
         """
 
     @staticmethod
-    def decode(payload: Bytes, count: int) -> Array:
-        """`count` elements, flat, in memory of their own.
+    def decode(payload: Bytes, shape: Sequence[int], tables: Tables | None) -> Array:
+        """The elements of such a tensor, flat, in memory of their own.
 
         Raises:
             WireError: the payload is not theirs.
@@ -65,11 +68,11 @@ class Integers:
         raise WireError(f"integers up to {high} do not fit 64 bits with a sign", "range")
 
     @staticmethod
-    def decode(payload: Bytes, count: int) -> Array:
+    def decode(payload: Bytes, shape: Sequence[int], tables: Tables | None = None) -> Array:  # noqa: ARG004  for those that need them
         """int64."""
         if not payload or payload[0] >= len(_INTEGERS):
             raise WireError(f"unknown type of integers in {bytes(payload[:1])!r}", "dtype")
-        kind = np.dtype(_INTEGERS[payload[0]])
+        kind, count = np.dtype(_INTEGERS[payload[0]]), math.prod(shape)
         _expect(len(payload) - 1, count * kind.itemsize)
         return np.frombuffer(payload, kind, count, 1).astype(np.int64)
 
@@ -85,12 +88,12 @@ class Float32:
 
     def encode(self, array: Array) -> memoryview:
         """Little-endian float32."""
-        return np.ascontiguousarray(_finite(array), "<f4").reshape(-1).view(np.uint8).data
+        return np.ascontiguousarray(finite(array), "<f4").reshape(-1).view(np.uint8).data
 
     @staticmethod
-    def decode(payload: Bytes, count: int) -> Array:
+    def decode(payload: Bytes, shape: Sequence[int], tables: Tables | None = None) -> Array:  # noqa: ARG004  for those that need them
         """float32."""
-        return _floats(payload, count, "<f4")
+        return _floats(payload, math.prod(shape), "<f4")
 
 
 @dataclass(frozen=True)
@@ -101,16 +104,16 @@ class Float16:
 
     def encode(self, array: Array) -> bytes:
         """Little-endian float16."""
-        values = _finite(array)
+        values = finite(array)
         largest = float(np.abs(values).max()) if values.size else 0.0
         if largest >= _FLOAT16_LIMIT:
             raise WireError(f"float16 holds values up to 65504, not {largest:g}: use float32", "range")
         return values.astype("<f2").tobytes()
 
     @staticmethod
-    def decode(payload: Bytes, count: int) -> Array:
+    def decode(payload: Bytes, shape: Sequence[int], tables: Tables | None = None) -> Array:  # noqa: ARG004  for those that need them
         """float32."""
-        return _floats(payload, count, "<f2")
+        return _floats(payload, math.prod(shape), "<f2")
 
 
 _FLOAT16_LIMIT = 65520.0
@@ -118,106 +121,67 @@ _FLOAT16_LIMIT = 65520.0
 
 
 @dataclass(frozen=True)
-class Quantised:
-    """Multiples of a step, entropy coded. The step is `deviations` times the tensor's standard deviation.
+class Entropy:
+    """Multiples of a step, coded with a table that the tensor itself is the model of. `edge.wire.coder` shares tables."""
 
-    Zero stays zero; the error is at most half a step. The step is wider where the largest value would need more than
-    16 bits.
-    """
+    number: ClassVar[int] = entropy.NUMBER
 
-    number: ClassVar[int] = 3
-
-    deviations: float = 0.5
+    deviations: float = 1.0
 
     def encode(self, array: Array) -> bytes:
-        """Step (float32), bytes a symbol, coder, coded symbols."""
-        values = _finite(array)
-        step = self._step(values)
-        symbols = np.rint(values.ravel() / step)
-        wide = bool(values.size) and float(np.abs(symbols).max()) > np.iinfo(np.int8).max
-        raw = symbols.astype("<i2" if wide else "i1").tobytes()
-        coded = [coder(raw) for coder in _CODERS]
-        best = min(range(len(coded)), key=lambda code: len(coded[code]))
-        return _QUANTISED.pack(step, 1 + wide, best) + coded[best]
+        """Form, step, table, code stream."""
+        return entropy.encode_alone(entropy.quantise(finite(array), deviations=self.deviations))
 
     @staticmethod
-    def decode(payload: Bytes, count: int) -> Array:
-        """float32."""
-        if len(payload) < _QUANTISED.size:
-            raise WireError(f"quantised payload of {len(payload)} bytes is cut off", "too short")
-        step, width, coder = _QUANTISED.unpack_from(payload)
-        if not math.isfinite(step) or step <= 0:
-            raise WireError(f"quantiser step {step} is not a positive number", "step")
-        if width not in (1, 2) or coder >= len(_DECODERS):
-            raise WireError(f"quantised payload with width {width} and coder {coder}", "codec")
-        raw = _DECODERS[coder](payload[_QUANTISED.size :], count * width)
-        _expect(len(raw), count * width)
-        symbols = np.frombuffer(raw, "<i2" if width == 2 else "i1")
-        with np.errstate(over="ignore"):
-            values = symbols.astype(np.float32) * np.float32(step)
-        return _decoded(values)
-
-    def _step(self, values: Array) -> np.float32:
-        largest = float(np.abs(values).max()) if values.size else 0.0
-        deviation = float(values.std(dtype=np.float64)) if values.size else 0.0
-        wanted = self.deviations * (deviation or largest)
-        # One symbol less than int16 has, for the rounding of the step to float32.
-        step = min(max(wanted, largest / 32766, 2.0**-126), _FLOAT32_LIMIT)
-        if largest + step >= _FLOAT32_LIMIT:
-            raise WireError(f"values up to {largest:g} are too large for a step of {step:g}", "range")
-        return np.float32(step)
+    def decode(payload: Bytes, shape: Sequence[int], tables: Tables | None = None) -> Array:
+        """float32; a table that comes with it is put into `tables`, one that is named is looked for there."""
+        return entropy.decode(payload, tuple(shape), tables)
 
 
-_QUANTISED = struct.Struct("<fBB")
-_FLOAT32_LIMIT = float(np.finfo(np.float32).max)
+@dataclass(frozen=True)
+class Labels:
+    """Whole numbers from 0 to 255, exactly, in as few bits as the largest needs. Decodes to int64."""
 
+    number: ClassVar[int] = 5
 
-def _deflate(strategy: int) -> Callable[[bytes], bytes]:
-    def code(raw: bytes) -> bytes:
-        coder = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
-        return coder.compress(raw) + coder.flush()
+    def encode(self, array: Array) -> bytes:
+        """A byte for the largest, then the digits of large numbers."""
+        payload = labels.pack(array) if array.dtype.kind in "iub" else None
+        if payload is None:
+            raise WireError("the labels codec takes 1 to 65536 whole numbers from 0 to 255", "range")
+        return payload
 
-    return code
+    @staticmethod
+    def decode(payload: Bytes, shape: Sequence[int], tables: Tables | None = None) -> Array:  # noqa: ARG004
+        """int64."""
+        return labels.unpack(payload, math.prod(shape))
 
-
-def _inflate(coded: Bytes, length: int) -> bytes:
-    decoder = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        raw = decoder.decompress(coded, length + 1)
-    except zlib.error as error:
-        raise WireError(f"damaged deflate stream: {error}", "coder") from error
-    if not decoder.eof or decoder.unused_data:
-        raise WireError(f"deflate stream does not end after {length} bytes", "coder")
-    return raw
-
-
-def _bunzip(coded: Bytes, length: int) -> bytes:
-    decoder = bz2.BZ2Decompressor()
-    try:
-        raw = decoder.decompress(coded, length + 1)
-    except (OSError, ValueError) as error:
-        raise WireError(f"damaged bz2 stream: {error}", "coder") from error
-    if not decoder.eof or decoder.unused_data:
-        raise WireError(f"bz2 stream does not end after {length} bytes", "coder")
-    return raw
-
-
-# Runs suit sparse tensors, Huffman codes alone suit noise, bz2 suits what repeats: the shortest of the three is taken.
-_CODERS: tuple[Callable[[bytes], bytes], ...] = (_deflate(zlib.Z_RLE), _deflate(zlib.Z_HUFFMAN_ONLY), bz2.compress)
-_DECODERS = (_inflate, _inflate, _bunzip)
 
 CODECS: dict[str, type[Codec]] = {
     "integers": Integers,
     "float32": Float32,
     "float16": Float16,
     "quantised": Quantised,
+    "entropy": Entropy,
+    "labels": Labels,
+    "topk": TopK,
+    "randtopk": RandTopK,
+    "uniform": Uniform,
 }
-_BY_NUMBER = {codec.number: codec for codec in CODECS.values()}
-_PARAMETER_RANGE = (1e-3, 64.0)
+_BY_NUMBER = {codec.number: codec for codec in CODECS.values() if codec is not RandTopK}
+_DEVIATIONS = "a step of 0.001 to 64 deviations", 1e-3, 64.0
+_SHARE = "a share from 0.00001 to 1", 1e-5, 1.0
+_PARAMETERS: dict[str, tuple[str, float, float, Callable[[float], Codec]]] = {
+    "quantised": (*_DEVIATIONS, Quantised),
+    "entropy": (*_DEVIATIONS, Entropy),
+    "topk": (*_SHARE, TopK),
+    "randtopk": (*_SHARE, RandTopK),
+    "uniform": ("1 to 16 bits", 1, BITS_LIMIT, Uniform),
+}
 
 
 def parse_codec(text: str) -> Codec:
-    """The codec that a text like `quantised:0.5` names.
+    """The codec that a text like `entropy:1` names.
 
     Raises:
         WireError: there is none of that name, or its parameter is missing, superfluous or out of range.
@@ -225,18 +189,19 @@ def parse_codec(text: str) -> Codec:
     name, colon, parameter = text.partition(":")
     if name not in CODECS:
         raise WireError(f"unknown codec {text!r:.40}; there are {', '.join(sorted(CODECS))}", "codec")
-    if name != "quantised":
+    if name not in _PARAMETERS:
         if colon:
             raise WireError(f"codec {name} takes no parameter, but {text!r:.40} has one", "codec")
         return CODECS[name]()
-    low, high = _PARAMETER_RANGE
+    what, low, high, make = _PARAMETERS[name]
     try:
-        deviations = float(parameter)
+        value = float(parameter)
     except ValueError:
-        deviations = math.nan
-    if not low <= deviations <= high:
-        raise WireError(f"codec {text!r:.40}: write quantised:STEP with a step of {low} to {high} deviations", "codec")
-    return Quantised(deviations)
+        value = math.nan
+    if not low <= value <= high:
+        placeholder = "STEP" if what == _DEVIATIONS[0] else "SHARE" if what == _SHARE[0] else "BITS"
+        raise WireError(f"codec {text!r:.40}: write {name}:{placeholder} with {what}", "codec")
+    return make(value)
 
 
 def coarser(codec: str, most: float) -> str | None:
@@ -257,7 +222,7 @@ def pieces(array: Array, codec: str | Codec) -> tuple[bytes, Bytes]:
 
     Args:
         array: of any shape up to rank 8; the payload may be a view of it.
-        codec: for the floats.
+        codec: for the floats; for integers only `labels` says something: that they may be coded so where it is shorter.
 
     Raises:
         WireError: it holds NaN or infinity, or what the codec cannot carry.
@@ -265,7 +230,7 @@ def pieces(array: Array, codec: str | Codec) -> tuple[bytes, Bytes]:
     values = np.asarray(array)
     coder = parse_codec(codec) if isinstance(codec, str) else codec
     if values.dtype.kind in "iub":
-        coder = Integers()
+        coder = _coder_of_integers(values, coder)
     if values.ndim > RANK_LIMIT:
         raise WireError(f"tensor of rank {values.ndim}, the limit is {RANK_LIMIT}", "shape")
     payload = coder.encode(values)
@@ -273,13 +238,25 @@ def pieces(array: Array, codec: str | Codec) -> tuple[bytes, Bytes]:
     return head, payload
 
 
-def decode(data: bytes, offset: int = 0, *, limit: int = DEFAULT_LIMITS.message_bytes) -> tuple[Array, int]:
+def _coder_of_integers(values: Array, wanted: Codec) -> Codec:
+    """The labels codec where it was asked for and is shorter."""
+    if isinstance(wanted, Labels) and 0 < values.size <= labels.COUNT_LIMIT:
+        low, high = int(values.min()), int(values.max())
+        if low >= 0 and high < labels.BASE_LIMIT // 2:
+            return wanted
+    return Integers()
+
+
+def decode(
+    data: bytes, offset: int = 0, *, limit: int = DEFAULT_LIMITS.message_bytes, tables: Tables | None = None
+) -> tuple[Array, int]:
     """The tensor that starts at `offset`, and the offset behind it.
 
     Args:
         data: whole message.
         offset: where `encode`'s bytes start.
         limit: most bytes of the decoded array.
+        tables: those that the sender may name; tables that come with a tensor are put there.
 
     Raises:
         WireError: whatever is wrong with it, before anything of its size is allocated.
@@ -300,40 +277,9 @@ def decode(data: bytes, offset: int = 0, *, limit: int = DEFAULT_LIMITS.message_
     if length > len(data) - offset:
         raise WireError(f"tensor payload of {length} bytes, {len(data) - offset} are there", "too short")
     codec = _BY_NUMBER[number]
-    _check_shape(shape, 8 if codec is Integers else 4, limit)
-    values = codec.decode(memoryview(data)[offset : offset + length], math.prod(shape))
+    _check_shape(shape, 8 if codec in (Integers, Labels) else 4, limit)
+    values = codec.decode(memoryview(data)[offset : offset + length], shape, tables)
     return values.reshape(shape), offset + length
-
-
-def pack_varint(value: int) -> bytes:
-    """A whole number in seven bits a byte, lowest first; the top bit says that more follow (LEB128)."""
-    if not 0 <= value <= DIMENSION_LIMIT:
-        raise WireError(f"{value} is not 0 to {DIMENSION_LIMIT}", "range")
-    parts = bytearray()
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
-
-
-def unpack_varint(data: bytes, offset: int) -> tuple[int, int]:
-    """The number at `offset` and the offset behind it.
-
-    Raises:
-        WireError: it is cut off, or longer than five bytes.
-    """
-    value = 0
-    for place in range(5):
-        if offset + place >= len(data):
-            raise WireError("number is cut off", "too short")
-        byte = data[offset + place]
-        value |= (byte & 0x7F) << (7 * place)
-        if byte < 0x80:
-            if value > DIMENSION_LIMIT:
-                break
-            return value, offset + place + 1
-    raise WireError(f"number is above {DIMENSION_LIMIT}", "range")
 
 
 def _check_shape(shape: list[int], itemsize: int, limit: int) -> None:
@@ -343,25 +289,9 @@ def _check_shape(shape: list[int], itemsize: int, limit: int) -> None:
         raise WireError(f"tensor of shape {tuple(shape)} takes {size} bytes, the limit is {limit}", "too long")
 
 
-def _finite(array: Array) -> Array:
-    if array.dtype.kind != "f":
-        raise WireError(f"a codec for floats was given {array.dtype}", "dtype")
-    if not np.isfinite(array).all():
-        raise WireError(f"array of shape {array.shape} holds NaN or infinity", "not finite")
-    if array.itemsize > 4 and (largest := np.abs(array).max(initial=0)) > _FLOAT32_LIMIT:
-        raise WireError(f"float32 does not hold {largest:g}", "range")
-    return array
-
-
 def _floats(payload: Bytes, count: int, kind: str) -> Array:
     _expect(len(payload), count * np.dtype(kind).itemsize)
-    return _decoded(np.frombuffer(payload, kind).astype(np.float32))
-
-
-def _decoded(values: Array) -> Array:
-    if not np.isfinite(values).all():
-        raise WireError(f"tensor of {values.size} values holds NaN or infinity", "not finite")
-    return values
+    return decoded(np.frombuffer(payload, kind).astype(np.float32))
 
 
 def _expect(length: int, expected: int) -> None:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from edge.wire import fields
-from edge.wire.codec import Array, Bytes, decode, parse_codec, pieces
+from edge.wire.codec import Array, Bytes, Codec, decode, parse_codec, pieces
 from edge.wire.fields import Check
 from edge.wire.frames import DEFAULT_LIMITS, U32, Limits, WireError
 from edge.wire.manifest import PARTS
+from edge.wire.tables import Tables
 
 KINDS_OF_STEP = ("local", "exchange", "forward", "evaluate")
 PURPOSES = ("train", "evaluate")
@@ -129,7 +130,7 @@ class Activation:
     """float32 `(batch, *smashed)`."""
     labels: Array
     """int64 `(batch,)` or `(batch, …)`."""
-    codec: str = "float32"
+    codec: str | Codec = "float32"
     """For packing; unpacked messages do not say."""
 
 
@@ -144,7 +145,7 @@ class Gradient:
     gradient: Array
     """float32 `(batch, *smashed)`."""
     loss: float
-    codec: str = "float32"
+    codec: str | Codec = "float32"
     """For packing; unpacked messages do not say."""
 
 
@@ -155,7 +156,7 @@ class State:
     bundle: bytes
     order: int
     state: Mapping[str, Array]
-    codec: str = "float32"
+    codec: str | Codec = "float32"
     """For packing; unpacked messages do not say."""
 
 
@@ -172,8 +173,8 @@ def pack(message: Message) -> bytes:
     return b"".join((bytes([number]), *writer(message)))
 
 
-def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
-    """The message in these bytes.
+def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS, tables: Tables | None = None) -> Message:
+    """The message in these bytes; `tables` are those of its sender, for the codec `entropy`.
 
     Raises:
         WireError: whatever is wrong with them; nothing else.
@@ -184,7 +185,7 @@ def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
         raise WireError("message is empty", "too short")
     if data[0] not in _READERS:
         raise WireError(f"unknown kind of message {data[0]}", "kind")
-    reader = Reader(data, limits.message_bytes)
+    reader = Reader(data, limits.message_bytes, tables)
     message: Message = _READERS[data[0]](reader)
     reader.end()
     return message
@@ -208,8 +209,9 @@ def place_of_activation(data: bytes) -> Place | None:
 class Reader:
     """Walks through a message's bytes; every step is checked."""
 
-    def __init__(self, data: bytes, decoded_limit: int) -> None:
+    def __init__(self, data: bytes, decoded_limit: int, tables: Tables | None = None) -> None:
         self._data = data
+        self._tables = tables
         self._offset = 1
         self._left = decoded_limit
 
@@ -231,7 +233,7 @@ class Reader:
 
     def tensor(self) -> Array:
         """A tensor; all of a message share one limit of decoded bytes."""
-        array, self._offset = decode(self._data, self._offset, limit=self._left)
+        array, self._offset = decode(self._data, self._offset, limit=self._left, tables=self._tables)
         self._left -= array.nbytes
         return array
 
@@ -353,7 +355,7 @@ def _write_activation(message: Activation) -> Sequence[Bytes]:
         raise WireError(f"purpose {message.purpose!r} is none of {', '.join(PURPOSES)}", "fields")
     _check_activation(message)
     purpose = bytes([PURPOSES.index(message.purpose)])
-    return _step(message), purpose, *pieces(message.smashed, message.codec), *pieces(message.labels, "integers")
+    return _step(message), purpose, *pieces(message.smashed, message.codec), *pieces(message.labels, "labels")
 
 
 def _read_activation(reader: Reader) -> Activation:
@@ -417,7 +419,7 @@ def _tag(bundle: bytes) -> bytes:
     return bundle
 
 
-def _tensors(tensors: Mapping[str, Array], codec: str) -> list[Bytes]:
+def _tensors(tensors: Mapping[str, Array], codec: str | Codec) -> list[Bytes]:
     if len(tensors) > TENSORS_LIMIT:
         raise WireError(f"{len(tensors)} tensors, the limit is {TENSORS_LIMIT}", "too long")
     parts: list[Bytes] = [_U16.pack(len(tensors))]

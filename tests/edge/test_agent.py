@@ -636,7 +636,7 @@ def test_alone_it_diverges_without_a_word_and_goes_back(staged):
 
 # Room in the outbox -----------------------------------------------------------------------------------------------
 
-ACTIVATION_BYTES = 18 + 5 + 8 + 6
+ACTIVATION_BYTES = 18 + 5 + 8 + 5
 """Of one row of two floats: kind, place and purpose, the head of a tensor, two floats, one label with its head."""
 
 

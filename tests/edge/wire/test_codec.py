@@ -128,13 +128,16 @@ def test_what_cannot_be_coded_is_named(array, codec, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("gzip", "unknown codec 'gzip'; there are float16, float32"),
+        ("gzip", "unknown codec 'gzip'; there are entropy, float16, float32"),
         ("float32:1", "takes no parameter"),
         ("quantised", "write quantised:STEP"),
         ("quantised:", "write quantised:STEP"),
         ("quantised:-1", "write quantised:STEP"),
         ("quantised:nan", "write quantised:STEP"),
-        ("quantised:1e9", "write quantised:STEP"),
+        ("quantised:1e9", "write quantised:STEP with a step of 0.001 to 64 deviations"),
+        ("entropy", "write entropy:STEP"),
+        ("topk:0", "write topk:SHARE with a share"),
+        ("uniform:17", "write uniform:BITS with 1 to 16 bits"),
     ],
 )
 def test_a_codec_that_does_not_exist_is_refused(text, words):

@@ -133,7 +133,7 @@ GOLDEN = {
     + "05" + b"count".hex() + "00" "00" "02" "00" "03",
     Activation: "05" + "abcdef01" + "09000000" + "02000000" + "03000000" + "00"
     + "01" "02" "02" "02" "10" "00000000" "0000c03f" "00000040" "00000000"
-    + "00" "01" "02" "03" "00" "0600",
+    + "05" "01" "02" "02" "06" "06",
     Gradient: "06" + "abcdef01" + "09000000" + "02000000" + "03000000" + "0000c03f"
     + "01" "02" "01" "02" "08" "0000803e" "000080bf",
     State: "07" + "abcdef01" + "09000000" + "0200"
@@ -208,10 +208,10 @@ def test_the_place_of_an_activation_is_read_without_its_tensors():
 
 
 def test_an_activation_costs_few_bytes_beyond_its_data():
-    assert len(pack(ACTIVATION)) == 4 * 4 + 2 + 18 + 5 + 5
+    assert len(pack(ACTIVATION)) == 4 * 4 + 2 + 18 + 5 + 4
     smashed = np.zeros((32, 32, 50), np.float32)
     big = replace(ACTIVATION, smashed=smashed, labels=np.zeros(32, np.int64))
-    assert len(pack(big)) - smashed.nbytes - 32 == 18 + 8 + 5
+    assert len(pack(big)) - smashed.nbytes == 18 + 8 + 5
 
 
 def test_fields_of_a_later_version_are_passed_over():
@@ -289,7 +289,7 @@ NESTED = b'{"order":1,"round":1,"metrics":' + b'{"a":' * 12 + b"1" + b"}" * 13
         (b'\x09{"reason":"\\ud800"}', "goodbye.reason"),
         (b"\x08" + NESTED, "nested more than 8 deep"),
         (pack(ACTIVATION)[:10], "cut off"),
-        (pack(ACTIVATION)[:-1], "payload of 3 bytes, 2 are there"),
+        (pack(ACTIVATION)[:-1], "payload of 2 bytes, 1 are there"),
         (pack(ACTIVATION) + b"x", "1 bytes too many"),
         (pack(ACTIVATION)[:17] + b"\x05" + pack(ACTIVATION)[18:], "unknown purpose 5"),
         (pack(GRADIENT)[:17] + b"\x00\x00\xc0\x7f" + pack(GRADIENT)[21:], "loss nan"),
