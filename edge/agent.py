@@ -379,14 +379,18 @@ class Agent:
             purpose=purpose,
             smashed=result.up["smashed"],
             labels=batch.y,
-            codec=order.codec,
+            codec=self._mailbox.codec(order.codec),
         )
         if purpose == "evaluate":
             return bool(self._mailbox.send(message))
         room = self._purse.room(self._mailbox.unsent_bytes)
         if room is not None:
             share = room // max(1, sum(step >= work.step for step in order.send))
-            fitting = None if work.spent else fit(message, share, whole=order.kind == "exchange")
+            fitting = (
+                None
+                if work.spent
+                else fit(message, share, order.codec, self._mailbox.codec, whole=order.kind == "exchange")
+            )
             if fitting is None:
                 # What follows would not fit either: the hub is told of all of them together.
                 work.spent = True

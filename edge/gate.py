@@ -11,8 +11,8 @@ SEGMENT_BYTES = 1200
 """Payload of a TCP segment, at least; for estimating headers."""
 MARGIN_BYTES = 1024
 """Kept for what nobody decides: acknowledgements of what arrives, pings, the end of the connection."""
-WINDOWS = (4 << 10, 64 << 10)
-"""Least and most bytes that may be under way to here while what arrives is limited."""
+BUFFER_BYTES, WINDOW_BYTES = 4 << 10, 6 << 10
+"""Where what arrives is limited: receive buffer of the connection, and the most bytes that may be under way to here with it."""
 BURST_SECONDS = 2.0
 """How much of the rate a rest may save up."""
 
@@ -78,7 +78,7 @@ class Gate:
         """Bytes that may be under way to here, so that they cannot exceed what may arrive; 0 where nothing limits them."""
         if self._caps.down is None:
             return 0
-        return WINDOWS[0]
+        return WINDOW_BYTES
 
     def wait(self, size: int, now: float) -> float:
         """Seconds until bulk of so many bytes may leave; where that is 0, they are taken off."""

@@ -17,6 +17,8 @@ from typing import Any
 from edge.link import Connected, Disconnected, Link, LinkError, Message
 from edge.outbox import OUTBOX_BYTES, Outbox, Room, Unsent
 from edge.wire import messages, topics
+from edge.wire.codec import Encoder
+from edge.wire.coder import Coder, stream_codec
 from edge.wire.delivery import Delivery, Ledger, Limits
 from edge.wire.frames import WireError
 from edge.wire.messages import Place
@@ -70,6 +72,7 @@ class Mailbox:
         )
         self._epoch_kept = self._delivery.received.epoch
         self._room = Room(outbox_bytes)
+        self._coder = Coder()
         self._expired: dict[str, int] = outbox.fact("expired", {"messages": 0, "bytes": 0, "order": 0, "count": 0})
         self._counted: dict[str, int] = outbox.fact("delivery", {})
         for unsent in outbox.unsent():
@@ -155,6 +158,10 @@ class Mailbox:
         self._outbox.put_unsent(Unsent(number, data, urgent))
         self._outbox.put_fact("stream", {"epoch": self._delivery.epoch, "next": number + 1})
         return len(data)
+
+    def codec(self, text: str) -> str | Encoder:
+        """What a codec's text stands for in this stream."""
+        return stream_codec(text, self._coder)
 
     def withhold(self, place: Place) -> None:
         """An activation is not sent, for want of means: the hub is told of it as of one that was given up."""

@@ -25,7 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge import tcp_info
-from edge.gate import Caps, Gate
+from edge.gate import BUFFER_BYTES, Caps, Gate
 from edge.link import PACKET_BYTES, PUBLISH_OVERHEAD, Connected, Disconnected, Event, LinkError, Message
 from edge.slow_lane import SlowLane
 from edge.tcp_info import SocketBytes
@@ -152,6 +152,8 @@ class MqttLink:
         self._gate = Gate()
         self._guard: threading.Thread | None = None
         self._closed = threading.Event()
+        self._narrow = False
+        """Whether the connection was opened with a small window."""
         self._spent = False
         """Whether there is no connection because the budget has no room for one."""
         self._slow_lane = SlowLane(self._writable, self._hand_over_bulk)
@@ -243,9 +245,7 @@ class MqttLink:
     def limit(self, caps: Caps) -> None:
         """How far the counters may go from now on. What does not fit is lost; at the end the connection is given up, until there is room again."""
         self._gate.set(caps)
-        connection = self._client.socket()
-        if self._gate.window and isinstance(connection, socket.socket):
-            tcp_info.set_receive_window(connection, self._gate.window)
+        self._client.narrow = BUFFER_BYTES if caps.down is not None else None
         if caps.any and self._guard is None:
             self._guard = threading.Thread(target=self._watch, name="budget", daemon=True)
             self._guard.start()
@@ -286,6 +286,9 @@ class MqttLink:
                     self._client.loop_start()
             elif self._gate.overdrawn(counted) if connection is not None else not possible:
                 self._go_dark(connection)
+            elif connection is not None and self._gate.window and not self._narrow:
+                self._bytes.closed()
+                tcp_info.discard(connection)  # the first time that there is a budget: anew, with a small window
 
     def _go_dark(self, connection: Any) -> None:
         log.warning("the budget is spent: offline until there is room in it again")
@@ -332,8 +335,8 @@ class MqttLink:
         except (OSError, ValueError):
             return False  # closed just now
 
-    def _make_client(self, client_id: str) -> mqtt.Client:
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
+    def _make_client(self, client_id: str) -> "_Client":
+        client = _Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_connect_fail = self._on_connect_fail
@@ -442,14 +445,25 @@ class MqttLink:
         self._bytes.opened(connection)
         tcp_info.set_patience(connection, PATIENCE_SECONDS)
         tcp_info.set_unsent(connection, UNSENT_BYTES)
-        if self._gate.window:
-            tcp_info.set_receive_window(connection, self._gate.window)
+        self._narrow = self._client.narrow is not None
         if self._congestion and not tcp_info.set_congestion(connection, self._congestion):
             log.debug("the kernel has no congestion control %r", self._congestion)
 
     def _on_socket_close(self, _client: mqtt.Client, _data: Any, _connection: Any) -> None:
         self._bytes.closed()
         self._slow_lane.clear()
+
+
+class _Client(mqtt.Client):
+    """paho's, which can open connections with a small window."""
+
+    narrow: int | None = None
+    """Receive buffer of new connections; None: the system's."""
+
+    def _create_socket_connection(self) -> Any:
+        if self.narrow is None:
+            return super()._create_socket_connection()
+        return tcp_info.connect_narrow(self.host, self.port, self.connect_timeout, self.narrow)
 
 
 def _endpoint(url: str) -> tuple[str, int, str]:

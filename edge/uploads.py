@@ -4,10 +4,11 @@ What an order may still spend is shared evenly by the activations that it has ye
 leaves goes to those after it.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from edge.wire import messages
-from edge.wire.codec import coarser
+from edge.wire.codec import Encoder, coarser
 from edge.wire.messages import Activation
 
 LEAST_SAMPLES = 4
@@ -18,21 +19,25 @@ TRIES = 3
 """How often the number of samples is corrected for one message."""
 
 
-def fit(message: Activation, room: int, *, whole: bool = False) -> Activation | None:
+def fit(
+    message: Activation, room: int, codec: str, made: Callable[[str], str | Encoder], *, whole: bool = False
+) -> Activation | None:
     """The activation within so many bytes: with fewer samples, or coded more coarsely; None where neither helps.
 
     Args:
         message: with all samples; the first ones stay.
         room: bytes.
+        codec: the text of the finest codec.
+        made: what a codec's text stands for.
         whole: whether all samples have to stay, because a gradient for each of them is to come back.
     """
-    codec: str | None = message.codec
     least = len(message.labels) if whole else min(LEAST_SAMPLES, len(message.labels))
-    while codec is not None:
-        found = _fewer(replace(message, codec=codec), room, least)
+    text: str | None = codec
+    while text is not None:
+        found = _fewer(replace(message, codec=made(text)), room, least)
         if found is not None:
             return found
-        codec = coarser(codec, MOST_DEVIATIONS)
+        text = coarser(text, MOST_DEVIATIONS)
     return None
 
 

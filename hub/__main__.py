@@ -249,7 +249,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cut", help="layer to cut after")
     add("--bundle", type=Path, help="folder of a bundle that is already built")
     add("--no-references", action="store_true", help="do not train each device alone for comparison")
-    add("--codec", default="float32", help="float32, float16 or quantised:K (float32)")
+    add("--codec", default="float32", help="float32, float16, entropy:K or quantised:K (float32)")
     add("--seed", type=int, default=0)
     add("--threads", type=_positive, default=1, help="threads of the hub (1)")
     budget = 'what each device may spend, like "up_per_run=200 kB"; see [budget] of cutlayer-hub serve'
@@ -285,7 +285,7 @@ def _trial_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--windows", choices=("scarce", "spread", "all"), default="scarce", help="labelled windows (scarce)")
     add("--data", type=Path, help="folder with IDX or CIFAR files")
     add("--bundle", type=Path, help="folder of a bundle that is already built")
-    add("--codec", help="float32, float16 or quantised:K (float32; on a slow link quantised:0.5)")
+    add("--codec", help="float32, float16, entropy:K or quantised:K (float32; on a slow link entropy:0.5)")
     add("--evaluation-codec", metavar="CODEC", help="the same for evaluation, which moves most bytes")
     add("--broker", default="embedded", help="embedded or mosquitto, on the hub's side of the links")
     means = "tc netem, our emulator in namespaces or a relay; auto: netem where it does what the scenario says (auto)"

@@ -18,7 +18,8 @@ Relative paths start at the folder of this file. Any key can be overridden by th
 environment: CUTLAYER_HUB_RUN_ROUNDS stands for rounds of [run]."""
 
 CODEC = Pattern(
-    r"float32|float16|quantised(:\d*\.?\d+)?", "float32, float16 or quantised:K (a step of K standard deviations)"
+    r"float32|float16|(quantised|entropy):\d*\.?\d+|uniform:\d+|(topk|randtopk):\d*\.?\d+",
+    "float32, float16, entropy:K or quantised:K (a step of K standard deviations), uniform:BITS, topk:SHARE or randtopk:SHARE",
 )
 
 

@@ -9,7 +9,7 @@ large one. The others get an allowance, within which the device drops samples, o
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from edge.wire.budget import APART, NAMES, PERIODS
+from edge.wire.budget import APART, NAMES, PERIODS, WAYS
 from hub.devices import Device
 from hub.strategies.base import Order
 
@@ -22,6 +22,12 @@ ROUND_BYTES = 1500
 BITS = {"float32": 32.0, "float16": 16.0}
 """Of an element, as long as nothing has been measured."""
 CODED_BITS = 1.0
+DARK_BYTES = 6_000
+"""With less left a device may have no connection any more: it must stay below its budget whatever has to be sent again."""
+COARSER = 3.0
+"""How much shorter a device can make activations that all have to go up."""
+WEIGHTS_OVERHEAD = 1.1
+"""On the wire, of a byte of weights or gradients."""
 LEAST_SHARE = 0.05
 """Of the activations that a strategy asks for; with less, a device's allowance is spent on few samples each."""
 
@@ -40,6 +46,8 @@ class Paid(NamedTuple):
     send: tuple[int, ...]
     allowance: int | None = None
     """Bytes that they may take; None: any number."""
+    whole: bool = True
+    """Whether the order can be carried out; else the device is not told of it."""
 
 
 class Means:
@@ -51,11 +59,22 @@ class Means:
         batch: samples of a batch.
         elements: of one sample's smashed data.
         codec: of the activations.
+        given: bytes of the weights that a device is asked for, by part.
     """
 
-    def __init__(self, default: Mapping[str, float], *, rounds: int, batch: int, elements: int, codec: str) -> None:
+    def __init__(
+        self,
+        default: Mapping[str, float],
+        *,
+        rounds: int,
+        batch: int,
+        elements: int,
+        codec: str,
+        given: Mapping[str, int] | None = None,
+    ) -> None:
         self._default, self._rounds, self._batch = dict(default), rounds, batch
         self._sample_bytes = elements * BITS.get(codec, CODED_BITS) / 8
+        self._given = dict(given or {})
         self._owed: dict[str, float] = {}
         """By device: what is left over of a share of an activation that was not asked for."""
 
@@ -64,6 +83,12 @@ class Means:
         facts = device.hello.facts if device.hello else {}
         own = {name: float(facts[key]) for name in NAMES if (key := f"budget.{name}") in facts}
         return {**self._default, **own}
+
+    def spent(self, device: Device) -> bool:
+        """Whether a device has so little left that it may not come back."""
+        amounts = self.amounts(device)
+        lefts = [self._left(device, amounts, way) for way in WAYS]
+        return any(rest is not None and rest < DARK_BYTES for rest in lefts)
 
     def counts_evaluation(self, device: Device) -> bool:
         """Whether test samples that go up are taken off what a device may upload."""
@@ -87,6 +112,8 @@ class Means:
             round_number: from 0.
             expected: activations that the strategy will ask for from here on; None: those of this order in every round to come.
         """
+        if not self._bears(device, order):
+            return Paid(order.send, whole=False)
         rest = self._left(device, self.amounts(device))
         if rest is None or not order.send:
             return Paid(order.send)
@@ -113,11 +140,26 @@ class Means:
         self._owed[name] = owed
         return tuple(chosen)
 
-    def _left(self, device: Device, amounts: Mapping[str, float]) -> float | None:
-        given = [amounts[name] for period in PERIODS if (name := f"up_per_{period}") in amounts]
+    def _bears(self, device: Device, order: Order) -> bool:
+        """Whether weights and gradients of an order find room in what is left both ways."""
+        amounts = self.amounts(device)
+        exchanged = len(order.send) * (self._batch * self._sample(device) + MESSAGE_BYTES)
+        exchanged *= order.kind == "exchange"
+        spent = _spending(device)
+        if exchanged and spent.get("messages"):  # gradients are denser than activations
+            exchanged = max(exchanged, len(order.send) * spent.get("down_spent", 0) / spent["messages"])
+        up = sum(self._given.get(part, 0) for part in order.give) + exchanged / COARSER
+        down = sum(array.nbytes for array in (order.state or {}).values()) + exchanged
+        return all(
+            (rest := self._left(device, amounts, way)) is None or need * WEIGHTS_OVERHEAD + ROUND_BYTES <= rest
+            for way, need in (("up", up), ("down", down))
+        )
+
+    def _left(self, device: Device, amounts: Mapping[str, float], way: str = "up") -> float | None:
+        given = [amounts[name] for period in PERIODS if (name := f"{way}_per_{period}") in amounts]
         if not given:
             return None
-        reported = _spending(device).get("up_left")
+        reported = _spending(device).get(f"{way}_left")
         return float(min(given) if reported is None else reported)
 
     def _sample(self, device: Device) -> float:

@@ -23,6 +23,7 @@ from typing import Any, cast
 import torch
 
 from edge.wire import messages
+from edge.wire.coder import Coder, stream_codec
 from edge.wire.messages import Activation, Gradient
 from hub import journal
 from hub.devices import Arrived, Devices, Joined
@@ -91,7 +92,10 @@ class Orchestrator:
             batch=terms.batch,
             elements=math.prod(shapes.smashed),
             codec=terms.codec,
+            given={part: 4 * sum(map(math.prod, tensors.values())) for part, tensors in shapes.given.items()},
         )
+        self._coders: dict[str, Coder] = {}
+        """Of the gradients, one a device."""
         self._intake = Intake(devices, terms, shapes, self._kept, now=now, say=say)
 
     @property
@@ -152,6 +156,10 @@ class Orchestrator:
             ]
             if len(names) >= wanted:
                 return names
+            if all(self._means.spent(self._devices.known[name]) for name in fleet.names if name in self._devices.known):
+                raise FleetError(
+                    f"the budgets of all {len(fleet)} devices are spent: the run can go on with --resume when they have more"
+                )
             if not warned:
                 log.warning("%d devices are there, %d are needed: waiting", len(names), wanted)
                 warned = True
@@ -276,20 +284,20 @@ class Orchestrator:
         paid: Mapping[str, Paid],
     ) -> Opened:
         """Write down what is about to be said: a hub that is killed must say the same again, under the same numbers."""
-        numbers = {name: self._next_order() for name in orders}
-        sends = {name: share.send for name, share in paid.items() if share.send != orders[name].send}
+        numbers = {name: self._next_order() for name in orders if paid[name].whole}
+        sends = {name: paid[name].send for name in numbers if paid[name].send != orders[name].send}
         opened = Opened(round_number, number, tuple(present), numbers, sends)
         self._kept.append(opened)
         patiently(self._kept.commit)
         return opened
 
     def _open(self, orders: Mapping[str, Order], opened: Opened, paid: Mapping[str, Paid], fleet: Fleet) -> Turn:
-        if orders.keys() != opened.orders.keys():
+        if not opened.orders.keys() <= orders.keys():
             raise StoreError(
                 f"the journal does not fit the checkpoint: in turn {opened.turn} of round {opened.round} it has orders for "
                 f"{', '.join(opened.orders)}, and the strategy gives some to {', '.join(orders)}"
             )
-        orders = {name: replace(order, send=opened.sends.get(name, order.send)) for name, order in orders.items()}
+        orders = {name: replace(orders[name], send=opened.sends.get(name, orders[name].send)) for name in opened.orders}
         messages_out = {
             name: replace(self._order(order, opened.round, opened.orders[name]), allowance=paid[name].allowance)
             for name, order in orders.items()
@@ -378,13 +386,14 @@ class Orchestrator:
             learned.selected[name] = learned.selected.get(name, 0) + 1
             learned.samples += len(message.labels)
             if lesson.gradient is not None:
-                answers[name] = self._answer(message, lesson)
+                answers[name] = self._answer(name, message, lesson)
         return state, answers
 
-    def _answer(self, message: Activation, lesson: Lesson) -> Gradient:
+    def _answer(self, name: str, message: Activation, lesson: Lesson) -> Gradient:
         gradient = cast("torch.Tensor", lesson.gradient).numpy()
         order, round_number, step = message.order, message.round, message.step
-        return Gradient(self._bundle, order, round_number, step, gradient, lesson.loss, self._terms.codec)
+        codec = stream_codec(self._terms.codec, self._coders.setdefault(name, Coder()))
+        return Gradient(self._bundle, order, round_number, step, gradient, lesson.loss, codec)
 
     def _receive(self, turn: Turn) -> list[Arrived]:
         ready = turn.ready(together=self._strategy.together)

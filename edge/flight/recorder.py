@@ -37,13 +37,24 @@ from edge.gate import Caps
 from edge.link import Event, Link, LinkError, Message, SocketBytes
 from edge.outbox import Outbox, OutboxError, Unsent
 from edge.segment import Segment
-from edge.wire import delivery, frames, inbound, ledger, messages, outbound, window
+from edge.wire import coder, delivery, frames, inbound, ledger, messages, outbound, window
 
 log = logging.getLogger("cutlayer.recorder")
 
-FORMAT = 2
+FORMAT = 3
 CLASSES = freeze.classes_of(
-    edge.agent, edge.mailbox, edge.accounts, edge.outbox, messages, delivery, inbound, outbound, window, ledger, frames
+    edge.agent,
+    edge.mailbox,
+    edge.accounts,
+    edge.outbox,
+    messages,
+    delivery,
+    inbound,
+    outbound,
+    window,
+    ledger,
+    frames,
+    coder,
 )
 """What a snapshot of an agent is made of."""
 for _of_its_own in ("Outbox", "MemoryOutbox"):

@@ -27,9 +27,10 @@ from edge.wire.messages import Report
 
 E = TypeVar("E")
 
+BUDGET = "budget"
 MEASURED = (
     "sent", "received", "retransmitted", "evaluation_sent", "evaluation_received", "cpu_seconds", "peak_rss_bytes",
-    "seconds", "step_seconds", "source", "energy",
+    "seconds", "step_seconds", "source", "energy", BUDGET,
 )  # fmt: skip
 """Of a report: what was measured on the device, and is not decided."""
 
@@ -306,8 +307,8 @@ class TapeOutbox(Outbox):
 class TapePurse:
     """A purse as it was: what it put into the outbox is put again, and what it decided is known from that."""
 
-    limited = False
-    """What was measured of it, the recording has."""
+    limited = True
+    """So that a report has its account, or none, as the recorded one had."""
 
     def __init__(self, tape: Tape, outbox: TapeOutbox) -> None:
         self._tape, self._outbox = tape, outbox
@@ -463,6 +464,7 @@ class TapeMailbox(Mailbox):
         return {
             name: theirs[name] if name in theirs and (name in MEASURED or self._inexact(value)) else value
             for name, value in metrics.items()
+            if name in theirs or name != BUDGET
         }
 
     def _inexact(self, value: Any) -> bool:

@@ -30,8 +30,8 @@ Bytes = bytes | memoryview
 RANK_LIMIT = 8
 
 
-class Codec(Protocol):
-    """One way to code an array."""
+class Encoder(Protocol):
+    """A sender's half of a codec."""
 
     number: ClassVar[int]
 
@@ -41,6 +41,10 @@ class Codec(Protocol):
         Raises:
             WireError: the array holds what this codec cannot carry.
         """
+
+
+class Codec(Encoder, Protocol):
+    """One way to code an array."""
 
     @staticmethod
     def decode(payload: Bytes, shape: Sequence[int], tables: Tables | None) -> Array:
@@ -212,12 +216,12 @@ def coarser(codec: str, most: float) -> str | None:
     return f"{name}:{min(most, 2 * float(parameter)):g}"
 
 
-def encode(array: Array, codec: str | Codec) -> bytes:
+def encode(array: Array, codec: str | Encoder) -> bytes:
     """A tensor for the wire; see `pieces`."""
     return b"".join(pieces(array, codec))
 
 
-def pieces(array: Array, codec: str | Codec) -> tuple[bytes, Bytes]:
+def pieces(array: Array, codec: str | Encoder) -> tuple[bytes, Bytes]:
     """A tensor for the wire: codec, rank, dimensions, payload length; and the payload. Integers always stay exact.
 
     Args:
@@ -238,7 +242,7 @@ def pieces(array: Array, codec: str | Codec) -> tuple[bytes, Bytes]:
     return head, payload
 
 
-def _coder_of_integers(values: Array, wanted: Codec) -> Codec:
+def _coder_of_integers(values: Array, wanted: Encoder) -> Encoder:
     """The labels codec where it was asked for and is shorter."""
     if isinstance(wanted, Labels) and 0 < values.size <= labels.COUNT_LIMIT:
         low, high = int(values.min()), int(values.max())

@@ -5,6 +5,7 @@ tensor, sends it along until it is told that the other side has it, then names i
 one would pay for its bytes.
 """
 
+import functools
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from edge.wire import entropy
 from edge.wire.fit import train
 from edge.wire.floats import finite
-from edge.wire.table import Table
+from edge.wire.table import Table, parse_table
 
 Array = npt.NDArray[Any]
 
@@ -23,7 +24,8 @@ HORIZON = 32
 """Messages that a new table is expected to serve."""
 _MEMORY = 4
 """Tensors that a table is trained on: the latest."""
-_MEMORY_ELEMENTS = 1 << 19
+_MEMORY_ELEMENTS = 1 << 14
+"""And elements of each of them at most, whole samples: a flight recorder keeps them too."""
 _OTHER_STEP = 1.25
 """A step that differs by more than this factor from the one its table was made for asks for a new one."""
 _WORSE = 1.05
@@ -67,7 +69,8 @@ class Coder:
         self.step: float | None = None
         self.sent: Sent | None = None
         self._horizon = horizon
-        self._table: Table | None = None
+        self._data: bytes | None = None
+        """Of the table: all else that it holds follows from them."""
         self._at_other_side: set[int] = set()
         self._recent: deque[Array] = deque(maxlen=_MEMORY)
         self._messages = 0
@@ -79,7 +82,7 @@ class Coder:
     @property
     def table(self) -> Table | None:
         """The one in use."""
-        return self._table
+        return None if self._data is None else _parsed(self._data)
 
     def known(self, table: int) -> None:
         """The other side has the table of this id: a message that embedded it has been acknowledged."""
@@ -124,17 +127,17 @@ class Coder:
             return None
         self._messages += 1
         self._remember(symbols)
-        old = self._table if self._table is not None and entropy.usable(self._table, symbols.shape) else None
+        old = self.table if self.table is not None and entropy.usable(self.table, symbols.shape) else None
         if old is not None and not self._due(symbols):
             return old
         new = self._trained(symbols)
         if new is None:
             return old
         if old is None or 8 * len(new.data) < self._horizon * self._gain(symbols, old, new):
-            self._table, self._bits = new, 0.0
+            self._data, self._bits = new.data, 0.0
         self._next_look = _LOOKS * self._messages
         self._relative_step = self._coarseness(symbols)
-        return self._table
+        return self.table
 
     @staticmethod
     def _gain(symbols: entropy.Symbols, old: Table, new: Table) -> float:
@@ -163,9 +166,9 @@ class Coder:
         values = symbols.values.reshape(symbols.shape)
         if self._recent and self._recent[-1].shape[1:] != values.shape[1:]:
             self._recent.clear()
-        if values.size > _MEMORY_ELEMENTS // _MEMORY:
-            self._recent.clear()
-        self._recent.append(values)
+        kept = values[: max(1, _MEMORY_ELEMENTS * len(values) // values.size)] if values.ndim > 1 else values
+        small = kept.min() >= -128 and kept.max() <= 127
+        self._recent.append(kept.astype(np.int8 if small else np.int16))
 
     @staticmethod
     def _coarseness(symbols: entropy.Symbols) -> float:
@@ -179,6 +182,20 @@ class Coder:
             return
         self._correction += 0.5 * (bits / guess - self._correction) if self._messages > 1 else bits / guess - 1
         self._bits = min(self._bits or self._correction, self._correction)
+
+
+@functools.lru_cache(maxsize=16)
+def _parsed(data: bytes) -> Table:
+    return parse_table(data)
+
+
+def stream_codec(text: str, coder: Coder) -> str | Coder:
+    """What a codec's text stands for in a stream: for `entropy:K`, whose tables take long to train, the stream's one coder."""
+    name, _, deviations = text.partition(":")
+    if name != "entropy":
+        return text
+    coder.deviations = float(deviations)
+    return coder
 
 
 _HEAD_BITS = 8 * 64

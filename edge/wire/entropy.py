@@ -1,11 +1,14 @@
 """The codec `entropy:K`: a uniform quantiser whose symbols are coded by rANS with a table.
 
-A value is its multiple of the step, moved to where the values of that multiple had their mean (its centroid); zero
-stays zero. What a message holds, to the byte, is in `README.md`.
+A value is its multiple of the step; the smallest four multiples are moved to where their values had their mean, the
+centroid. Zero stays zero. So what is decoded depends on the tensor and the step alone, whatever table was used: a device
+that lost its tables in a power cut and codes a step once more sends the same values. What a message holds, to the byte, is
+in `README.md`.
 """
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +32,9 @@ LARGEST = 32766
 """No multiple of the step is larger; a step that would need it is widened."""
 
 _PLAIN, _NAMED, _EMBEDDED = range(3)
-_HEAD = struct.Struct("<Bf")
+_HEAD = struct.Struct("<Bf4b")
+"""Form, step, centroids of `_MOVED` in 1/256 of the step."""
+_MOVED = (-2, -1, 1, 2)
 _ID = struct.Struct("<I")
 SMALL = 256
 """Elements from which on a table may pay that only this message uses."""
@@ -106,7 +111,7 @@ def usable(table: Table, shape: tuple[int, ...]) -> bool:
 
 def encode_plain(symbols: Symbols) -> bytes:
     """The payload without a table."""
-    return _HEAD.pack(_PLAIN, symbols.step) + escapes.pack(symbols.values.astype(np.int64))
+    return _head(_PLAIN, symbols) + escapes.pack(symbols.values.astype(np.int64))
 
 
 def cost(symbols: Symbols, table: Table) -> float:
@@ -131,7 +136,7 @@ def encode_with(symbols: Symbols, table: Table, *, embed: bool) -> Coded:
     folded, ranks = _ranked(symbols, table)
     flat = _places(ranks, table, layout, bases)
     bits = float(table.bits.take(flat).sum(dtype=np.float64))
-    side = _side(symbols, table, folded, ranks)
+    side = _beside(symbols, table, folded, ranks)
     lanes = rans.lanes_for(flat.size, layout.slab, max(flat.size // _STEPS, int(bits / 8) // _BYTES_A_LANE))
     if not rans.few_steps(layout.slabs, layout.slab, lanes):
         lanes = rans.lanes_for(flat.size, layout.slab, rans.LANES_LIMIT)
@@ -140,9 +145,9 @@ def encode_with(symbols: Symbols, table: Table, *, embed: bool) -> Coded:
     paces = [int(least * factor) for factor in _SLOWER_PACES if least * factor <= rans.PACE_LIMIT]
     states, words, pace = rans.encode(frequency.take(flat), start.take(flat), layout.slab, lanes, paces, side)
     held = 2 * rans.first_lanes(lanes, pace)
-    known = bytes([_EMBEDDED]) if embed else bytes([_NAMED])
     named = pack_varint(len(table.data)) + table.data if embed else _ID.pack(table.id)
-    head = known + _HEAD.pack(0, symbols.step)[1:] + named + bytes([lanes - 1, pace]) + pack_varint(len(side))
+    form = _head(_EMBEDDED if embed else _NAMED, symbols)
+    head = form + named + bytes([lanes - 1, pace]) + pack_varint(len(side))
     payload = head + rans.pack_states(states) + side[held:] + words.astype("<u2").tobytes()
     return Coded(payload, bits)
 
@@ -170,23 +175,23 @@ def decode(payload: bytes | memoryview, shape: tuple[int, ...], tables: Tables |
     data = bytes(payload)
     if len(data) < _HEAD.size:
         raise WireError(f"entropy payload of {len(data)} bytes is cut off", "too short")
-    form, step = _HEAD.unpack_from(data)
+    form, step, *centres = _HEAD.unpack_from(data)
     if not math.isfinite(step) or step <= 0:
         raise WireError(f"quantiser step {step} is not a positive number", "step")
     if form == _PLAIN:
-        return _decode_plain(data, step, math.prod(shape))
+        return _scaled(_moved(_decode_plain(data, math.prod(shape)), centres), step)
     table, offset = _table(data, form, tables)
-    return _decode_with(data, offset, step, shape, table)
+    return _scaled(_moved(_decode_with(data, offset, shape, table), centres), step)
 
 
-def _decode_plain(data: bytes, step: float, count: int) -> Array:
+def _decode_plain(data: bytes, count: int) -> Array:
     values, taken = escapes.unpack(data[_HEAD.size :], count)
     if taken != len(data) - _HEAD.size:
         raise WireError(f"{len(data) - _HEAD.size - taken} bytes too many behind {count} numbers", "length")
-    return _scaled(values, step)
+    return values
 
 
-def _decode_with(data: bytes, offset: int, step: float, shape: tuple[int, ...], table: Table) -> Array:
+def _decode_with(data: bytes, offset: int, shape: tuple[int, ...], table: Table) -> Array:
     layout, bases = _expected(table, shape)
     if offset + 1 >= len(data):
         raise WireError("entropy payload is cut off", "too short")
@@ -204,26 +209,43 @@ def _decode_with(data: bytes, offset: int, step: float, shape: tuple[int, ...], 
     if any(held[length:]):
         raise WireError("code stream does not end where it began: its table is another one, or it is damaged", "coder")
     ranks = layout.restore(table.digits[joined])
-    return _values(ranks, held[:length] + data[offset : offset + behind], step, table)
+    return _values(ranks, held[:length] + data[offset : offset + behind], table)
 
 
-def _values(ranks: Array, side: bytes, step: float, table: Table) -> Array:
-    many = len(table.values)
-    escaped = ranks == many
-    count = int(np.count_nonzero(escaped))
+def _values(ranks: Array, side: bytes, table: Table) -> Array:
+    escaped = ranks == len(table.values)
+    folded = np.array((*table.values, 0), np.int64)[ranks]
+    folded[escaped], offset = escapes.unpack(side, int(np.count_nonzero(escaped)))
     if table.shift:
-        folded = np.array((*table.values, 0), np.int64)[ranks]
-        folded[escaped], offset = escapes.unpack(side, count)
-        result, offset = _with_lower_bits(folded, side, offset, table.shift)
-    else:
-        centres = np.frombuffer(side[:many].ljust(many, b"\0"), np.int8) / np.float32(256)
-        centres[np.array(table.values) == 0] = 0
-        result = np.append(np.array(table.values, np.float32) + centres, np.float32(0))[ranks]
-        result[escaped], offset = escapes.unpack(side[many:], count)
-        offset += many
+        folded, offset = _with_lower_bits(folded, side, offset, table.shift)
     if offset != len(side):
         raise WireError(f"{len(side)} bytes beside the code stream, {offset} are needed", "length")
-    return _scaled(result, step)
+    return folded
+
+
+def _moved(values: Array, centres: Sequence[int]) -> Array:
+    """Multiples of the step as floats, the small ones at their centroids."""
+    reach = max(_MOVED)
+    places = np.zeros(2 * reach + 2, np.float32)
+    places[[multiple + reach for multiple in _MOVED]] = np.array(centres, np.float32) / np.float32(256)
+    near = np.minimum((values + reach).view(np.uint64), 2 * reach + 1)  # the last place is for all that lie further off
+    return values.astype(np.float32) + places[near]
+
+
+def _centres(symbols: Symbols) -> list[int]:
+    """How far the mean of the values of a multiple lies from it, in 1/256 of the step."""
+    stride = max(1, symbols.values.size // _CENTROID_SAMPLES) | 1
+    some, over = symbols.values[::stride], symbols.scaled[::stride]
+    found = []
+    for multiple in _MOVED:
+        mine = over[some == multiple]
+        moved = float(mine.mean(dtype=np.float64)) - multiple if mine.size else 0.0
+        found.append(max(-128, min(127, round(256 * moved))))
+    return found
+
+
+def _head(form: int, symbols: Symbols) -> bytes:
+    return _HEAD.pack(form, symbols.step, *_centres(symbols))
 
 
 def _with_lower_bits(folded: Array, side: bytes, offset: int, shift: int) -> tuple[Array, int]:
@@ -234,20 +256,13 @@ def _with_lower_bits(folded: Array, side: bytes, offset: int, shift: int) -> tup
     return unfold(folded, escapes.from_bits(stream, shift, count), shift), offset + -(-count * shift // 8)
 
 
-def _side(symbols: Symbols, table: Table, folded: Array, ranks: Array) -> bytes:
-    """What is sent beside the ranks: centroids or lower bits, and escapes."""
-    many = len(table.values)
-    escaped = escapes.pack(folded[ranks == many].astype(np.int64))
-    if table.shift:
-        low = lower_bits(symbols.values.astype(np.int64), table.shift)
-        return escaped + np.packbits(escapes.to_bits(low, table.shift)).tobytes()
-    stride = max(1, ranks.size // _CENTROID_SAMPLES) | 1
-    some, over = ranks[::stride], symbols.scaled[::stride]
-    counts = np.bincount(some, minlength=many + 1)[:many]
-    sums = np.bincount(some, weights=over, minlength=many + 1)[:many]
-    means = sums / np.maximum(counts, 1) - np.where(counts, table.values, 0)
-    means[np.array(table.values) == 0] = 0
-    return np.clip(np.rint(256 * means), -128, 127).astype(np.int8).tobytes() + escaped
+def _beside(symbols: Symbols, table: Table, folded: Array, ranks: Array) -> bytes:
+    """What is sent beside the ranks: escapes, and lower bits."""
+    escaped = escapes.pack(folded[ranks == len(table.values)].astype(np.int64))
+    if not table.shift:
+        return escaped
+    low = lower_bits(symbols.values.astype(np.int64), table.shift)
+    return escaped + np.packbits(escapes.to_bits(low, table.shift)).tobytes()
 
 
 def _table(data: bytes, form: int, tables: Tables | None) -> tuple[Table, int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from edge.wire import fields
-from edge.wire.codec import Array, Bytes, Codec, decode, parse_codec, pieces
+from edge.wire.codec import Array, Bytes, Encoder, decode, parse_codec, pieces
 from edge.wire.fields import Check
 from edge.wire.frames import DEFAULT_LIMITS, U32, Limits, WireError
 from edge.wire.manifest import PARTS
@@ -130,7 +130,7 @@ class Activation:
     """float32 `(batch, *smashed)`."""
     labels: Array
     """int64 `(batch,)` or `(batch, …)`."""
-    codec: str | Codec = "float32"
+    codec: str | Encoder = "float32"
     """For packing; unpacked messages do not say."""
 
 
@@ -145,7 +145,7 @@ class Gradient:
     gradient: Array
     """float32 `(batch, *smashed)`."""
     loss: float
-    codec: str | Codec = "float32"
+    codec: str | Encoder = "float32"
     """For packing; unpacked messages do not say."""
 
 
@@ -156,7 +156,7 @@ class State:
     bundle: bytes
     order: int
     state: Mapping[str, Array]
-    codec: str | Codec = "float32"
+    codec: str | Encoder = "float32"
     """For packing; unpacked messages do not say."""
 
 
@@ -419,7 +419,7 @@ def _tag(bundle: bytes) -> bytes:
     return bundle
 
 
-def _tensors(tensors: Mapping[str, Array], codec: str | Codec) -> list[Bytes]:
+def _tensors(tensors: Mapping[str, Array], codec: str | Encoder) -> list[Bytes]:
     if len(tensors) > TENSORS_LIMIT:
         raise WireError(f"{len(tensors)} tensors, the limit is {TENSORS_LIMIT}", "too long")
     parts: list[Bytes] = [_U16.pack(len(tensors))]

@@ -32,7 +32,7 @@ SLOW_SECONDS = 60.0
 EVALUATION_SECONDS = 20.0
 """What an evaluation over a slow link may add to a round, on average."""
 
-SLOW_CODEC, SAVES = "quantised:0.5", 12.0
+SLOW_CODEC, SAVES = "entropy:0.5", 12.0
 """How smashed data travel over a slow link, and by how much they are fewer bytes then, about."""
 
 

@@ -23,7 +23,7 @@ from edge.segment import Segment
 from edge.sensors import Batch
 from edge.wire import messages, topics
 from edge.wire.delivery import Delivery, Limits
-from edge.wire.messages import Activation, Goodbye, Gradient, Order, Report
+from edge.wire.messages import Activation, Goodbye, Gradient, Order, Report, Welcome
 from tests.tiny import write_bundle
 
 FLEET, NAME = "f", "d1"
@@ -431,3 +431,23 @@ def test_a_file_that_is_no_recording_says_so(tmp_path):
     (tmp_path / "x.rec").write_bytes(b"something else")
     with pytest.raises(ReplayError, match=r"x\.rec is no recording"):
         read(tmp_path / "x.rec")
+
+
+def test_a_coder_and_its_tables_go_on_in_a_replay(staged):
+    stage = staged(limit=40_000)
+    for number in range(1, 40):
+        stage.order(number, round=number, steps=10, send=tuple(range(10)), batch=200, codec="entropy:1")
+        stage.until(lambda: len(stage.got(Report)) == number)  # noqa: B023  asked at once
+    assert len(ring.segments(stage.ring)) > 1
+    assert set(stage.again(home=True)) == {None}
+
+
+def test_what_a_purse_decided_is_decided_again(staged):
+    stage = staged()
+    stage.tell(Welcome(1, "welcome", {"up_per_run": 20_000.0}))
+    stage.order(1, steps=12, send=tuple(range(12)), batch=64, allowance=2000)
+    stage.until(lambda: stage.got(Report))
+    sent = stage.got(Activation)
+    assert 0 < len(sent) <= 12
+    assert any(len(message.labels) < 64 for message in sent)
+    assert stage.again(home=True) == [None]

@@ -161,16 +161,16 @@ def places(layout, shape, size):
 
 
 def read(payload, shape, tables):
-    form, step = struct.unpack_from("<Bf", payload)
+    form, step, *centroids = struct.unpack_from("<Bf4b", payload)
     if form == 0:
-        values, _ = numbers(payload, 5, math.prod(shape))
-        return [value * step for value in values]
+        values, _ = numbers(payload, 9, math.prod(shape))
+        return moved(values, step, centroids)
     if form == 2:
-        length, at = varint(payload, 5)
+        length, at = varint(payload, 9)
         table, at = Table(payload[at : at + length]), at + length
         tables[table.id] = table
     else:
-        table, at = tables[struct.unpack_from("<I", payload, 5)[0]], 9
+        table, at = tables[struct.unpack_from("<I", payload, 9)[0]], 13
     slabs = places(table.layout, shape, table.size)
     lanes, pace = payload[at] + 1, payload[at + 1]
     length, at = varint(payload, at + 2)
@@ -188,7 +188,7 @@ def read(payload, shape, tables):
     rest, at = payload[at : at + behind_states], at + behind_states
     words = [word for (word,) in struct.iter_unpack("<H", payload[at:])]
     held, ranks = symbols(table, slabs, states, words, ramp, pace)
-    return values_of(table, shape, ranks, step, held[:length] + rest)
+    return moved(values_of(table, shape, ranks, held[:length] + rest), step, centroids)
 
 
 def symbols(table, slabs, states, words, ramp, pace):
@@ -228,20 +228,19 @@ def symbols(table, slabs, states, words, ramp, pace):
     return b"".join(struct.pack("<H", state & 65535) for state in states), found
 
 
-def values_of(table, shape, ranks, step, side):
+def values_of(table, shape, ranks, side):
     escape, flat = table.ranks - 1, [ranks[place] for place in range(math.prod(shape))]
-    at = 0 if table.shift else escape
-    escapes, at = numbers(side, at, flat.count(escape))
-    values = []
-    for rank in flat:
-        value = escapes.pop(0) if rank == escape else table.values[rank]
-        if value and rank < escape and not table.shift:
-            value += (side[rank] - 256 * (side[rank] > 127)) / 256
-        values.append(value)
+    escapes, at = numbers(side, 0, flat.count(escape))
+    values = [escapes.pop(0) if rank == escape else table.values[rank] for rank in flat]
     if table.shift:
         stream, b = bits_of(side[at:]), table.shift
         for i, value in enumerate(values):
             if value:
                 low, stream = whole(stream[:b]), stream[b:]
                 values[i] = int(math.copysign((abs(value) - 1 << b) + low + 1, value))
-    return [value * step for value in values]
+    return values
+
+
+def moved(values, step, centroids):
+    near = dict(zip((-2, -1, 1, 2), centroids, strict=True))
+    return [(value + near.get(value, 0) / 256) * step for value in values]
