@@ -25,6 +25,8 @@ class Caps:
     down: int | None = None
     rate: float | None = None
     """Bytes a second that bulk may leave at, on the average."""
+    unknown: bool = False
+    """Whether there may be caps that are not known yet: nothing is limited, but little may be under way to here."""
 
     @property
     def any(self) -> bool:

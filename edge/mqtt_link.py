@@ -245,7 +245,12 @@ class MqttLink:
     def limit(self, caps: Caps) -> None:
         """How far the counters may go from now on. What does not fit is lost; at the end the connection is given up, until there is room again."""
         self._gate.set(caps)
-        self._client.narrow = BUFFER_BYTES if caps.down is not None else None
+        narrow = caps.down is not None or caps.unknown
+        self._client.narrow = BUFFER_BYTES if narrow else None
+        connection: Any = self._client.socket()
+        if self._narrow and not narrow and connection is not None:
+            tcp_info.widen(connection)
+            self._narrow = False
         if caps.any and self._guard is None:
             self._guard = threading.Thread(target=self._watch, name="budget", daemon=True)
             self._guard.start()

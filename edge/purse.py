@@ -50,7 +50,10 @@ class Purse:
     ) -> None:
         self._outbox, self._link, self._own = outbox, link, dict(own)
         self._wall, self._now = wall, now
-        self._given: dict[str, float] = outbox.fact("hub_budget", {})
+        given = outbox.fact("hub_budget")
+        self._heard = given is not None
+        """Whether a hub has ever said what its devices may spend."""
+        self._given: dict[str, float] = given or {}
         self._spent = Spent.of(outbox.fact("spent", {}))
         self._before = {way: getattr(self._spent, way) for way in WAYS}
         self._ceiling = dict(self._before)
@@ -74,15 +77,15 @@ class Purse:
     def hear(self, given: Mapping[str, float]) -> None:
         """The hub's amounts, for what the device's own configuration leaves open."""
         given = {name: amount for name, amount in given.items() if name in NAMES and amount > 0}
-        if given != self._given:
-            self._given = given
+        if given != self._given or not self._heard:
+            self._given, self._heard = given, True
             self._outbox.put_fact("hub_budget", given)
             self._keep()
 
     def begin(self, period: str) -> None:
         """A run or a round begins."""
         self.look()
-        self._spent.begin(period)
+        self._spent.begin_with_order(period)
         if period == "run":
             self._done = dict(_NOTHING)
             self._outbox.put_fact("uploads", self._done)
@@ -133,6 +136,7 @@ class Purse:
     def apply(self) -> None:
         """What was put is on the disk: the link may go up to it."""
         if not self.limited:
+            self._link.limit(Caps(unknown=not self._heard))
             return
         if self._apart:
             self._link.limit(Caps(rate=self.amounts.get("rate")))
@@ -156,6 +160,7 @@ class Purse:
     def account(self) -> dict[str, Any]:
         """For a report: what was spent in the periods in hand, what is left, and how it was counted."""
         self.look()
+        self._spent.begin("report")
         record: dict[str, Any] = {**self._done, **self.amounts}
         for way in WAYS:
             record[f"{way}_spent"] = self._spent.in_period(way, "run")

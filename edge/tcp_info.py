@@ -29,6 +29,8 @@ _TCP_CONGESTION = 13
 _TCP_USER_TIMEOUT = 18
 _TCP_NOTSENT_LOWAT = 25
 
+_WIDE_BYTES = 4 << 20
+
 HEADER_BYTES = 52
 """Of a segment: 20 of IPv4, 20 of TCP, 12 of its time stamps."""
 SEGMENT_BYTES = 1500
@@ -158,6 +160,12 @@ def connect_narrow(host: str, port: int, timeout: float, buffer: int) -> socket.
         else:
             return connection
     raise reason or OSError(f"{host} has no address")
+
+
+def widen(connection: socket.socket) -> None:
+    """Let the other side have as much under way to here as the system allows, after `connect_narrow`."""
+    with suppress(OSError):  # gone already
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WIDE_BYTES)
 
 
 def repeats_received() -> int:

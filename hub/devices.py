@@ -53,6 +53,13 @@ class Joined:
 
 
 @dataclass(frozen=True)
+class Returned:
+    """The same process of a device is connected again: it knows what it was told."""
+
+    device: str
+
+
+@dataclass(frozen=True)
 class Left:
     """A device's status or last will says it is gone."""
 
@@ -72,7 +79,7 @@ class Arrived:
     """The message as it came."""
 
 
-Happening = Joined | Left | Arrived
+Happening = Joined | Returned | Left | Arrived
 
 
 class Devices:
@@ -246,6 +253,9 @@ class Devices:
         if device.online and not online:
             device.online = False
             yield Left(device.name)
+        elif online and not device.online and device.hello and instance == device.instance:
+            device.online = True
+            yield Returned(device.name)
 
     def _frame(self, device: Device, frame: bytes, now: float) -> Iterator[Happening]:
         self._stir(device.name).silent = False

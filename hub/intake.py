@@ -9,7 +9,7 @@ from collections.abc import Callable
 from edge.wire import messages
 from edge.wire.messages import Activation, Report, State
 from hub import journal
-from hub.devices import Arrived, Devices, Joined, Left, keep_report
+from hub.devices import Arrived, Devices, Joined, Left, Returned, keep_report
 from hub.journal import Journal, NoJournal
 from hub.store import patiently
 from hub.terms import Shapes, Terms
@@ -52,6 +52,8 @@ class Intake:
         for happening in self._devices.poll(patience, self._now()):
             if isinstance(happening, Joined):
                 self._welcome(turn, happening.device)
+            elif isinstance(happening, Returned):
+                self._back(turn, happening.device)
             elif isinstance(happening, Left):
                 turn.gone[happening.device] = self._now()
                 self._say(happening.device, "offline")
@@ -65,13 +67,16 @@ class Intake:
 
     def _welcome(self, turn: Turn, name: str) -> None:
         """Tell a device that has come what it is to do, unless it has done it."""
-        turn.gone.pop(name, None)
-        self._say(name, turn.orders[name].kind if name in turn.open() else "here")
+        self._back(turn, name)
         if name in turn.open():
             self._devices.send(name, turn.orders[name], urgent=True)
             if name in turn.owed:
                 self._devices.send(name, turn.owed[name])
         turn.owed.pop(name, None)
+
+    def _back(self, turn: Turn, name: str) -> None:
+        turn.gone.pop(name, None)
+        self._say(name, turn.orders[name].kind if name in turn.open() else "here")
 
     def _belongs(self, turn: Turn, arrived: Arrived) -> bool:
         """Whether this is an activation to learn from; reports and states are put down, strangers counted."""

@@ -26,7 +26,7 @@ from edge.wire import messages
 from edge.wire.coder import Coder, stream_codec
 from edge.wire.messages import Activation, Gradient
 from hub import journal
-from hub.devices import Arrived, Devices, Joined
+from hub.devices import Arrived, Devices, Left
 from hub.intake import Intake
 from hub.journal import Journal, NoJournal, Opened, Recorded
 from hub.means import Forecasting, Means, Paid
@@ -406,4 +406,4 @@ class Orchestrator:
                 self._devices.known[happening.device].refused["late " + type(happening.message).__name__.lower()] += 1
                 self._devices.done(happening)
             else:
-                self._say(happening.device, "here" if isinstance(happening, Joined) else "offline")
+                self._say(happening.device, "offline" if isinstance(happening, Left) else "here")

@@ -127,8 +127,12 @@ class Spent:
     """Seconds that the device has run in this day."""
 
     def begin(self, period: str) -> None:
-        """A period of this kind begins."""
+        """A period of this kind begins now."""
         self.began[period] = {way: self.counted(way) for way in WAYS}
+
+    def begin_with_order(self, period: str) -> None:
+        """A run or round begins with an order that has come: with it all since the last report, the order's own bytes too."""
+        self.began[period] = dict(self.began.get("report", dict.fromkeys(WAYS, 0)))
 
     def counted(self, way: str) -> int:
         """Bytes that the budget is about."""

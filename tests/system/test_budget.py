@@ -108,23 +108,6 @@ def test_no_byte_beyond_the_budget_leaves_or_reaches_a_device(counted, tmp_path,
     )
     assert len(read_records(tmp_path / "run", "round")) == 6
     assert len(counted.bytes) == 3
-    print(
-        "NFT",
-        strategy,
-        loss,
-        counted.bytes,
-        [
-            (
-                r["device"],
-                r["budget"]["up_spent"],
-                r["budget"]["down_spent"],
-                r["budget"]["messages"],
-                r["budget"]["withheld"],
-            )
-            for r in read_records(tmp_path / "run", "device")[-3:]
-        ],
-        [r["accuracy"] for r in read_records(tmp_path / "run", "round")],
-    )
     for name, found in counted.bytes.items():
         assert 2_000 < found["up"] <= 60_000, (name, found)
         assert 1_000 < found["down"] <= 60_000, (name, found)

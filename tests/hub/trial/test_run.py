@@ -76,7 +76,7 @@ def test_a_slow_link_has_data_travel_quantised_and_is_evaluated_seldom():
         return plan.terms(Scenario("s", "ours", links=links(Link(rate=8000))), ["pi-1"], size)
 
     assert on(60_000) == plan.Terms("float32", "float32", 1)  # at 1000 bytes a second a minute
-    assert on(61_000) == plan.Terms("quantised:0.5", "quantised:0.5", 1)
+    assert on(61_000) == plan.Terms("entropy:0.5", "entropy:0.5", 1)
     # 600 s are 50 s as a twelfth of the bytes: every third round, so that 20 s are not exceeded on average.
     assert on(600_000).evaluate_every == 3
 
