@@ -80,10 +80,13 @@ class Purse:
         if given != self._given or not self._heard:
             self._given, self._heard = given, True
             self._outbox.put_fact("hub_budget", given)
-            self._keep()
+            if self.limited:
+                self._keep()
 
     def begin(self, period: str) -> None:
         """A run or a round begins."""
+        if not self.limited:
+            return
         self.look()
         self._spent.begin_with_order(period)
         if period == "run":

@@ -146,7 +146,11 @@ class Intake:
             turn.reports[name] = report
             expired = turn.expire(name, report.metrics.get("expired_steps"))
             if expired:
-                log.warning("%s has given up %d activations of this turn: its outbox was full", name, expired)
+                log.warning(
+                    "%s has given up %d activations of this turn: its outbox was full, or its budget spent",
+                    name,
+                    expired,
+                )
             self._say(name, "done")
 
     def _fault(self, message: Activation) -> str | None:

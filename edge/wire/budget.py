@@ -5,7 +5,6 @@ A budget is written in amounts with units, each for a period:
     up_per_run = "200 kB"      bytes that leave the board, IP and TCP headers included
     down_per_day = "5 MB"      bytes that reach it
     rate = "2 kB/s"            how fast bulk may leave, on the average
-    joules_per_round = "5 J"   and CPU seconds: an order that has spent them does its remaining steps no more
 
 A run is one of the hub's runs, a round one of its rounds, a day one of the calendar (UTC). A board's clock may be wrong: days
 begin only where it is later than it has ever been before, or, where it is not, after twenty-four hours of running.
@@ -22,8 +21,6 @@ _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2*
 _AMOUNT = r"\d+(\.\d+)?"
 _BYTES = Pattern(rf"{_AMOUNT} ?({'|'.join(_UNITS)})", 'an amount above 0 with its unit, like "200 kB"')
 _RATE = Pattern(rf"{_AMOUNT} ?({'|'.join(_UNITS)})/s", 'a rate above 0 with its unit, like "2 kB/s"')
-_JOULES = Pattern(rf"{_AMOUNT} ?J", 'an energy above 0 with its unit, like "5 J"')
-_SECONDS = Pattern(rf"{_AMOUNT} ?s", 'a time above 0 with its unit, like "20 s"')
 
 WAYS = ("up", "down")
 PERIODS = ("run", "day", "round")
@@ -59,12 +56,6 @@ class BudgetConfig:
     rate: Annotated[str | None, _RATE, Example("2 kB/s")] = None
     """How fast bulk may leave the device, on the average."""
 
-    joules_per_round: Annotated[str | None, _JOULES, Example("5 J")] = None
-    """Energy of a round, where the device has a meter: when it is spent, the steps that are left are not done."""
-
-    cpu_per_round: Annotated[str | None, _SECONDS, Example("20 s")] = None
-    """Processor seconds of a round, likewise."""
-
     evaluation: Literal["counted", "apart"] = "counted"
     """counted: test samples that go up for an evaluation are spent like all else, so a run is evaluated at its end, where that fits.
     apart: they are not, for trials in which the budget is that of training."""
@@ -85,7 +76,7 @@ class BudgetConfig:
                 )
 
     def amounts(self) -> dict[str, float]:
-        """What is given, in bytes, bytes a second, joules and seconds; `apart` is 1 where evaluation is not counted."""
+        """What is given, in bytes and bytes a second; `apart` is 1 where evaluation is not counted."""
         given = {name: getattr(self, name) for name in NAMES if name != APART}
         amounts = {name: amount_of(text) for name, text in given.items() if text is not None}
         return {**amounts, APART: 1.0} if amounts and self.evaluation == "apart" else amounts
@@ -106,9 +97,9 @@ def amount_of(text: str) -> float:
     if found is None:
         raise ValueError(f"{text!r} is no amount with a unit")
     number, unit = float(found[1]), found[3]
-    if unit not in (*_UNITS, "J", "s"):
-        raise ValueError(f"{text!r}: {unit} is no unit; there are {', '.join(_UNITS)}, J and s")
-    return number * _UNITS.get(unit, 1)
+    if unit not in _UNITS:
+        raise ValueError(f"{text!r}: {unit} is no unit; there are {', '.join(_UNITS)}")
+    return number * _UNITS[unit]
 
 
 @dataclass

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+
+from edge.wire.delivery import Delivery
+from edge.wire.messages import Hello
+from hub.devices import Device
+from hub.means import DARK_BYTES, MESSAGE_BYTES, ROUND_BYTES, TARGET, Means
+from hub.strategies.base import Order
+
+
+def device(budget=None, facts=None, test_samples=10):
+    hello = Hello("a", 1, "0" * 64, 100, test_samples, facts=facts or {})
+    found = Device("a", Delivery(epoch=1, instance=1), hello=hello)
+    if budget is not None:
+        found.totals = {"budget": budget}
+    return found
+
+
+def means(rounds=10, given=None, **default):
+    # A batch of 10 samples of 25 elements: 1000 bytes as float32.
+    return Means(default, rounds=rounds, batch=10, elements=25, codec="float32", given=given)
+
+
+def order(steps=4, kind="local", **more):
+    return Order(kind, 0, steps, send=tuple(range(steps)), **more)
+
+
+def test_without_a_budget_everything_is_sent():
+    paid = means().pay(device(), order(), 0, None)
+    assert (paid.send, paid.allowance, paid.whole) == ((0, 1, 2, 3), None, True)
+
+
+def test_an_order_that_uploads_nothing_needs_no_allowance():
+    assert means(up_per_run=16_000.0).pay(device(), Order("local", 0, 4), 0, None).allowance is None
+
+
+def test_what_is_left_is_shared_by_the_activations_to_come():
+    # 100 000 left in the last of 10 rounds: 98 000, less a round's 1500; 8 activations expected, 4 of them now.
+    paid = means(up_per_run=100_000.0).pay(device(), order(), 9, 8.0)
+    assert paid.send == (0, 1, 2, 3)
+    assert paid.allowance == int((TARGET * 100_000 - ROUND_BYTES) * 4 / 8)
+
+
+def test_where_they_cannot_be_paid_in_full_fewer_are_asked_for():
+    full = 10 * 100 + MESSAGE_BYTES
+    # Half of the 8 activations that are expected can be paid.
+    rest = (8 * full / 2 + ROUND_BYTES) / TARGET
+    paid = means(up_per_run=rest).pay(device(), order(), 9, 8.0)
+    assert len(paid.send) == 2
+    assert paid.allowance == pytest.approx(2 * full, abs=2)
+
+
+def test_what_is_not_asked_for_is_owed_to_the_orders_after_it():
+    planner = means(up_per_run=(2 * 1250 + ROUND_BYTES) / TARGET)
+    sent = [len(planner.pay(device(), order(1), 9, 8.0).send) for _ in range(8)]
+    assert sum(sent) == 2
+
+
+def test_the_device_says_what_is_left_and_what_things_cost():
+    # 20 samples took 1000 bytes; 2 messages; 3 of 10 rounds are over, of which each cost (6000 - 1080 - 500) / 3.
+    told = {"up_left": 50_000, "up_spent": 6_000, "bytes": 1000, "samples": 20, "messages": 2}
+    paid = means(up_per_run=56_000.0).pay(device(told), order(2), 3, 20.0)
+    free = TARGET * 50_000 - 7 * (6000 - 1080 - 2 * MESSAGE_BYTES) / 3
+    assert paid.allowance == int(free * 2 / 20)
+
+
+def test_a_budget_of_its_own_comes_first():
+    own = device(facts={"budget.up_per_run": 20_000.0})
+    assert means(up_per_run=90_000.0).amounts(own) == {"up_per_run": 20_000}
+
+
+def test_weights_that_find_no_room_are_not_asked_for_or_sent():
+    weights = {"w": np.zeros(5_000, np.float32)}
+    told = Order("local", 0, 1, state=weights)
+    assert means(down_per_run=30_000.0).pay(device(), told, 0, None).whole
+    assert not means(down_per_run=23_000.0).pay(device(), told, 0, None).whole
+    asked = Order("local", 0, 1, give=("lower",))
+    assert means(given={"lower": 20_000}, up_per_run=30_000.0).pay(device(), asked, 0, None).whole
+    assert not means(given={"lower": 20_000}, up_per_run=23_000.0).pay(device(), asked, 0, None).whole
+
+
+def test_an_exchange_is_whole_or_not_at_all():
+    exchange = order(20, kind="exchange")
+    assert means(up_per_run=60_000.0).pay(device(), exchange, 9, None).send == exchange.send
+    assert not means(up_per_run=60_000.0, down_per_run=16_000.0).pay(device(), exchange, 9, None).whole
+
+
+def test_test_samples_go_up_at_the_end_where_they_fit():
+    planner = means(up_per_run=16_000.0)
+    assert not planner.evaluates(device(), last=False)
+    assert planner.evaluates(device(), last=True)
+    assert not planner.evaluates(device(test_samples=1000), last=True)
+    assert means(up_per_run=16_000.0, apart=1.0).evaluates(device(test_samples=1000), last=False)
+    assert means().evaluates(device(), last=False)
+
+
+def test_a_device_with_next_to_nothing_left_may_not_come_back():
+    planner = means(up_per_run=60_000.0)
+    assert not planner.spent(device({"up_left": DARK_BYTES}))
+    assert planner.spent(device({"up_left": DARK_BYTES - 1}))
