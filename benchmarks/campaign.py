@@ -252,7 +252,10 @@ class Campaign:
 
     def _outcome(self, seconds: float) -> Outcome:
         log = read_run(self._folder / "run")
-        told = [(r["round"], r["loss"], sorted(r["selected"].items()), r["late"]) for r in log.rounds]
+        told = [
+            (r["round"], r["loss"], sorted(r["selected"].items()), r["late"], sorted(r["accuracies"].items()))
+            for r in log.rounds
+        ]
         saved = torch.load(self._folder / "run" / "checkpoint.pt", weights_only=True)
         return Outcome(
             learned=_hash([("rounds", repr(told).encode()), *_tensors(saved["strategy"])]),

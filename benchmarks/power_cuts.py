@@ -126,8 +126,8 @@ def _line(name: str, rows: Sequence[Row]) -> list[str]:
         brokers.pop() if len(brokers) == 1 else "both",
         str(len(rows)),
         str(kills),
-        f"{sum(row['same_hub'] for row in rows)} of {len(rows)}",
-        f"{sum(row['same_devices'] for row in rows)} of {devices}",
-        f"{sum(row['same_rounds'] for row in rows)} of {len(rows)}",
+        f"{sum(row['same_hub'] for row in rows)}/{len(rows)}",
+        f"{sum(row['same_devices'] for row in rows)}/{devices}",
+        f"{sum(row['same_rounds'] for row in rows)}/{len(rows)}",
         f"{sum(row['seconds'] - row['undisturbed_seconds'] for row in rows) / max(kills, 1):.2f}",
     ]

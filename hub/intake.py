@@ -168,7 +168,7 @@ class Intake:
 
     def _give_up(self, turn: Turn) -> None:
         """Stop waiting for those who are gone too long, and for everybody at the deadline."""
-        if self._fixed and turn.kept:
+        if self._fixed:
             return
         now = self._now()
         for name in turn.open():

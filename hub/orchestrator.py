@@ -197,12 +197,12 @@ class Orchestrator:
             learned.states += len(turn.states)
             number += 1
 
-    def evaluate(self, state: Any, round_number: int) -> dict[str, float]:
+    def evaluate(self, state: Any, fleet: Fleet, round_number: int) -> dict[str, float]:
         """Accuracy of each device that is there on its own test samples, through the hub's predictions for it."""
         last = round_number + 1 == self._terms.rounds
-        present = [
-            name for name in self._devices.online() if self._means.evaluates(self._devices.known[name], last=last)
-        ]
+        # With a fixed order nobody is left out here either: weights to be evaluated with stay on the device.
+        there = sorted({*self.present(fleet), *self._devices.met()}) if self._fixed else self._devices.online()
+        present = [name for name in there if self._means.evaluates(self._devices.known[name], last=last)]
         stands = {name: self._strategy.stand(state, name, present) for name in present}
         given = self._fetch({stand.donor for stand in stands.values() if stand.donor}, round_number)
         orders = {

@@ -195,7 +195,7 @@ def _rounds(run: Run, config: HubConfig, progress: Progress, now: Callable[[], f
         learned.seconds = now() - began_by_now
         accuracies = {}
         if _evaluates(config, number, learned):
-            accuracies = run.orchestrator.evaluate(run.state, number)
+            accuracies = run.orchestrator.evaluate(run.state, run.fleet, number)
         seconds = time.monotonic() - began
         run.rounds_done = number + 1
         last = number + 1 == config.run.rounds

@@ -155,7 +155,8 @@ class Coder:
         if self._messages == 1 or self._coarse_change(symbols):
             while len(self._recent) > 1:
                 self._recent.popleft()
-        table = train(np.concatenate(self._recent), horizon=self._horizon)
+        whole = symbols.values.reshape(symbols.shape)  # of this tensor not only what is remembered
+        table = train(np.concatenate([*list(self._recent)[:-1], whole]), horizon=self._horizon)
         return table if entropy.usable(table, symbols.shape) else None
 
     def _coarse_change(self, symbols: entropy.Symbols) -> bool:

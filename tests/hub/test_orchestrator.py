@@ -213,21 +213,30 @@ def test_gradients_go_down_and_the_devices_learn_from_them(field):
 
 
 def test_accuracy_is_counted_over_each_devices_own_test_samples(field):
-    orchestrator, _ = gathered(field, Everybody())
-    assert orchestrator.evaluate([], 0) == {"a": 1.0, "b": 1.0, "c": 1.0}
+    orchestrator, fleet = gathered(field, Everybody())
+    assert orchestrator.evaluate([], fleet, 0) == {"a": 1.0, "b": 1.0, "c": 1.0}
 
 
 def test_a_device_is_evaluated_with_the_weights_its_stand_says(field):
     strategy = Everybody()
-    orchestrator, _ = gathered(field, strategy)
+    orchestrator, fleet = gathered(field, strategy)
     # Swapped signs make every answer wrong.
     wrong = {"scale.weight": np.array([-1, -1], np.float32)}
     strategy.stands = {"a": Stand(lower=wrong), "c": Stand(donor="a")}
-    assert orchestrator.evaluate([], 0) == {"a": 0.0, "b": 1.0, "c": 1.0}
+    assert orchestrator.evaluate([], fleet, 0) == {"a": 0.0, "b": 1.0, "c": 1.0}
     # c got a's weights as they were before the evaluation, and is served as a; now a has the wrong ones.
     assert sorted(set(strategy.served)) == ["a", "b"]
     strategy.stands = {"c": Stand(donor="a")}
-    assert orchestrator.evaluate([], 1) == {"a": 0.0, "b": 1.0, "c": 0.0}
+    assert orchestrator.evaluate([], fleet, 1) == {"a": 0.0, "b": 1.0, "c": 0.0}
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_with_a_fixed_order_an_evaluation_waits_too(field, gone):
+    """Weights that it is done with stay on the device: who was left out would end with others than an undisturbed run."""
+    orchestrator, fleet = gathered(field, Everybody(), order="fixed", grace_seconds=0.1, turn_seconds=0.2)
+    killed_for_a_second(field, "b")
+    field.devices.known["b"].online = not gone
+    assert orchestrator.evaluate([], fleet, 0) == {"a": 1.0, "b": 1.0, "c": 1.0}
 
 
 def test_evaluation_bytes_stand_apart(field):
@@ -235,7 +244,7 @@ def test_evaluation_bytes_stand_apart(field):
     orchestrator.train([], fleet, 0)
     before = field.devices.known["a"].totals
     assert before["evaluation_sent"] == 0
-    orchestrator.evaluate([], 0)
+    orchestrator.evaluate([], fleet, 0)
     after = field.devices.known["a"].totals
     assert after["evaluation_sent"] > 4 * 2 * 4
     assert after["paper_bytes"] == before["paper_bytes"]
