@@ -17,7 +17,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from edge.sensors import Batch, SensorError, Source
 from edge.uploads import fit
 from edge.wire import messages
 from edge.wire.messages import Activation, Goodbye, Gradient, Hello, Order, Place, Refusal, Report, State, Welcome
+from edge.work import Work, brief, name_of
 
 log = logging.getLogger("cutlayer.device")
 
@@ -45,36 +46,6 @@ _NO_NOISE = np.random.default_rng(0)
 
 RETRY_SECONDS = 5.0
 """How long to wait before a full disk is tried again."""
-
-
-@dataclass
-class Work:
-    """One order being carried out."""
-
-    order: Order
-    step: int
-    """The step to do next; the order is done when it reaches `end`."""
-    kept: int = 0
-    """The step that was next when the state was put into the outbox last."""
-    waiting: Batch | None = None
-    """An exchange step between its upload and the gradient for it."""
-    gradient: tuple[Arrived, npt.NDArray[Any]] | None = None
-    """The message it came in, and the gradient: `(batch, *smashed)`."""
-    spent: bool = False
-    """Whether the means of this order are spent."""
-    losses: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    metrics: dict[str, list[float]] = field(default_factory=dict)
-
-    @property
-    def end(self) -> int:
-        """One past the order's last step."""
-        return self.order.first_step + self.order.steps
-
-    @property
-    def due(self) -> bool:
-        """Whether a step can be done now, without waiting for the hub."""
-        return self.waiting is None or self.gradient is not None
 
 
 class Agent:
@@ -162,7 +133,7 @@ class Agent:
         fault = self._fault(order)
         if fault:
             self._mailbox.refused[fault] += 1
-            log.warning("refused %s: %s", _name(order), fault)
+            log.warning("refused %s: %s", name_of(order), fault)
             self._mailbox.send(Report(order.order, order.round, {"refused_order": fault}), urgent=True)
             return
         spare = self._spare
@@ -297,11 +268,11 @@ class Agent:
             self._keep_spare(spare)  # now, so that the next order finds it on the disk whatever becomes of it
             return
         if spare.step == spare.end:
-            log.info("the hub is away: up to %d steps more of %s", spare.order.beyond, _name(spare.order))
+            log.info("the hub is away: up to %d steps more of %s", spare.order.beyond, name_of(spare.order))
         try:
             self._run("local", self._batch(spare), spare, up=False)
         except (SegmentError, SensorError) as error:
-            log.warning("%s, step %d beyond its end: %s", _name(spare.order), spare.step, error)
+            log.warning("%s, step %d beyond its end: %s", name_of(spare.order), spare.step, error)
             self._restore()
             self._forget_spare()
             return
@@ -449,7 +420,7 @@ class Agent:
         metrics.update(self._mailbox.account(order.order))
         if self._purse.limited:
             metrics["budget"] = self._purse.account()
-        self._mailbox.send(Report(order.order, order.round, _brief(metrics)))
+        self._mailbox.send(Report(order.order, order.round, brief(metrics)))
         self._drop_work()
         if order.beyond:
             self._set_by(work)
@@ -470,7 +441,7 @@ class Agent:
 
     def _fail(self, work: Work, reason: str) -> None:
         """Give an order up, go back to the last committed state, and say why."""
-        log.error("%s, step %d: %s", _name(work.order), work.step, reason)
+        log.error("%s, step %d: %s", name_of(work.order), work.step, reason)
         if work.order.run != self._outbox.fact("run"):
             self._start_over(work.order.run)  # what was committed last is of another run
         else:
@@ -511,7 +482,7 @@ class Agent:
         self._segment.restore(stored)
         self._work, self._spare = self._kept("order", "position"), self._kept("spare", "spare_position")
         if self._work:
-            log.info("going on with %s at step %d of %d", _name(self._work.order), self._work.step, self._work.end)
+            log.info("going on with %s at step %d of %d", name_of(self._work.order), self._work.step, self._work.end)
 
     def _kept(self, name: str, position: str) -> Work | None:
         data = self._outbox.received(name)
@@ -540,18 +511,6 @@ class Agent:
         if busy:
             return 0.0
         return self._mailbox.wait_seconds(now, IDLE_SECONDS)
-
-
-def _brief(value: Any) -> Any:
-    """With six digits a number: more are noise, and cost as many bytes as all the rest of a report."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    return {name: _brief(part) for name, part in value.items()} if isinstance(value, Mapping) else value
-
-
-def _name(order: Order) -> str:
-    """An order in words: its number begins anywhere, its round at 1."""
-    return f"the {order.kind} order of round {order.round + 1} (number {order.order})"
 
 
 _STEPS: dict[str, Callable[[Agent, Work], None]] = {

@@ -3,12 +3,10 @@
 The network thread only puts events into a queue; `poll` takes them out.
 """
 
-import errno
 import logging
 import random
 import select
 import socket
-import ssl
 import sys
 import threading
 import time
@@ -17,7 +15,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -25,6 +22,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge import tcp_info
+from edge.endpoint import TLS, endpoint, reason_of, unreachable
 from edge.gate import BUFFER_BYTES, Caps, Gate
 from edge.link import PACKET_BYTES, PUBLISH_OVERHEAD, Connected, Disconnected, Event, LinkError, Message
 from edge.slow_lane import SlowLane
@@ -48,14 +46,12 @@ UNREACHABLE_SECONDS = 2.0
 _SLICE = 0.25
 _AGAIN = "; it is tried again by itself until it is there"
 _SESSION_TAKEN_OVER = 142
-_TLS = "mqtts"
-_PORTS = {"mqtt": 1883, _TLS: 8883}
 
 GUARD_SECONDS = 0.05
 """How often the counters are looked at while there are caps: TCP sends nothing again within 0.2 seconds."""
 ROOM_SECONDS = 1.0
 """How long bulk waits for room below a cap: caps rise as what was spent comes to the disk."""
-CONNECTION_COST = {"mqtt": 2 << 10, _TLS: 10 << 10}
+CONNECTION_COST = {"mqtt": 2 << 10, TLS: 10 << 10}
 """Bytes each way that a new connection may need."""
 
 
@@ -142,7 +138,7 @@ class MqttLink:
         reconnect_seconds: float = 30.0,
     ) -> None:
         self.url = url
-        self._host, self._port, self._scheme = _endpoint(url)
+        self._host, self._port, self._scheme = endpoint(url)
         self._will = will
         self._subscriptions = tuple(subscriptions)
         self._keepalive = keepalive
@@ -154,8 +150,6 @@ class MqttLink:
         self._closed = threading.Event()
         self._narrow = False
         """Whether the connection was opened with a small window."""
-        self._spent = False
-        """Whether there is no connection because the budget has no room for one."""
         self._slow_lane = SlowLane(self._writable, self._hand_over_bulk)
         self._bytes = tcp_info.Counters()
         self._ready = threading.Event()
@@ -170,7 +164,7 @@ class MqttLink:
         self._client = self._make_client(client_id)
         if username is not None:
             self._client.username_pw_set(username, password)
-        if self._scheme == _TLS:
+        if self._scheme == TLS:
             self._use_tls(ca, certificate, key)
 
     @property
@@ -274,30 +268,16 @@ class MqttLink:
             except (OSError, ValueError) as error:
                 if isinstance(error, TimeoutError) and time.monotonic() < until:
                     continue
-                raise LinkError(f"no broker answers at {self.url}: {_reason(error)}") from error
+                raise LinkError(f"no broker answers at {self.url}: {reason_of(error)}") from error
             return
 
-    def _watch(self) -> None:
-        """Give the connection up before it exceeds a cap, and let it come back when there is room."""
-        while not self._closed.wait(GUARD_SECONDS):
-            counted = self._bytes.read()
-            connection: Any = self._client.socket()
-            possible = self._gate.carries(counted, CONNECTION_COST[self._scheme])
-            if self._spent:
-                if possible:
-                    log.info("there is room in the budget again")
-                    self._spent = False
-                    self._client.connect_async(self._host, self._port, self._keepalive, clean_start=True)
-                    self._client.loop_start()
-            elif self._gate.overdrawn(counted) if connection is not None else not possible:
-                self._go_dark(connection)
-            elif connection is not None and self._gate.window and not self._narrow:
-                self._bytes.closed()
-                tcp_info.discard(connection)  # the first time that there is a budget: anew, with a small window
+    def _new_narrow(self, connection: socket.socket) -> None:
+        """For the first time there is a budget of what may come: the connection is made anew, with a small window."""
+        self._bytes.closed()
+        tcp_info.discard(connection)
 
-    def _go_dark(self, connection: Any) -> None:
+    def _go_dark(self, connection: socket.socket | None) -> None:
         log.warning("the budget is spent: offline until there is room in it again")
-        self._spent = True
         was_up = self._ready.is_set()
         self._ready.clear()
         if connection is not None:
@@ -307,6 +287,28 @@ class MqttLink:
         self._client.loop_stop()
         if was_up:
             self._inbox.put(Disconnected("the budget is spent"))
+
+    def _come_back(self) -> None:
+        log.info("there is room in the budget again")
+        self._client.connect_async(self._host, self._port, self._keepalive, clean_start=True)
+        self._client.loop_start()
+
+    def _watch(self) -> None:
+        """Give the connection up before it exceeds a cap, and let it come back when there is room."""
+        dark = False
+        while not self._closed.wait(GUARD_SECONDS):
+            counted = self._bytes.read()
+            connection: Any = self._client.socket()
+            possible = self._gate.carries(counted, CONNECTION_COST[self._scheme])
+            if dark:
+                if possible:
+                    self._come_back()
+                    dark = False
+            elif self._gate.overdrawn(counted) if connection is not None else not possible:
+                self._go_dark(connection)
+                dark = True
+            elif connection is not None and self._gate.window and not self._narrow:
+                self._new_narrow(connection)
 
     def _hand_over(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> mqtt.MQTTMessageInfo:
         if not self._gate.fits(self._bytes.read(), len(payload) + len(topic) + PUBLISH_OVERHEAD):
@@ -362,7 +364,7 @@ class MqttLink:
             self._client.tls_set(ca_text, certificate_text, key_text)
         except (OSError, ValueError) as error:
             names = ", ".join(str(path) for path in (ca, certificate, key) if path)
-            raise LinkError(f"TLS for {self.url} cannot be set up with {names}: {_reason(error)}") from error
+            raise LinkError(f"TLS for {self.url} cannot be set up with {names}: {reason_of(error)}") from error
 
     def _stop_loop(self) -> None:
         # paho's loop_stop waits without limit for a thread that may be waiting for a broker.
@@ -420,8 +422,8 @@ class MqttLink:
     def _on_connect_fail(self, client: mqtt.Client, _data: Any) -> None:
         error = sys.exc_info()[1]
         self._bytes.failed()
-        self._failed(f"does not answer: {_reason(error)}")
-        self._back_off(client, unreachable=_unreachable(error))
+        self._failed(f"does not answer: {reason_of(error)}")
+        self._back_off(client, unreachable=unreachable(error))
 
     def _failed(self, reason: str) -> None:
         self._failures += 1
@@ -469,39 +471,3 @@ class _Client(mqtt.Client):
         if self.narrow is None:
             return super()._create_socket_connection()
         return tcp_info.connect_narrow(self.host, self.port, self.connect_timeout, self.narrow)
-
-
-def _endpoint(url: str) -> tuple[str, int, str]:
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise LinkError(f"{url!r} is no broker's address: {error}") from error
-    if parts.scheme not in _PORTS or not parts.hostname:
-        raise LinkError(f"{url!r} is no broker's address: write mqtt://host:port or mqtts://host:port")
-    try:
-        parts.hostname.encode("idna")  # as a socket does, but there it would end paho's thread
-    except UnicodeError as error:
-        raise LinkError(f"{url!r} is no broker's address: {parts.hostname!r} cannot be the name of a host") from error
-    return parts.hostname, port or _PORTS[parts.scheme], parts.scheme
-
-
-def _unreachable(error: BaseException | None) -> bool:
-    """Whether nobody has answered: no broker that is overloaded, restarting or unwilling."""
-    silent = (
-        errno.ENETUNREACH,
-        errno.EHOSTUNREACH,
-        errno.ENETDOWN,
-        socket.EAI_AGAIN,
-    )  # the last: no name server answers
-    return isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno in silent)
-
-
-def _reason(error: BaseException | None) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message})"
-    if isinstance(error, TimeoutError):
-        return "timed out"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error)

@@ -29,6 +29,7 @@ import edge.accounts
 import edge.agent
 import edge.mailbox
 import edge.outbox
+import edge.work
 from edge.agent import Agent
 from edge.flight import freeze, trace
 from edge.flight.freeze import Freezer
@@ -44,6 +45,7 @@ log = logging.getLogger("cutlayer.recorder")
 FORMAT = 3
 CLASSES = freeze.classes_of(
     edge.agent,
+    edge.work,
     edge.mailbox,
     edge.accounts,
     edge.outbox,

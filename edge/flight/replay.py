@@ -24,7 +24,8 @@ from edge.energy import Energy
 from edge.flight.freeze import FreezeError, Thawer
 from edge.flight.recorder import CLASSES
 from edge.flight.recording import Recording, ReplayError
-from edge.flight.tape import Difference, Differs, End, Tape, TapeLink, TapeMailbox, TapeOutbox, TapePurse, Watcher
+from edge.flight.tape import Difference, Differs, End, Tape, TapeLink, TapeMailbox, TapeOutbox, Watcher
+from edge.flight.tape_purse import TapePurse
 from edge.meters import Measurement, Temperature
 from edge.outbox import OutboxError
 from edge.refusal import RefusalError
