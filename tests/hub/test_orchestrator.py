@@ -573,3 +573,37 @@ def test_a_report_may_lack_a_figure_if_it_says_why(changes, taken):
     keep_report(device, Report(1, 0, TOTALS | changes))
     assert bool(device.totals) is taken
     assert device.refused["report"] == (not taken)
+
+
+def test_a_device_whose_connection_broke_is_there_again_once_it_is_back(field):
+    """The broker publishes its will; the same process comes back and has nothing new to say of itself."""
+    strategy = Everybody()
+    orchestrator, fleet = gathered(field, strategy)
+    field.boards["b"].link.break_off()
+    orchestrator.train([], fleet, 0)
+    assert strategy.turns[-1] == ["a", "c"]
+    field.boards["b"].link.open()
+    orchestrator.train([], fleet, 1)
+    orchestrator.train([], fleet, 2)
+    assert strategy.turns[-1] == ["a", "b", "c"]
+
+
+def test_a_device_that_cannot_pay_is_asked_for_less(field):
+    """16 activations to come, of 2 samples of 2 floats in 300 bytes; a third of the budget carries them, after the reports."""
+    order = Order(kind="forward", first_step=0, steps=8, send=tuple(range(8)))
+    strategy = Everybody(order)
+    orchestrator, fleet = gathered(field, strategy, rounds=1, budget={"up_per_run": 2_900.0})
+    state, learned = orchestrator.train([], fleet, 0)
+    sent = [step for _, step, device in state if device == "a"]
+    assert 0 < len(sent) < 8
+    assert learned.selected["a"] == len(sent)
+    assert orchestrator.present(fleet) == ["a", "b", "c"]
+
+
+def test_when_every_budget_is_spent_and_nobody_is_there_the_run_says_so(field):
+    orchestrator, fleet = gathered(field, Everybody(), budget={"up_per_run": 4_000.0})
+    for board in field.boards.values():
+        board.link.break_off()
+    orchestrator._pump(0.0)
+    with pytest.raises(FleetError, match="the budgets of all 3 devices are spent"):
+        orchestrator.present(fleet)
