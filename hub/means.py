@@ -27,7 +27,9 @@ DARK_BYTES = 6_000
 COARSER = 3.0
 """How much shorter a device can make activations that all have to go up."""
 WEIGHTS_OVERHEAD = 1.1
-"""On the wire, of a byte of weights or gradients."""
+"""On the wire, of a byte of weights, gradients or activations."""
+END_BYTES = 2_500
+"""Left over for the end: with less a device gives its connection up, so that nothing has to be sent beyond its budget."""
 LEAST_SHARE = 0.05
 """Of the activations that a strategy asks for; with less, a device's allowance is spent on few samples each."""
 
@@ -75,6 +77,7 @@ class Means:
         self._default, self._rounds, self._batch = dict(default), rounds, batch
         self._sample_bytes = elements * BITS.get(codec, CODED_BITS) / 8
         self._given = dict(given or {})
+        self._control: dict[str, _Control] = {}
         self._owed: dict[str, float] = {}
         """By device: what is left over of a share of an activation that was not asked for."""
 
@@ -118,7 +121,7 @@ class Means:
         if rest is None or not order.send:
             return Paid(order.send)
         rounds = max(1, self._rounds - round_number)
-        free = max(0.0, TARGET * rest - rounds * self._round(device, round_number))
+        free = max(0.0, TARGET * rest - END_BYTES - rounds * self._round(device, round_number))
         asked = len(order.send)
         expected = max(asked, expected if expected is not None else asked * rounds)
         full = self._batch * self._sample(device) + MESSAGE_BYTES
@@ -168,11 +171,25 @@ class Means:
         return spent["bytes"] / samples if samples else self._sample_bytes
 
     def _round(self, device: Device, round_number: int) -> float:
+        """What a round costs beside its activations: the latest that is known, where it is dearer than the mean so far."""
         spent = _spending(device)
         if not spent or not round_number:
             return ROUND_BYTES
-        activations = 1.08 * spent.get("bytes", 0) + MESSAGE_BYTES * spent.get("messages", 0)
-        return max(0.0, spent.get("up_spent", 0) - activations) / round_number
+        activations = WEIGHTS_OVERHEAD * spent.get("bytes", 0) + MESSAGE_BYTES * spent.get("messages", 0)
+        control = max(0.0, spent.get("up_spent", 0) - activations)
+        before = self._control.setdefault(device.name, _Control(round_number, control, 0.0))
+        if round_number > before.round:
+            lately = (control - before.bytes) / (round_number - before.round)
+            before = self._control[device.name] = _Control(round_number, control, lately)
+        return max(control / round_number, before.lately)
+
+
+class _Control(NamedTuple):
+    round: int
+    bytes: float
+    """All that was not activations until then."""
+    lately: float
+    """Of the last round."""
 
 
 def _spending(device: Device) -> Mapping[str, Any]:

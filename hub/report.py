@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from edge.wire.budget import APART
 from hub.drawing import DARK, FONTS, LIGHT, Drawing
 from hub.plots import PLOTS, draw
 from hub.runlog import Record, RunLog, read_run
@@ -80,6 +81,7 @@ def render_report(log: RunLog, drawn: Mapping[str, Drawing]) -> str:
         fonts=FONTS,
         local=any(record.get("phase") == "local" for record in log.rounds),
         again=any(record.get("socket_retransmitted") is not None for record in log.latest.values()),
+        apart=any(APART in record.get("budget", {}) for record in log.latest.values()),
         # Of the objectives only the product with the hub's gradient can be negative.
         led=any((record.get("loss") or 0) < 0 for records in log.devices.values() for record in records),
         late=log.late(),

@@ -4,7 +4,7 @@ import pytest
 from edge.wire.delivery import Delivery
 from edge.wire.messages import Hello
 from hub.devices import Device
-from hub.means import DARK_BYTES, MESSAGE_BYTES, ROUND_BYTES, TARGET, Means
+from hub.means import DARK_BYTES, END_BYTES, MESSAGE_BYTES, ROUND_BYTES, TARGET, Means
 from hub.strategies.base import Order
 
 
@@ -35,32 +35,32 @@ def test_an_order_that_uploads_nothing_needs_no_allowance():
 
 
 def test_what_is_left_is_shared_by_the_activations_to_come():
-    # 100 000 left in the last of 10 rounds: 98 000, less a round's 1500; 8 activations expected, 4 of them now.
+    # 100 000 left in the last of 10 rounds: 98 000, less 2500 for the end and a round's 1500; 8 activations expected, 4 of them now.
     paid = means(up_per_run=100_000.0).pay(device(), order(), 9, 8.0)
     assert paid.send == (0, 1, 2, 3)
-    assert paid.allowance == int((TARGET * 100_000 - ROUND_BYTES) * 4 / 8)
+    assert paid.allowance == int((TARGET * 100_000 - END_BYTES - ROUND_BYTES) * 4 / 8)
 
 
 def test_where_they_cannot_be_paid_in_full_fewer_are_asked_for():
     full = 10 * 100 + MESSAGE_BYTES
     # Half of the 8 activations that are expected can be paid.
-    rest = (8 * full / 2 + ROUND_BYTES) / TARGET
+    rest = (8 * full / 2 + ROUND_BYTES + END_BYTES) / TARGET
     paid = means(up_per_run=rest).pay(device(), order(), 9, 8.0)
     assert len(paid.send) == 2
     assert paid.allowance == pytest.approx(2 * full, abs=2)
 
 
 def test_what_is_not_asked_for_is_owed_to_the_orders_after_it():
-    planner = means(up_per_run=(2 * 1250 + ROUND_BYTES) / TARGET)
+    planner = means(up_per_run=(2 * 1250 + ROUND_BYTES + END_BYTES) / TARGET)
     sent = [len(planner.pay(device(), order(1), 9, 8.0).send) for _ in range(8)]
     assert sum(sent) == 2
 
 
 def test_the_device_says_what_is_left_and_what_things_cost():
-    # 20 samples took 1000 bytes; 2 messages; 3 of 10 rounds are over, of which each cost (6000 - 1080 - 500) / 3.
+    # 20 samples took 1000 bytes; 2 messages; 3 of 10 rounds are over, of which each cost (6000 - 1100 - 500) / 3.
     told = {"up_left": 50_000, "up_spent": 6_000, "bytes": 1000, "samples": 20, "messages": 2}
     paid = means(up_per_run=56_000.0).pay(device(told), order(2), 3, 20.0)
-    free = TARGET * 50_000 - 7 * (6000 - 1080 - 2 * MESSAGE_BYTES) / 3
+    free = TARGET * 50_000 - END_BYTES - 7 * (6000 - 1100 - 2 * MESSAGE_BYTES) / 3
     assert paid.allowance == int(free * 2 / 20)
 
 
@@ -98,3 +98,13 @@ def test_a_device_with_next_to_nothing_left_may_not_come_back():
     planner = means(up_per_run=60_000.0)
     assert not planner.spent(device({"up_left": DARK_BYTES}))
     assert planner.spent(device({"up_left": DARK_BYTES - 1}))
+
+
+def test_rounds_that_have_become_dearer_are_planned_with():
+    planner = means(up_per_run=90_000.0)
+    cheap = device({"up_left": 80_000, "up_spent": 1_000, "bytes": 0, "samples": 0, "messages": 0})
+    planner.pay(cheap, order(1), 2, 10.0)
+    dear = device({"up_left": 78_000, "up_spent": 3_000, "bytes": 0, "samples": 0, "messages": 0})
+    paid = planner.pay(dear, order(1), 3, 10.0)
+    # 2000 in the last round, though 1000 on average.
+    assert paid.allowance == int((TARGET * 78_000 - END_BYTES - 7 * 2_000) / 10)

@@ -232,3 +232,24 @@ def test_a_run_that_died_at_once_has_nothing_to_draw(tmp_path):
     log = log_of(tmp_path, [RUN])
     assert draw(log) == {}
     assert all(plot(log, 10.0) is None for plot in PLOTS.values())
+
+
+def test_what_was_spent_stands_against_the_budget(tmp_path):
+    def spent(up):
+        return {"up_per_run": 60_000.0, "up_spent": up, "down_spent": 0}
+
+    records = [RUN]
+    for number in (1, 2, 3):
+        records += [device("bed-1", number, budget=spent(10_000 * number)), device("bed-2", number, budget=spent(500))]
+        records.append(fleet_round(number, "global", 0.5))
+    log = read_run(write(tmp_path, records))
+    plot = Plot(PLOTS["budget"](log, WIDE))
+    assert "budget, sent" in plot.words
+    assert "kB of a device, with headers" in plot.words
+    assert plot.line() == pytest.approx([1, 2, 3], abs=0.05)
+    assert plot.lines_across(FIRST) == 1
+    assert not [word for word in plot.words if "received" in word]
+
+
+def test_without_a_budget_there_is_no_plot_of_it(tmp_path):
+    assert "budget" not in draw(read_run(write(tmp_path, tiny_run())))
