@@ -62,10 +62,10 @@ def test_runs_go_on_until_there_have_been_so_many_kills_and_go_on_from_there(pla
 def test_a_difference_in_one_bit_of_one_device_is_in_the_table(play):
     ends = Campaigns(outcome(kills=KILLS), outcome(kills=KILLS, second="other"), outcome("other", KILLS))
     text = power_cuts.draw([play(ends, kills=9)])
-    assert cells(text, "sequential SL")[0][3:7] == ["3", "1 of 1", "3 of 3", "1 of 1"]
-    assert cells(text, "AdaSplit")[0][3:7] == ["3", "1 of 1", "2 of 3", "1 of 1"]
-    assert cells(text, "AdaSplit, gradient down")[0][3:7] == ["3", "0 of 1", "3 of 3", "1 of 1"]
-    assert cells(text, "all")[0][2:] == ["3", "9", "2 of 3", "8 of 9", "3 of 3", "1.00"]
+    assert cells(text, "sequential SL")[0][3:7] == ["3", "1/1", "3/3", "1/1"]
+    assert cells(text, "AdaSplit")[0][3:7] == ["3", "1/1", "2/3", "1/1"]
+    assert cells(text, "AdaSplit, gradient down")[0][3:7] == ["3", "0/1", "3/3", "1/1"]
+    assert cells(text, "all")[0][2:] == ["3", "9", "2/3", "8/9", "3/3", "1.00"]
     assert cells(text, "device: no order") == [["device: no order", "6"]]
     assert max(map(len, text.splitlines())) <= 100
 
