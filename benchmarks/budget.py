@@ -21,7 +21,7 @@ from hub.summary import summarise
 SEEDS = (0, 1, 2)
 TASK = "scarce"
 ROUNDS = 40
-UNCOMPRESSED = "float32, no budget"
+UNCOMPRESSED = "float32, any"
 SPLIT_LEARNING_BYTES = 18.57e6
 """Of sequential split learning on this task, sent and received: `results/adasplit.md`."""
 
@@ -48,7 +48,7 @@ _TOGETHER = ("--set", "select_every=2")
 
 METHODS = {
     UNCOMPRESSED: Method("float32"),
-    "entropy:1.5, no budget": Method(),
+    "entropy:1.5, any": Method(),
     "60 kB": Method(budget="60 kB"),
     "60 kB, paired": Method(budget="60 kB", more=_TOGETHER),
     "40 kB, paired": Method(budget="40 kB", more=_TOGETHER),
