@@ -44,9 +44,9 @@ class Gate:
         self._filled_at: float | None = None
 
     @property
-    def caps(self) -> Caps:
-        """As they are now."""
-        return self._caps
+    def bounded(self) -> bool:
+        """Whether there is a cap on what leaves: without one nobody has to look at counters for each packet."""
+        return self._caps.up is not None
 
     def set(self, caps: Caps) -> None:
         """Other caps from now on."""

@@ -239,6 +239,7 @@ class MqttLink:
     def limit(self, caps: Caps) -> None:
         """How far the counters may go from now on. What does not fit is lost; at the end the connection is given up, until there is room again."""
         self._gate.set(caps)
+        self._bytes.with_repeats = caps.down is not None
         narrow = caps.down is not None or caps.unknown
         self._client.narrow = BUFFER_BYTES if narrow else None
         connection: Any = self._client.socket()
@@ -311,7 +312,7 @@ class MqttLink:
                 self._new_narrow(connection)
 
     def _hand_over(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> mqtt.MQTTMessageInfo:
-        if not self._gate.fits(self._bytes.read(), len(payload) + len(topic) + PUBLISH_OVERHEAD):
+        if not self._fits(len(payload) + len(topic) + PUBLISH_OVERHEAD):
             raise LinkError(f"{len(payload)} bytes on {topic}: the budget has no room for them")
         info = self._client.publish(topic, payload, qos, retain)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -319,11 +320,14 @@ class MqttLink:
         self._bytes.published(len(payload))
         return info
 
+    def _fits(self, size: int) -> bool:
+        return not self._gate.bounded or self._gate.fits(self._bytes.read(), size)
+
     def _hand_over_bulk(self, topic: str, payload: bytes, timeout: float) -> None:
         with suppress(LinkError, RuntimeError, ValueError):  # the connection is gone: it is as if the pipe had lost it
             size = len(payload) + len(topic) + PUBLISH_OVERHEAD
             until = time.monotonic() + ROOM_SECONDS
-            while not self._gate.fits(self._bytes.read(), size) and time.monotonic() < until:
+            while not self._fits(size) and time.monotonic() < until:
                 if self._closed.wait(GUARD_SECONDS) or not self.connected:
                     return
             while wait := self._gate.wait(len(payload), time.monotonic()):

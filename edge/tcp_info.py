@@ -200,6 +200,8 @@ class Counters:
         self._payload_sent = 0
         self._payload_received = 0
         self._kernel = True
+        self.with_repeats = False
+        """Whether to count what comes more than once: that is in a file, which takes as long to read as a frame to send."""
         self._repeats = repeats_received()
 
     def opened(self, connection: socket.socket) -> None:
@@ -237,6 +239,8 @@ class Counters:
             if not self._kernel:
                 return SocketBytes(self._payload_sent, self._payload_received, 0, LINK)
             total = self._before.plus(self._now)
+            if not self.with_repeats:
+                return total
             repeated = SEGMENT_BYTES * max(0, repeats_received() - self._repeats)
             return replace(total, headers_received=total.headers_received + repeated)
 

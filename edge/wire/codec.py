@@ -210,8 +210,8 @@ def parse_codec(text: str) -> Codec:
 
 def coarser(codec: str, most: float) -> str | None:
     """The codec of that name with twice the step, up to `most` deviations; None where it is as coarse, or has no step."""
-    name, colon, parameter = codec.partition(":")
-    if not colon or float(parameter) >= most:
+    name, _, parameter = codec.partition(":")
+    if name not in ("quantised", "entropy") or float(parameter) >= most:
         return None
     return f"{name}:{min(most, 2 * float(parameter)):g}"
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edge.wire.codec import Quantised, decode, encode, pack_varint, parse_codec, unpack_varint
+from edge.wire.codec import Quantised, coarser, decode, encode, pack_varint, parse_codec, unpack_varint
 from edge.wire.frames import WireError
 
 floats = hnp.arrays(
@@ -244,3 +244,12 @@ def test_what_is_decoded_has_memory_of_its_own():
         values, _ = decode(bytearray(encode(np.ones(3, np.float32), codec)))
         values += 1
         assert values.tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("codec", "next_one"),
+    [("quantised:0.5", "quantised:1"), ("entropy:3", "entropy:4"), ("entropy:4", None), ("float32", None),
+     ("uniform:2", None), ("topk:0.1", None)],
+)  # fmt: skip
+def test_only_a_step_can_be_coarser(codec, next_one):
+    assert coarser(codec, 4.0) == next_one
