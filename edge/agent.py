@@ -216,6 +216,7 @@ class Agent:
         if message.fatal:
             raise RefusalError(message.reason)
         log.warning("the hub refuses: %s", message.reason)
+        self._mailbox.forget_tables()
 
     def _greet(self) -> None:
         hub = self._mailbox.hub_instance

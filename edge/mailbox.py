@@ -73,6 +73,8 @@ class Mailbox:
         self._epoch_kept = self._delivery.received.epoch
         self._room = Room(outbox_bytes)
         self._coder = Coder()
+        self._embedding: dict[int, int] = {}
+        """Tables that went along, by the number of their message: once it is acknowledged, their name will do."""
         self._expired: dict[str, int] = outbox.fact("expired", {"messages": 0, "bytes": 0, "order": 0, "count": 0})
         self._counted: dict[str, int] = outbox.fact("delivery", {})
         for unsent in outbox.unsent():
@@ -154,6 +156,8 @@ class Mailbox:
             self._count_expired(len(data), Place(message.order, message.step))
             return 0
         number = self._delivery.send(data, urgent=urgent)
+        if isinstance(message, messages.Activation) and message.codec is self._coder:
+            self._note_table(number)
         self._room.add(number, data)
         self._outbox.put_unsent(Unsent(number, data, urgent))
         self._outbox.put_fact("stream", {"epoch": self._delivery.epoch, "next": number + 1})
@@ -163,6 +167,11 @@ class Mailbox:
         """What a codec's text stands for in this stream."""
         return stream_codec(text, self._coder)
 
+    def forget_tables(self) -> None:
+        """The hub may lack what it was sent before: the next activation brings its table again."""
+        self._embedding.clear()
+        self._coder.forget()
+
     def withhold(self, place: Place) -> None:
         """An activation is not sent, for want of means: the hub is told of it as of one that was given up."""
         self._count_expired(0, place)
@@ -170,6 +179,7 @@ class Mailbox:
     def start_over(self) -> None:
         """Give up every activation of another run: this one's hub has no use for them."""
         self._follow()
+        self.forget_tables()
         for number in self._room.activations:
             self._give_up(number)
         self._expired = {**self._expired, "order": 0, "count": 0}
@@ -200,6 +210,11 @@ class Mailbox:
                 log.debug("a frame did not leave: %s", error)  # delivery resends it
                 return
 
+    def _note_table(self, number: int) -> None:
+        sent = self._coder.sent
+        if sent and sent.embedded and sent.table is not None:
+            self._embedding[number] = sent.table
+
     def _make_room(self, size: int) -> bool:
         if not self._room.fits(size):
             self._follow()  # the messages may have got other numbers since
@@ -215,6 +230,7 @@ class Mailbox:
     def _give_up(self, number: int) -> None:
         size, place = self._room.remove(number)
         self._delivery.give_up(number)
+        self._embedding.pop(number, None)
         self._outbox.drop_unsent([number])
         if place:
             self._count_expired(size, place)
@@ -265,6 +281,7 @@ class Mailbox:
     def _follow(self) -> None:
         """Bring the outbox in line with what delivery has learned from acknowledgements."""
         if self._delivery.renumbered:
+            self.forget_tables()
             self._outbox.clear_unsent()
             self._room.clear()
             for item in self._delivery.take_renumbered():
@@ -274,6 +291,8 @@ class Mailbox:
         done = self._delivery.acknowledged()
         for number in done:
             self._room.remove(number)
+            if (table := self._embedding.pop(number, None)) is not None:
+                self._coder.known(table)
         self._outbox.drop_unsent(done)
         if self._delivery.received.epoch != self._epoch_kept:
             self._keep_ledger()

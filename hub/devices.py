@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,9 @@ from edge.link import Message as Published
 from edge.wire import messages, topics
 from edge.wire.delivery import Delivery, Ledger
 from edge.wire.frames import DEFAULT_LIMITS, Limits, WireError
-from edge.wire.messages import Hello, Refusal, Report, Welcome
+from edge.wire.messages import Hello, Place, Refusal, Report, Welcome, place_of_activation
+from edge.wire.table import parse_table
+from edge.wire.tables import Tables
 
 log = logging.getLogger("cutlayer.hub")
 
@@ -41,6 +43,8 @@ class Device:
     losses: list[tuple[float, int]] = field(default_factory=list)
     """Mean local loss and steps of each report since `take_steps`."""
     refused: Counter[str] = field(default_factory=Counter)
+    tables: Tables = field(default_factory=Tables)
+    """Of the device's activations: those that it may name."""
     wakes: float = 0.0
     """When its delivery has something to say next, as far as is known; 0 where something has happened since it was asked."""
 
@@ -79,7 +83,16 @@ class Arrived:
     """The message as it came."""
 
 
-Happening = Joined | Returned | Left | Arrived
+@dataclass(frozen=True)
+class Unreadable:
+    """An activation came that cannot be read. Sent again it would be no better: it will not come."""
+
+    device: str
+    place: Place
+    reason: str
+
+
+Happening = Joined | Returned | Left | Arrived | Unreadable
 
 
 class Devices:
@@ -96,6 +109,8 @@ class Devices:
         ledgers: Mapping[str, Any] | None = None,
         limits: Limits = DEFAULT_LIMITS,
         budget: Mapping[str, float] | None = None,
+        tables: Mapping[str, Iterable[bytes]] | None = None,
+        keep_table: Callable[[str, bytes], None] = lambda _device, _table: None,
     ) -> None:
         self.known: dict[str, Device] = {}
         self.instance = instance
@@ -108,6 +123,8 @@ class Devices:
         self._ledgers = dict(ledgers or {})
         self._limits = limits
         self._budget = dict(budget or {})
+        self._tables = dict(tables or {})
+        self._keep_table = keep_table
         self._broker = Connected()
         """What is known of the broker since the last connection."""
 
@@ -236,6 +253,9 @@ class Devices:
                 ),
             )
             self._fit(self.known[name])
+            for table in self._tables.get(name, ()):
+                self.known[name].tables.put(parse_table(table))
+            self.known[name].tables.take_fresh()
         return self.known[name]
 
     def _fit(self, device: Device) -> None:
@@ -272,18 +292,32 @@ class Devices:
             device.delivery.take_renumbered()
         for item in delivered:
             try:
-                message = messages.unpack(item.payload)
+                message = messages.unpack(item.payload, tables=device.tables)
             except WireError as error:
                 device.refused[error.reason] += 1
                 log.warning("refused from %s: %s", device.name, error)
                 device.delivery.confirm(item.number, item.epoch)  # resending would not mend it
+                yield from self._unreadable(device, item.payload, error)
                 continue
+            finally:
+                for table in device.tables.take_fresh():
+                    self._keep_table(
+                        device.name, table.data
+                    )  # before the acknowledgement: then the device only names it
             arrived = Arrived(device.name, item.number, item.epoch, message, item.payload)
             if isinstance(message, Hello):
                 yield from self._hello(device, message)
                 self.done(arrived)
             else:
                 yield arrived
+
+    def _unreadable(self, device: Device, data: bytes, error: WireError) -> Iterator[Happening]:
+        """A turn must not wait for what will not come again; and a device whose table is not here has to send it."""
+        if error.reason == "table" and device.instance is not None:
+            self.send(device.name, Refusal(f"{error}", fatal=False, instance=device.instance), urgent=True)
+        place = place_of_activation(data)
+        if place:
+            yield Unreadable(device.name, place, str(error))
 
     def _hello(self, device: Device, hello: Hello) -> Iterator[Happening]:
         reason = self._objection(device, hello)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from edge.wire import messages
 from edge.wire.messages import Activation, Report, State
 from hub import journal
-from hub.devices import Arrived, Devices, Joined, Left, Returned, keep_report
+from hub.devices import Arrived, Devices, Joined, Left, Returned, Unreadable, keep_report
 from hub.journal import Journal, NoJournal
 from hub.store import patiently
 from hub.terms import Shapes, Terms
@@ -57,6 +57,8 @@ class Intake:
             elif isinstance(happening, Left):
                 turn.gone[happening.device] = self._now()
                 self._say(happening.device, "offline")
+            elif isinstance(happening, Unreadable):
+                self._miss(turn, happening)
             else:
                 (found if self._belongs(turn, happening) else finished).append(happening)
         self._give_up(turn)
@@ -120,6 +122,11 @@ class Intake:
         self._devices.known[name].refused[fault] += 1
         log.warning("refused from %s: %s", name, fault)
         self._without(turn, name, fault)
+
+    def _miss(self, turn: Turn, lost: Unreadable) -> None:
+        order = turn.orders.get(lost.device)
+        if order is not None and order.order == lost.place.order and lost.device not in turn.given_up:
+            self._without(turn, lost.device, f"step {lost.place.step} cannot be read: {lost.reason}")
 
     def _without(self, turn: Turn, name: str, reason: str) -> None:
         turn.give_up(name, reason)

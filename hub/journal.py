@@ -20,8 +20,16 @@ from typing import Any
 
 from edge.wire import messages
 from edge.wire.ledger import Ledger
+from edge.wire.table import parse_table
+from edge.wire.tables import TABLES, Tables
 from hub.devices import Arrived
 from hub.store import StoreError
+
+_FORGET_TABLES = """
+    DELETE FROM tables WHERE rowid NOT IN (
+        SELECT rowid FROM (SELECT rowid, ROW_NUMBER() OVER (PARTITION BY device ORDER BY rowid DESC) AS age FROM tables)
+        WHERE age <= ?)
+"""
 
 
 @dataclass(frozen=True)
@@ -78,10 +86,31 @@ class Journal:
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS messages (entry INTEGER, device TEXT, number INTEGER, epoch INTEGER, data BLOB)"
             )
+            self._database.execute("CREATE TABLE IF NOT EXISTS tables (device TEXT, data BLOB, UNIQUE (device, data))")
         except sqlite3.Error as error:
             raise StoreError(f"{path} cannot be used: {error}") from error
         self._next = 1 + (self._row("SELECT MAX(id) FROM entries") or 0)
         self._pending: list[Entry] = []
+        self._fresh: list[tuple[str, bytes]] = []
+
+    def keep_table(self, device: str, table: bytes) -> None:
+        """Note a table of a device's codec; it is on the disk after the next `commit`."""
+        self._fresh.append((device, table))
+
+    def tables(self) -> dict[str, list[bytes]]:
+        """The tables of each device, oldest first.
+
+        Raises:
+            StoreError: the journal cannot be read.
+        """
+        try:
+            rows = self._database.execute("SELECT device, data FROM tables ORDER BY rowid").fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path} cannot be read: {error}") from error
+        found: dict[str, list[bytes]] = {}
+        for device, data in rows:
+            found.setdefault(device, []).append(data)
+        return found
 
     def append(self, entry: Entry) -> None:
         """Note an entry; it is on the disk after the next `commit`."""
@@ -93,10 +122,12 @@ class Journal:
         Raises:
             StoreError: the disk is full or gone; the entries wait for the next call.
         """
-        if not self._pending:
+        if not self._pending and not self._fresh:
             return
         try:
             self._database.execute("BEGIN")
+            # A table that comes again is the newest: the oldest are forgotten.
+            self._database.executemany("INSERT OR REPLACE INTO tables VALUES (?, ?)", self._fresh)
             for place, entry in enumerate(self._pending, self._next):
                 self._write(place, entry)
             self._database.execute("COMMIT")
@@ -105,7 +136,7 @@ class Journal:
                 self._database.execute("ROLLBACK")
             raise StoreError(f"{self._path} cannot be written: {error}") from error
         self._next += len(self._pending)
-        self._pending = []
+        self._pending, self._fresh = [], []
 
     def entries(self, after: int) -> Iterator[Entry]:
         """What has been noted since the checkpoint that says it covers all up to `after`.
@@ -115,8 +146,9 @@ class Journal:
         """
         try:
             rows = self._database.execute("SELECT id, kind, head FROM entries WHERE id > ? ORDER BY id", (after,))
+            tables = {device: self._parsed(found) for device, found in self.tables().items()}
             for number, kind, head in rows.fetchall():
-                yield self._read(number, kind, json.loads(head))
+                yield self._read(number, kind, json.loads(head), tables)
         except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{self._path} cannot be read: {error}") from error
 
@@ -131,6 +163,7 @@ class Journal:
             # The last one stays, so that a number is never given twice.
             self._database.execute("DELETE FROM messages WHERE entry <= ?", (until,))
             self._database.execute("DELETE FROM entries WHERE id < ?", (until,))
+            self._database.execute(_FORGET_TABLES, (TABLES,))
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
             raise StoreError(f"{self._path} cannot be written: {error}") from error
@@ -156,7 +189,14 @@ class Journal:
             [(place, one.device, one.number, one.epoch, one.data) for one in arrived],
         )
 
-    def _read(self, number: int, kind: str, head: dict[str, Any]) -> Entry:
+    @staticmethod
+    def _parsed(found: list[bytes]) -> Tables:
+        tables = Tables(len(found))  # all of them: each was needed by an entry once
+        for data in found:
+            tables.put(parse_table(data))
+        return tables
+
+    def _read(self, number: int, kind: str, head: dict[str, Any], tables: Mapping[str, Tables]) -> Entry:
         if kind == "Opened":
             sends = {name: tuple(steps) for name, steps in head.get("sends", {}).items()}
             return Opened(head["round"], head["turn"], tuple(head["present"]), head["orders"], sends)
@@ -166,7 +206,7 @@ class Journal:
             "SELECT device, number, epoch, data FROM messages WHERE entry = ? ORDER BY rowid", (number,)
         )
         arrived = tuple(
-            Arrived(device, count, epoch, messages.unpack(data), data)
+            Arrived(device, count, epoch, messages.unpack(data, tables=tables.get(device)), data)
             for device, count, epoch, data in found.fetchall()
         )
         return Learned(arrived) if kind == "Learned" else Put(*arrived)
@@ -194,6 +234,13 @@ class NoJournal:
 
     def forget(self, until: int) -> None:
         """Nothing was kept."""
+
+    def keep_table(self, device: str, table: bytes) -> None:
+        """Forget it."""
+
+    def tables(self) -> dict[str, list[bytes]]:
+        """None."""
+        return {}
 
     def close(self) -> None:
         """Nothing is open."""

@@ -26,7 +26,7 @@ from edge.wire import messages
 from edge.wire.coder import Coder, stream_codec
 from edge.wire.messages import Activation, Gradient
 from hub import journal
-from hub.devices import Arrived, Devices, Left
+from hub.devices import Arrived, Devices, Left, Unreadable
 from hub.intake import Intake
 from hub.journal import Journal, NoJournal, Opened, Recorded
 from hub.means import Forecasting, Means, Paid
@@ -405,5 +405,5 @@ class Orchestrator:
             if isinstance(happening, Arrived):
                 self._devices.known[happening.device].refused["late " + type(happening.message).__name__.lower()] += 1
                 self._devices.done(happening)
-            else:
+            elif not isinstance(happening, Unreadable):
                 self._say(happening.device, "offline" if isinstance(happening, Left) else "here")

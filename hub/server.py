@@ -134,7 +134,7 @@ def serve(
         down.callback(journal.close)
         covered = checkpoint.journal if checkpoint else journal.last
         ledgers = done_in(journal.entries(covered), checkpoint.ledgers) if checkpoint else None
-        devices, link = _devices(config, connect or _mqtt(config, url), bundle, store, ledgers)
+        devices, link = _devices(config, connect or _mqtt(config, url), bundle, store, ledgers, journal)
         down.callback(link.close)
         _connect(link, patient=resume)
         started()
@@ -358,7 +358,12 @@ def _terms(config: HubConfig, run_id: int) -> Terms:
 
 
 def _devices(
-    config: HubConfig, connect: Connect, bundle: HubBundle, store: Store, ledgers: Mapping[str, Any] | None
+    config: HubConfig,
+    connect: Connect,
+    bundle: HubBundle,
+    store: Store,
+    ledgers: Mapping[str, Any] | None,
+    journal: Journal | NoJournal,
 ) -> tuple[Devices, Link]:
     fleet, instance = config.fleet.name, secrets.randbits(32)
     offline = topics.pack_status(online=False, instance=instance)
@@ -374,6 +379,8 @@ def _devices(
         ledgers=ledgers,
         limits=Limits(chunk_bytes=config.broker.chunk_bytes),
         budget=config.budget.amounts(),
+        tables=journal.tables(),
+        keep_table=journal.keep_table,
     )
     return devices, link
 

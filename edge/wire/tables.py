@@ -13,14 +13,22 @@ class Tables:
     def __init__(self, limit: int = TABLES) -> None:
         self._limit = limit
         self._tables: OrderedDict[int, Table] = OrderedDict()
+        self._fresh: list[Table] = []
 
     def put(self, table: Table) -> Table:
         """Keep a table; returns the one that is kept under its id, which may have been there before."""
+        if table.id not in self._tables:
+            self._fresh.append(table)
         kept = self._tables.setdefault(table.id, table)
         self._tables.move_to_end(table.id)
         while len(self._tables) > self._limit:
             self._tables.popitem(last=False)
         return kept
+
+    def take_fresh(self) -> list[Table]:
+        """Those that were put since the last call and had not been there: what has to be made durable."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
 
     def get(self, name: int) -> Table | None:
         """The table of this id, if it is here."""

@@ -1,5 +1,7 @@
 """Room in the outbox: which messages make way, what is counted, and what a restart leaves of it."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,9 @@ from edge.memory_link import MemoryBroker, MemoryLink
 from edge.outbox import MemoryOutbox, Outbox, Room
 from edge.wire import messages, topics
 from edge.wire.delivery import Delivery, Ledger
+from edge.wire.frames import WireError
 from edge.wire.messages import Activation, Hello, Report, State
+from edge.wire.tables import Tables
 
 TAG = b"tag!"
 SIZE = 18 + 13 + 6
@@ -217,3 +221,60 @@ def test_a_broker_that_takes_next_to_nothing_is_named_and_nothing_is_lost(device
     assert device.meet(Delivery(epoch=1, instance=9)) == []
     assert device.unsent() == [State]
     assert "the broker takes 100 bytes a packet: no message can be cut so small" in caplog.text
+
+
+def coded(device, step, order=1):
+    """An activation in `entropy:1` of the device's own stream."""
+    smashed = np.random.default_rng(step).standard_normal((32, 4, 8)).astype(np.float32)
+    codec = device.mailbox.codec("entropy:1")
+    return Activation(TAG, order, 0, step, "train", smashed, np.arange(32) % 4, codec)
+
+
+def embeds(device):
+    """Of each unsent activation, whether its table goes along."""
+    return [bool(tables_in(item.message)) for item in device.outbox.unsent()]
+
+
+def tables_in(data):
+    tables = Tables()
+    with suppress(WireError):  # only named
+        messages.unpack(data, tables=tables)
+    return tables.take_fresh()
+
+
+def test_a_table_goes_along_until_the_hub_has_acknowledged_one_and_again_when_the_hub_may_lack_it(device):
+    it = device(10_000_000)
+    it.send(coded(it, 0), coded(it, 1))
+    assert embeds(it) == [True, True]
+    hub = Delivery(epoch=1, instance=7)
+    hear(it, hub)
+    it.send(coded(it, 2))
+    assert embeds(it) == [False]
+    it.mailbox.forget_tables()
+    it.send(coded(it, 3))
+    assert embeds(it) == [False, True]
+    hear(it, hub)
+    it.send(coded(it, 4))
+    assert embeds(it) == [False]
+    it.mailbox.start_over()
+    it.send(coded(it, 5, order=2))
+    assert embeds(it) == [True]
+
+
+def hear(device, hub):
+    """Let a hub take all there is; it reads nothing of it."""
+    device.link.open()
+    ear = MemoryLink(device.broker, "hub", subscriptions=topics.subscriptions_of_hub("f"))
+    ear.open()
+    for turn in range(20):
+        for _ in device.mailbox.poll(0, turn):
+            pass
+        device.mailbox.commit()
+        device.mailbox.publish(turn)
+        for event in ear.poll(0):
+            if getattr(event, "topic", "").endswith("/up"):
+                for item in hub.receive(event.payload, turn):
+                    hub.confirm(item.number)
+        for frame in hub.poll(turn):
+            ear.publish(topics.down("f", "d"), frame)
+    assert device.outbox.unsent() == []

@@ -18,6 +18,7 @@ from hub.strategies import STRATEGIES
 METHODS = {
     "adasplit": {"kappa": 0.34, "replay": 1, "eta": 0.5, "select_every": 2},
     "adasplit, the gradient comes down": {"kappa": 0.0, "server_gradient": True, "masks": False},
+    "adasplit, its tables named": {"kappa": 0.0, "replay": 1},
     "split_learning": {},
     "parallel_split_learning": {},
     "splitfed": {},
@@ -28,6 +29,9 @@ METHODS = {
     "scaffold": {},
     "fednova": {},
 }
+
+
+CODECS = {"adasplit, its tables named": "entropy:1"}
 
 
 class Killed(BaseException):
@@ -89,6 +93,7 @@ def play(tmp_path, bundles):
             batch=16,
             strategy=name,
             options=METHODS[method],
+            codec=CODECS.get(method, "float32"),
             environ={"CUTLAYER_HUB_RUN_ORDER": "fixed"},
         )
         settings = demo.write_config(wish, "embedded", 3, bundles(strategy).resolve())

@@ -1,10 +1,13 @@
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from edge.wire import messages
-from edge.wire.messages import Report, State
+from edge.wire.coder import Coder
+from edge.wire.messages import Activation, Report, State
+from edge.wire.tables import Tables
 from hub.devices import Arrived
 from hub.journal import GaveUp, Journal, Learned, NoJournal, Opened, Put, Recorded, done_in
 from hub.store import StoreError, patiently
@@ -144,3 +147,38 @@ def test_a_simulation_keeps_nothing():
     journal.append(ENTRIES[0])
     journal.commit()
     assert list(journal.entries(0)) == []
+
+
+def named(coder, step):
+    """A packed activation whose table is only named, of a coder that has been told that the hub has it."""
+    smashed = np.random.default_rng(step).standard_normal((32, 4, 8)).astype(np.float32)
+    return messages.pack(Activation(b"\1\2\3\4", 17, 3, step, "train", smashed, np.arange(32) % 4, coder))
+
+
+def test_an_activation_whose_table_is_only_named_is_read_again_after_a_restart(opened):
+    coder, tables = Coder(), Tables()
+    whole = messages.unpack(named(coder, 0), tables=tables)
+    (table,) = tables.take_fresh()
+    coder.known(table.id)
+    data = named(coder, 1)
+    assert len(data) < len(messages.pack(replace(whole, codec=Coder())))
+    told = messages.unpack(data, tables=tables)
+    journal = opened()
+    journal.keep_table("a", table.data)
+    journal.append(Learned((Arrived("a", 2, 5, told, data),)))
+    journal.commit()
+    (entry,) = opened().entries(0)
+    np.testing.assert_array_equal(entry.arrived[0].message.smashed, told.smashed)
+
+
+def test_only_the_latest_tables_of_each_device_stay(opened):
+    journal = opened()
+    for number in range(11):
+        journal.keep_table("a", b"table %d" % number)
+    journal.keep_table("b", b"its own")
+    journal.keep_table("a", b"table 4")  # comes again: it is in use
+    journal.commit()
+    journal.forget(journal.last)
+    kept = opened().tables()
+    assert kept["b"] == [b"its own"]
+    assert kept["a"] == [b"table %d" % number for number in (3, 5, 6, 7, 8, 9, 10, 4)]

@@ -17,6 +17,7 @@ from edge.purse import Purse
 from edge.segment import Segment
 from edge.sensors import Batch
 from edge.wire import messages, topics
+from edge.wire.coder import Coder
 from edge.wire.delivery import Delivery
 from edge.wire.messages import Activation, Hello, Report, State
 from hub.devices import Device, Devices, keep_report
@@ -519,6 +520,33 @@ def test_an_activation_that_does_not_fit_is_refused_and_the_round_goes_on(field,
     assert [entry[2] for entry in state] == ["a", "b", "c"]
     assert learned.late == {"d"}
     assert field.devices.known["d"].refused[sentence] == 1
+
+
+def test_an_activation_that_names_a_table_the_hub_lacks_is_not_waited_for_and_its_device_is_told(field):
+    impostor = Impostor(field, "d")
+    orchestrator, fleet = gathered(field, Everybody(), devices=4, order="fixed")
+    tag = bytes.fromhex(field.id[:8])
+    coder = Coder(1.0)
+    smashed = np.random.default_rng(0).standard_normal((200, 2)).astype(np.float32)
+    coder.encode(smashed)
+    coder.known(coder.table.id)  # which another hub may have had
+
+    def answer():
+        for order in [message for message in impostor.inbox if isinstance(message, messages.Order)]:
+            impostor.inbox.remove(order)
+            impostor.say(Activation(tag, order.order, 0, 0, "train", smashed, np.zeros(200, np.int64), coder))
+            impostor.say(Report(order.order, 0, {}))
+
+    field.events.append(answer)
+    state, learned = orchestrator.train([], fleet, 0)
+    assert [entry[2] for entry in state] == ["a", "b", "c"]
+    assert learned.late == {"d"}
+    assert field.devices.known["d"].refused["table"] == 1
+    for _ in range(5):
+        field.devices.poll(0, field.now)
+    (refusal,) = [message for message in impostor.inbox if isinstance(message, messages.Refusal)]
+    assert refusal.reason == f"table {coder.table.id:08x} is not known here"
+    assert not refusal.fatal
 
 
 def test_garbage_is_counted_by_device_and_strangers_apart(field):
