@@ -325,8 +325,7 @@ class Agent:
         self._advance(work, Result(), durable=True)
 
     def _batch(self, work: Work) -> Batch:
-        order = work.order
-        return self._source.batch(order.round, work.step, order.batch, order.seed)
+        return self._source.batch(*work.place, work.order.batch, work.order.seed)
 
     def _run(
         self, kind: str, batch: Batch, work: Work, *, gradient: npt.NDArray[Any] | None = None, up: bool = True
@@ -335,7 +334,7 @@ class Agent:
         if gradient is not None:
             inputs["down.gradient"] = gradient
         noisy = self._bundle.manifest.graphs[kind].random
-        rng = np.random.default_rng([work.order.seed, work.order.round, work.step]) if noisy else _NO_NOISE
+        rng = np.random.default_rng([work.order.seed, *work.place]) if noisy else _NO_NOISE
         result = self._segment.run(kind, inputs, work.order.settings, rng, up=up)
         self._accounts.ran(kind, len(batch.x))
         return result
@@ -410,7 +409,7 @@ class Agent:
             self._mailbox.send(State(order.bundle, order.order, given))
         metrics: dict[str, Any] = {name: statistics.fmean(values) for name, values in work.metrics.items()}
         if order.kind != "evaluate":
-            metrics["steps"] = order.steps
+            metrics["steps"] = order.steps * order.rounds
             # The first order of a run, or of a board that lost its memory: what the hub believes of it may be wrong.
             metrics["started_over"] = self._outbox.fact("fresh_run") == order.run
             self._outbox.put_fact("fresh_run", None)

@@ -22,6 +22,7 @@ from edge.segment import Segment
 from edge.wire import messages, topics
 from edge.wire.delivery import Limits
 from edge.wire.messages import Order
+from edge.work import Work
 
 log = logging.getLogger("cutlayer.device")
 
@@ -159,10 +160,11 @@ def _in_hand(outbox: Outbox) -> str:
         data = outbox.received(name)
         order = messages.unpack(data) if data else None
         if isinstance(order, Order):
-            step, end = outbox.fact(position, order.first_step), order.first_step + order.steps
+            work = Work(order, outbox.fact(position, order.first_step))
+            done, end = work.step - order.first_step, work.end - order.first_step
             if name == "spare":
-                return f"nothing; without the hub {step - end} of {order.beyond} steps more of round {order.round + 1}"
-            return f"{order.kind} of round {order.round + 1}, {step - order.first_step} of {order.steps} steps"
+                return f"nothing; without the hub {done - end} of {order.beyond} steps more of round {order.round + 1}"
+            return f"{order.kind} of round {order.round + 1}, {done} of {end} steps"
     return "nothing"
 
 

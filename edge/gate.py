@@ -13,6 +13,7 @@ MARGIN_BYTES = 1024
 """Kept for what nobody decides: acknowledgements of what arrives, pings, the end of the connection."""
 BUFFER_BYTES, WINDOW_BYTES = 4 << 10, 6 << 10
 """Where what arrives is limited: receive buffer of the connection, and the most bytes that may be under way to here with it."""
+_LEAST_READ = 64
 BURST_SECONDS = 2.0
 """How much of the rate a rest may save up."""
 
@@ -67,6 +68,17 @@ class Gate:
         caps = self._caps
         over = caps.up is not None and counted.wire_sent + counted.waiting + MARGIN_BYTES // 2 > caps.up
         return over or (caps.down is not None and counted.wire_received + self.window > caps.down)
+
+    def readable(self, counted: SocketBytes) -> int | None:
+        """Bytes that may be read before this is asked again; None: any number.
+
+        Reading is what lets the other side send more: by this a cap holds however late the thread is that watches it.
+        """
+        down = self._caps.down
+        if down is None:
+            return None
+        rest = down - counted.wire_received - self.window
+        return 0 if rest <= 0 else max(_LEAST_READ, rest // 4)  # of small packets more than half are headers
 
     def carries(self, counted: SocketBytes, least: int) -> bool:
         """Whether so many bytes each way are left for a new connection."""

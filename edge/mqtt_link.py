@@ -242,6 +242,7 @@ class MqttLink:
         self._bytes.with_repeats = caps.down is not None
         narrow = caps.down is not None or caps.unknown
         self._client.narrow = BUFFER_BYTES if narrow else None
+        self._client.ask_before_reading(None if caps.down is None else self._readable)
         connection: Any = self._client.socket()
         if self._narrow and not narrow and connection is not None:
             tcp_info.widen(connection)
@@ -322,6 +323,9 @@ class MqttLink:
 
     def _fits(self, size: int) -> bool:
         return not self._gate.bounded or self._gate.fits(self._bytes.read(), size)
+
+    def _readable(self) -> int | None:
+        return self._gate.readable(self._bytes.read())
 
     def _hand_over_bulk(self, topic: str, payload: bytes, timeout: float) -> None:
         with suppress(LinkError, RuntimeError, ValueError):  # the connection is gone: it is as if the pipe had lost it
@@ -466,10 +470,31 @@ class MqttLink:
 
 
 class _Client(mqtt.Client):
-    """paho's, which can open connections with a small window."""
+    """paho's, which can open connections with a small window, and reads no more from them than it may."""
 
     narrow: int | None = None
     """Receive buffer of new connections; None: the system's."""
+    _readable: Callable[[], int | None] | None = None
+    _may_read = 0
+
+    def ask_before_reading(self, readable: Callable[[], int | None] | None) -> None:
+        """Ask how many bytes may be read, and then after so many again; None: read whatever is there."""
+        self._may_read = 0
+        self._readable = readable
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        ask = self._readable
+        if ask is None:
+            return super()._sock_recv(bufsize)
+        if self._may_read <= 0:
+            found = ask()
+            if found == 0:
+                time.sleep(GUARD_SECONDS / 10)  # the guard gives the connection up, or the caps rise
+                raise BlockingIOError
+            self._may_read = bufsize if found is None else found
+        data = super()._sock_recv(min(bufsize, self._may_read))
+        self._may_read -= len(data)
+        return data
 
     def _create_socket_connection(self) -> Any:
         if self.narrow is None:

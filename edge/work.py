@@ -33,7 +33,14 @@ class Work:
     @property
     def end(self) -> int:
         """One past the order's last step."""
-        return self.order.first_step + self.order.steps
+        return self.order.first_step + self.order.steps * self.order.rounds
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Round and step of the batch to do next; steps beyond the order's end go on in its last round."""
+        order = self.order
+        behind = min((self.step - order.first_step) // order.steps, order.rounds - 1) if order.steps else 0
+        return order.round + behind, self.step - behind * order.steps
 
     @property
     def due(self) -> bool:
@@ -50,4 +57,5 @@ def brief(value: Any) -> Any:
 
 def name_of(order: Order) -> str:
     """An order in words: its number begins anywhere, its round at 1."""
-    return f"the {order.kind} order of round {order.round + 1} (number {order.order})"
+    more = f" to {order.round + order.rounds}" if order.rounds > 1 else ""
+    return f"the {order.kind} order of round {order.round + 1}{more} (number {order.order})"

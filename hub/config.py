@@ -114,6 +114,9 @@ class RunConfig:
     order: Literal["free", "fixed"] = "free"
     """free: who is late or away is left out. fixed: every turn waits for the whole fleet, however long it takes, and a run that was interrupted ends with the weights of one that was not; a device whose outbox is full waits for room."""
 
+    rounds_per_order: Annotated[int | None, Range(1, 100_000)] = None
+    """Rounds at the start, in which a strategy has nobody send anything, that one order covers: the training is the same to the last bit, with fewer orders and reports, and its progress is told when the order is done. Unset: 8 with a [budget] of bytes, else 1."""
+
     turn_seconds: Annotated[float, Range(0.1, 1e6)] = 60.0
     """Deadline of one turn of orders; who is late is left out of it."""
 

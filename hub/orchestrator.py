@@ -31,7 +31,7 @@ from hub.intake import Intake
 from hub.journal import Journal, NoJournal, Opened, Recorded
 from hub.means import Forecasting, Means, Paid
 from hub.store import StoreError, patiently
-from hub.strategies.base import Batch, Fleet, Lower, Member, Order, Strategy
+from hub.strategies.base import Batch, Fleet, Lower, Member, Order, Quiet, Strategy
 from hub.strategies.base import Learned as Lesson
 from hub.terms import Shapes, Terms
 from hub.turn import Turn
@@ -177,13 +177,16 @@ class Orchestrator:
             state, orders = self._strategy.turn(state, round_number, number, present)
             if orders is None:
                 return self._strategy.end_round(state, round_number), learned
+            covered = self._covered(state, round_number)
+            if not covered:
+                orders = {}
             paid = self._paid(state, orders, round_number)
             if before is None:
                 before = self._note_turn(round_number, number, present, orders, paid)
-                turn = self._open(orders, before, paid, fleet)
+                turn = self._open(orders, before, paid, fleet, covered)
                 self._tell(turn)
             else:
-                turn = self._open(orders, before, paid, fleet)
+                turn = self._open(orders, before, paid, fleet, covered)
                 state = self._redo(state, turn, learned)
             state = self._carry_out(state, turn, learned)
             state = self._strategy.settle(
@@ -291,7 +294,17 @@ class Orchestrator:
         patiently(self._kept.commit)
         return opened
 
-    def _open(self, orders: Mapping[str, Order], opened: Opened, paid: Mapping[str, Paid], fleet: Fleet) -> Turn:
+    def _covered(self, state: Any, round_number: int) -> int:
+        """How many rounds the orders of this one cover; 0 where a later one's will: all of them are given in the last."""
+        quiet = self._strategy.quiet_rounds(state) if isinstance(self._strategy, Quiet) else 0
+        if round_number >= quiet:
+            return 1
+        most = self._terms.rounds_per_order
+        return round_number % most + 1 if (round_number + 1) % most == 0 or round_number + 1 == quiet else 0
+
+    def _open(
+        self, orders: Mapping[str, Order], opened: Opened, paid: Mapping[str, Paid], fleet: Fleet, covered: int
+    ) -> Turn:
         if not opened.orders.keys() <= orders.keys():
             raise StoreError(
                 f"the journal does not fit the checkpoint: in turn {opened.turn} of round {opened.round} it has orders for "
@@ -299,10 +312,14 @@ class Orchestrator:
             )
         orders = {name: replace(orders[name], send=opened.sends.get(name, orders[name].send)) for name in opened.orders}
         messages_out = {
-            name: replace(self._order(order, opened.round, opened.orders[name]), allowance=paid[name].allowance)
+            name: replace(
+                self._order(order, opened.round + 1 - covered, opened.orders[name]),
+                allowance=paid[name].allowance,
+                rounds=covered,
+            )
             for name, order in orders.items()
         }
-        turn = self._begin(messages_out, opened.round)
+        turn = self._begin(messages_out, opened.round, seconds=max(1, covered) * self._terms.turn_seconds)
         turn.expected = sorted(
             ((step, name) for name, order in orders.items() for step in order.send),
             key=lambda item: (item[0], fleet.index(item[1])),
@@ -330,8 +347,15 @@ class Orchestrator:
             complete=self._fixed,
         )
 
-    def _begin(self, orders: Mapping[str, messages.Order], round_number: int, *, kept: bool = True) -> Turn:
-        return Turn(round_number, orders, self._now() + self._terms.turn_seconds, kept=kept)
+    def _begin(
+        self,
+        orders: Mapping[str, messages.Order],
+        round_number: int,
+        *,
+        kept: bool = True,
+        seconds: float | None = None,
+    ) -> Turn:
+        return Turn(round_number, orders, self._now() + (seconds or self._terms.turn_seconds), kept=kept)
 
     def _tell(self, turn: Turn) -> None:
         for name, order in turn.orders.items():

@@ -23,6 +23,7 @@ from torch import nn
 from edge.link import Link
 from edge.mqtt_link import MqttLink, read_password
 from edge.wire import topics
+from edge.wire.budget import WAYS
 from edge.wire.frames import Limits
 from export.bundle import HubBundle, example_input, load_hub_bundle
 from export.cost import cost_below
@@ -40,6 +41,8 @@ from hub.terms import Shapes, Terms
 
 log = logging.getLogger("cutlayer.hub")
 
+ROUNDS_PER_ORDER = 8
+"""Of rounds in which nobody sends, where bytes are limited."""
 CONNECTED_SECONDS = 0.1
 """Between two looks whether the broker is there."""
 
@@ -339,6 +342,7 @@ def _upper(bundle: HubBundle) -> nn.Module:
 
 def _terms(config: HubConfig, run_id: int) -> Terms:
     run, fleet = config.run, config.fleet
+    limited = any(name.startswith(way) for name in config.budget.amounts() for way in WAYS)
     return Terms(
         rounds=run.rounds,
         batch=run.batch,
@@ -353,6 +357,7 @@ def _terms(config: HubConfig, run_id: int) -> Terms:
         evaluate_every=run.evaluate_every,
         codec=run.codec,
         evaluation_codec=run.evaluation_codec,
+        rounds_per_order=run.rounds_per_order or (ROUNDS_PER_ORDER if limited else 1),
         budget=config.budget.amounts(),
     )
 

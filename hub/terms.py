@@ -32,6 +32,8 @@ class Terms:
     codec: str
     """Codec of smashed data and gradients in training."""
     evaluation_codec: str
+    rounds_per_order: int = 1
+    """Rounds in which nobody sends anything that one order covers."""
     budget: Mapping[str, float] = field(default_factory=dict)
     """Amounts that hold for devices without a budget of their own; names as in `edge.wire.budget`."""
 

@@ -115,6 +115,8 @@ class Order:
     """Whether no activation may be given up: a device whose outbox is full waits, also without its hub."""
     allowance: int | None = None
     """The most bytes on the wire, headers included, that the activations of this order may take; None: any."""
+    rounds: int = 1
+    """How many rounds a local order that sends nothing covers: `steps` in this one, and the same in each behind it."""
 
 
 @dataclass(frozen=True)
@@ -296,12 +298,13 @@ _FIELDS: dict[type, dict[str, Check]] = {
         "beyond": fields.integer(0, STEPS_LIMIT),
         "complete": fields.flag,
         "allowance": fields.optional(_count),
+        "rounds": fields.integer(1, STEPS_LIMIT),
     },
 }
 
 _LATER: dict[type, dict[str, Any]] = {
     Welcome: {"budget": {}},
-    Order: {"beyond": 0, "complete": False, "allowance": None},
+    Order: {"beyond": 0, "complete": False, "allowance": None, "rounds": 1},
 }
 """Keys that are not written where they have this value, and have it where they are missing: they came after version 1."""
 
@@ -344,6 +347,12 @@ def _check_order(order: Order) -> None:
         raise WireError(
             f"order {order.order} sends steps {order.send[0]} to {order.send[-1]}, "
             f"but has {order.steps} from {order.first_step}",
+            "fields",
+        )
+    if order.rounds > 1 and (order.kind != "local" or order.send or order.rounds * order.steps > STEPS_LIMIT):
+        raise WireError(
+            f"order {order.order} ({order.kind}) has {order.rounds} rounds of {order.steps} steps and sends {len(order.send)}: "
+            f"several rounds are for local orders that send nothing, up to {STEPS_LIMIT} steps",
             "fields",
         )
     if order.beyond and order.kind != "local":

@@ -209,13 +209,19 @@ class AdaSplit(Cut):
 
     def uploads_left(self, state: State, device: str) -> float:
         """Activations that a device will still be asked for if every device is selected as often as the others; see `hub.means`."""
-        local = 0 if self.o.frozen else int(self.o.kappa * state.rounds + 1e-9)
-        iterations = (state.rounds - local) * state.fleet.steps - state.iteration
+        iterations = (state.rounds - self._local_rounds(state)) * state.fleet.steps - state.iteration
         return iterations * max(1, round(self.o.eta * len(state.fleet))) / len(state.fleet)
 
-    def _is_local(self, state: State, round: int) -> bool:
+    def quiet_rounds(self, state: State) -> int:
+        """The local phase, unless something changes from round to round in it."""
+        return 0 if self.o.handover or self.o.schedule != "constant" else self._local_rounds(state)
+
+    def _local_rounds(self, state: State) -> int:
         # 0.29 * 100 is 28.999…: the tiny number mends what binary fractions lose.
-        return not self.o.frozen and round < int(self.o.kappa * state.rounds + 1e-9)
+        return 0 if self.o.frozen else int(self.o.kappa * state.rounds + 1e-9)
+
+    def _is_local(self, state: State, round: int) -> bool:
+        return round < self._local_rounds(state)
 
     def _lr(self, state: State, round: int) -> float:
         if self.o.schedule == "constant":

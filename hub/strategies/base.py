@@ -25,7 +25,7 @@ Activations come step by step, and within a step in the order of the fleet: one 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
 import numpy.typing as npt
 from torch import Tensor, nn
@@ -154,6 +154,14 @@ class AdamOptions:
     def settings(self) -> dict[str, float]:
         """As the devices' graphs want them."""
         return {"lr": self.lr, "weight_decay": self.weight_decay}
+
+
+@runtime_checkable
+class Quiet(Protocol):
+    """A strategy that begins with rounds in which devices learn alone: one order may cover several of them."""
+
+    def quiet_rounds(self, state: Any) -> int:
+        """How many rounds at the start have one turn, the same orders in each, and nothing that is sent, given or loaded."""
 
 
 class Strategy(Protocol):

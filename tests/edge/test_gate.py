@@ -35,6 +35,14 @@ def test_what_may_be_under_way_to_here_is_kept_free():
     assert gate(up=1).window == 0
 
 
+def test_less_is_read_at_a_time_the_nearer_a_cap_is_and_nothing_behind_it():
+    counted = SocketBytes(received=1000, headers_received=200)
+    assert gate(up=1).readable(counted) is None
+    assert gate(down=1200 + WINDOW_BYTES + 4000).readable(counted) == 1000
+    assert gate(down=1200 + WINDOW_BYTES + 100).readable(counted) == 64
+    assert gate(down=1200 + WINDOW_BYTES).readable(counted) == 0
+
+
 def test_a_new_connection_needs_room_both_ways():
     assert gate(up=2000 + MARGIN_BYTES).carries(SocketBytes(), 2000)
     assert not gate(up=1999 + MARGIN_BYTES).carries(SocketBytes(), 2000)

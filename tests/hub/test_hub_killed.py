@@ -19,6 +19,7 @@ METHODS = {
     "adasplit": {"kappa": 0.34, "replay": 1, "eta": 0.5, "select_every": 2},
     "adasplit, the gradient comes down": {"kappa": 0.0, "server_gradient": True, "masks": False},
     "adasplit, its tables named": {"kappa": 0.0, "replay": 1},
+    "adasplit, several rounds an order": {"kappa": 0.67, "schedule": "constant"},
     "split_learning": {},
     "parallel_split_learning": {},
     "splitfed": {},
@@ -80,7 +81,7 @@ def bundles(tmp_path_factory):
 def play(tmp_path, bundles):
     federation = split("digits", 3, "scarce", 0, None)
 
-    def run(method, lives):
+    def run(method, lives, **environ):
         """A run whose hubs live for so many words each, and the last one to the end; what it came to, and how many died."""
         name = method.partition(",")[0]
         strategy = STRATEGIES[name](STRATEGIES[name].options(**METHODS[method]))
@@ -94,7 +95,7 @@ def play(tmp_path, bundles):
             strategy=name,
             options=METHODS[method],
             codec=CODECS.get(method, "float32"),
-            environ={"CUTLAYER_HUB_RUN_ORDER": "fixed"},
+            environ={"CUTLAYER_HUB_RUN_ORDER": "fixed", **environ},
         )
         settings = demo.write_config(wish, "embedded", 3, bundles(strategy).resolve())
         fleet = Fleet(settings.fleet.name, dict(federation), bundle.load(bundles(strategy) / "device.bundle"))
@@ -144,9 +145,17 @@ def tensors(saved, name=""):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_many_times_it_learns_the_same_to_the_last_bit(play, method):
-    undisturbed, _ = play(method, [])
+    environ = {"CUTLAYER_HUB_RUN_ROUNDS_PER_ORDER": "2"} if method.endswith("several rounds an order") else {}
+    undisturbed, _ = play(method, [], **environ)
     lives = np.random.default_rng(7).integers(3, 40, size=12).tolist()
-    killed, deaths = play(method, lives)
+    killed, deaths = play(method, lives, **environ)
     assert deaths >= 5
     assert killed == undisturbed
     assert [record[0] for record in undisturbed[0]] == [1, 2, 3]
+
+
+def test_several_rounds_in_one_order_teach_the_same_to_the_last_bit(play):
+    method = "adasplit, several rounds an order"
+    one, _ = play(method, [], CUTLAYER_HUB_RUN_ROUNDS_PER_ORDER="1")
+    two, _ = play(method, [], CUTLAYER_HUB_RUN_ROUNDS_PER_ORDER="2")
+    assert two == one
