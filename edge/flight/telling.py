@@ -86,14 +86,16 @@ DATA = Data(1, 1, 1, 0, 1, 0, b"").pack()[:4]
 
 def of_message(message: Sketch) -> str:
     """A message that was put."""
-    if message.whole:
-        try:
-            return of(messages.unpack(message.head))
-        except WireError as error:
-            return f"{message.length} bytes that are no message: {error}"
     place = messages.place_of_activation(message.head)
-    what = f"activation of order {place.order}, step {place.step}" if place else "weights"
-    return f"{what} ({message.length} bytes)"
+    if place:  # its table may be known to the hub alone
+        size = "" if message.whole else f" ({message.length} bytes)"
+        return f"activation of order {place.order}, step {place.step}{size}"
+    if not message.whole:
+        return f"weights ({message.length} bytes)"
+    try:
+        return of(messages.unpack(message.head))
+    except WireError as error:
+        return f"{message.length} bytes that are no message: {error}"
 
 
 def of(message: Message) -> str:

@@ -24,6 +24,7 @@ from edge.sensors import Batch
 from edge.wire import messages, topics
 from edge.wire.delivery import Delivery, Limits
 from edge.wire.messages import Activation, Goodbye, Gradient, Order, Report, Welcome
+from edge.wire.tables import Tables
 from tests.tiny import write_bundle
 
 FLEET, NAME = "f", "d1"
@@ -72,7 +73,7 @@ class Stage:
         self.link = MemoryLink(self.broker, "hub", subscriptions=topics.subscriptions_of_hub(FLEET))
         self.link.open()
         self.delivery = Delivery(epoch=1, instance=99, limits=self.limits)
-        self.inbox = []
+        self.inbox, self.tables = [], Tables()
         self.link.publish(topics.hub_status(FLEET), topics.pack_status(online=True, instance=7), retain=True)
         self.start()
 
@@ -114,7 +115,7 @@ class Stage:
             for event in self.link.poll(0):
                 if getattr(event, "topic", "").endswith("/up"):
                     for item in self.delivery.receive(event.payload, self.now):
-                        self.inbox.append(messages.unpack(item.payload))
+                        self.inbox.append(messages.unpack(item.payload, tables=self.tables))
                         self.delivery.confirm(item.number)
             for frame in self.delivery.poll(self.now):
                 self.link.publish(topics.down(FLEET, NAME), frame)
