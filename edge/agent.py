@@ -31,7 +31,7 @@ from edge.purse import Purse
 from edge.refusal import RefusalError
 from edge.segment import Result, Segment, SegmentError
 from edge.sensors import Batch, SensorError, Source
-from edge.uploads import fit
+from edge.uploads import fit, share
 from edge.wire import messages
 from edge.wire.messages import Activation, Goodbye, Gradient, Hello, Order, Place, Refusal, Report, State, Welcome
 from edge.work import Work, brief, name_of
@@ -354,22 +354,19 @@ class Agent:
         )
         if purpose == "evaluate":
             return bool(self._mailbox.send(message))
-        room = self._purse.room(self._mailbox.unsent_bytes)
+        room, data = self._purse.room(self._mailbox.unsent_bytes), None
         if room is not None:
-            share = room // max(1, sum(step >= work.step for step in order.send))
-            fitting = (
-                None
-                if work.spent
-                else fit(message, share, order.codec, self._mailbox.codec, whole=order.kind == "exchange")
-            )
+            to_come = [step for step in order.send if step >= work.step]
+            mine = share(room, to_come, self._source.samples, order.batch)
+            fitting = None if work.spent else fit(message, mine, order.codec, self._mailbox.codec, whole=work.waits)
             if fitting is None:
                 # What follows would not fit either: the hub is told of all of them together.
                 work.spent = True
                 self._purse.withhold()
                 self._mailbox.withhold(Place(order.order, work.step))
                 return False
-            message = fitting
-        sent = self._mailbox.send(message)
+            message, data = fitting
+        sent = self._mailbox.send(message, data=data)
         if sent:
             self._accounts.uploaded(message.smashed)
             self._purse.sent(sent, len(message.labels))

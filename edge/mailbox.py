@@ -146,12 +146,14 @@ class Mailbox:
             elif isinstance(event, Disconnected):
                 log.info("offline: %s", event.reason)
 
-    def send(self, message: messages.Message, *, urgent: bool = False) -> int:
+    def send(self, message: messages.Message, *, urgent: bool = False, data: bytes | None = None) -> int:
         """Put a message into the outbox; it leaves after the next commit. Returns its size in bytes.
+
+        `data` is the message where it has been packed before.
 
         For an activation the oldest ones make way. Where there is no room even then it is given up itself, and 0 returned.
         """
-        data = messages.pack(message)
+        data = messages.pack(message) if data is None else data
         if isinstance(message, messages.Activation) and not self._make_room(len(data)):
             self._count_expired(len(data), Place(message.order, message.step))
             return 0

@@ -1,54 +1,163 @@
-"""How an activation fits what the device may spend: fewer samples first, then coarser, else not at all.
+"""How an activation fits what the device may spend: its step between 0.5 and 2 deviations, then fewer samples, then coarser.
 
-What an order may still spend is shared evenly by the activations that it has yet to send (`Purse.room`, `Agent`); what one
-leaves goes to those after it.
+What an order may still spend is shared by the activations that it has yet to send, by their samples (`share`); what one leaves
+goes to those after it. Sizes are estimated before anything is coded: an entropy and a running correction of it.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from edge.wire import messages
-from edge.wire.codec import Encoder, coarser
+from edge.wire.codec import Array, Encoder, step_of
 from edge.wire.messages import Activation
 
+TARGET = 0.98
+"""Share of the room that is aimed at."""
+FINEST = 0.5
+"""Deviations: a finer step gains no accuracy."""
+COARSE = 2.0
+"""Deviations: before the step grows beyond, samples are dropped."""
+COARSEST = 4.0
 LEAST_SAMPLES = 4
 """With fewer samples in an activation it pays to code them more coarsely first."""
-MOST_DEVIATIONS = 4.0
-"""The coarsest step, in standard deviations."""
 TRIES = 3
-"""How often the number of samples is corrected for one message."""
+"""How often a message is coded for want of a better guess."""
+AROUND_BYTES = 48
+"""Of an activation beside its smashed data: numbers, shapes and labels, about."""
+_HEAD_SAMPLES = 1
+"""What all else of a message is worth, in samples."""
+_HALVINGS = 6
+_CLOSE = 0.02
+"""Relative; a number of samples that is as near needs no better guess."""
+
+
+@runtime_checkable
+class Estimating(Protocol):
+    """An encoder that can say what a tensor will take."""
+
+    def expect(self, array: Array, deviations: float) -> float:
+        """Bytes of the array, with a step of so many of its deviations."""
+
+
+class Fitted(NamedTuple):
+    """An activation that fits."""
+
+    message: Activation
+    data: bytes
+    """As it is packed."""
+
+
+def share(room: int, to_come: Iterable[int], samples: int, batch: int) -> int:
+    """Of the bytes for all activations of an order that are yet to come, those for the first.
+
+    Args:
+        room: bytes.
+        to_come: their steps, the first one's first.
+        samples: of the device.
+        batch: samples of a batch; the last one of an epoch may be short.
+    """
+    batches = max(1, -(-samples // batch))
+    short = samples - (batches - 1) * batch
+    worth = [_HEAD_SAMPLES + (short if step % batches == batches - 1 else batch) for step in to_come]
+    return room * worth[0] // sum(worth) if worth else room
 
 
 def fit(
     message: Activation, room: int, codec: str, made: Callable[[str], str | Encoder], *, whole: bool = False
-) -> Activation | None:
-    """The activation within so many bytes: with fewer samples, or coded more coarsely; None where neither helps.
+) -> Fitted | None:
+    """The activation within so many bytes, packed; None where nothing helps.
 
     Args:
         message: with all samples; the first ones stay.
         room: bytes.
-        codec: the text of the finest codec.
+        codec: the text of a codec; where it has a step, that is chosen between 0.5 and 4 deviations.
         made: what a codec's text stands for.
         whole: whether all samples have to stay, because a gradient for each of them is to come back.
     """
-    least = len(message.labels) if whole else min(LEAST_SAMPLES, len(message.labels))
-    text: str | None = codec
-    while text is not None:
-        found = _fewer(replace(message, codec=made(text)), room, least)
-        if found is not None:
-            return found
-        text = coarser(text, MOST_DEVIATIONS)
+    name, deviations = step_of(codec)
+    aim = TARGET * room
+    for _ in range(TRIES):
+        if deviations is None:
+            chosen = _Choice(_most_samples(message, made(codec), None, aim, whole=whole), codec)
+        else:
+            chosen = _choose(message, name, made, min(deviations, FINEST), aim, whole=whole)
+        if not chosen.samples:
+            return None
+        found = _first(replace(message, codec=made(chosen.codec)), chosen.samples)
+        data = messages.pack(found)
+        if len(data) <= room:
+            return Fitted(found, data)
+        aim *= TARGET * room / len(data)
     return None
 
 
-def _fewer(message: Activation, room: int, least: int) -> Activation | None:
-    count = len(message.labels)
-    for _ in range(TRIES):
-        size = len(messages.pack(message))
-        if size <= room:
-            return message
-        count = min(count - 1, int(count * room / size))
-        if count < least:
-            return None
-        message = replace(message, smashed=message.smashed[:count], labels=message.labels[:count])
-    return message if len(messages.pack(message)) <= room else None
+class _Choice(NamedTuple):
+    samples: int
+    codec: str
+
+
+def _choose(
+    message: Activation, name: str, made: Callable[[str], str | Encoder], finest: float, aim: float, *, whole: bool
+) -> _Choice:
+    def coder(deviations: float) -> str | Encoder:
+        return made(f"{name}:{deviations:.4g}")
+
+    every = len(message.labels)
+    if _size(message, coder(COARSE), COARSE) <= aim:
+        step = _bisect(lambda k: _size(message, coder(k), k) <= aim, finest, COARSE)
+        return _Choice(every, f"{name}:{step:.4g}")
+    if not whole:
+        samples = _most_samples(message, coder(COARSE), COARSE, aim, whole=False)
+        if samples:
+            return _Choice(samples, f"{name}:{COARSE:g}")
+    least = every if whole else min(every, LEAST_SAMPLES)
+    few = _first(message, least)
+    if _size(few, coder(COARSEST), COARSEST) > aim:
+        return _Choice(0, name)
+    step = _bisect(lambda k: _size(few, coder(k), k) <= aim, COARSE, COARSEST)
+    return _Choice(least, f"{name}:{step:.4g}")
+
+
+def _most_samples(
+    message: Activation, coder: str | Encoder, deviations: float | None, aim: float, *, whole: bool
+) -> int:
+    """The most samples within the aim; 0 where those are too few."""
+    every = len(message.labels)
+    least = every if whole else min(every, LEAST_SAMPLES)
+    low, high = 0, every + 1
+    count = every
+    for _ in range(2 * _HALVINGS):
+        size = _size(_first(message, count), coder, deviations)
+        if size <= aim:
+            low = count
+        else:
+            high = count
+        if high - low <= 1 or (low == count and size >= (1 - _CLOSE) * aim):
+            break
+        count = min(high - 1, max(low + 1, int(count * aim / size)))
+    return low if low >= least else 0
+
+
+def _bisect(fits: Callable[[float], bool], low: float, high: float) -> float:
+    """The smallest of the numbers that fit, about, where `high` does."""
+    if fits(low):
+        return low
+    for _ in range(_HALVINGS):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
+
+
+def _size(message: Activation, coder: str | Encoder, deviations: float | None) -> float:
+    """Bytes of the message, packed: estimated where the encoder can, else counted."""
+    if deviations is not None and isinstance(coder, Estimating):
+        return AROUND_BYTES + len(message.labels) / 2 + coder.expect(message.smashed, deviations)
+    return len(messages.pack(replace(message, codec=coder)))
+
+
+def _first(message: Activation, count: int) -> Activation:
+    if count >= len(message.labels):
+        return message
+    return replace(message, smashed=message.smashed[:count], labels=message.labels[:count])

@@ -43,6 +43,11 @@ class Work:
         return order.round + behind, self.step - behind * order.steps
 
     @property
+    def waits(self) -> bool:
+        """Whether each activation waits for its gradient, and so has to go up with all its samples."""
+        return self.order.kind == "exchange"
+
+    @property
     def due(self) -> bool:
         """Whether a step can be done now, without waiting for the hub."""
         return self.waiting is None or self.gradient is not None

@@ -124,7 +124,7 @@ class Means:
         free = max(0.0, TARGET * rest - END_BYTES - rounds * self._round(device, round_number))
         asked = len(order.send)
         expected = max(asked, expected if expected is not None else asked * rounds)
-        full = self._batch * self._sample(device) + MESSAGE_BYTES
+        full = self._samples(device) * self._sample(device) + MESSAGE_BYTES
         share = min(1.0, max(LEAST_SHARE, free / (expected * full)))
         send = self._some(device.name, order, share)
         return Paid(send, int(free * len(send) / max(expected * share, len(send), 1)))
@@ -146,7 +146,7 @@ class Means:
     def _bears(self, device: Device, order: Order) -> bool:
         """Whether weights and gradients of an order find room in what is left both ways."""
         amounts = self.amounts(device)
-        exchanged = len(order.send) * (self._batch * self._sample(device) + MESSAGE_BYTES)
+        exchanged = len(order.send) * (self._samples(device) * self._sample(device) + MESSAGE_BYTES)
         exchanged *= order.kind == "exchange"
         spent = _spending(device)
         if exchanged and spent.get("messages"):  # gradients are denser than activations
@@ -164,6 +164,11 @@ class Means:
             return None
         reported = _spending(device).get(f"{way}_left")
         return float(min(given) if reported is None else reported)
+
+    def _samples(self, device: Device) -> float:
+        """Of a batch, on the average: the last of an epoch may be short."""
+        every = device.hello.samples if device.hello else 0
+        return every / -(-every // self._batch) if every else self._batch
 
     def _sample(self, device: Device) -> float:
         spent = _spending(device)

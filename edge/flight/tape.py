@@ -321,11 +321,11 @@ class TapeMailbox(Mailbox):
             before = self._tell(before, now)
         self._tell(before, now)
 
-    def send(self, message: messages.Message, *, urgent: bool = False) -> int:
+    def send(self, message: messages.Message, *, urgent: bool = False, data: bytes | None = None) -> int:
         """Put a message into the outbox; of a report what was measured is taken from the recording."""
         if isinstance(message, Report):
             message = replace(message, metrics=self._as_measured(message.metrics))
-        return super().send(message, urgent=urgent)
+        return super().send(message, urgent=urgent, data=data)
 
     def act(self) -> None:
         """Do what the agent did, as far as it is in the recording; what delivery does is compared."""

@@ -208,12 +208,10 @@ def parse_codec(text: str) -> Codec:
     return make(value)
 
 
-def coarser(codec: str, most: float) -> str | None:
-    """The codec of that name with twice the step, up to `most` deviations; None where it is as coarse, or has no step."""
+def step_of(codec: str) -> tuple[str, float | None]:
+    """Name of a codec, and its step in deviations; None for the step where the codec has none."""
     name, _, parameter = codec.partition(":")
-    if name not in ("quantised", "entropy") or float(parameter) >= most:
-        return None
-    return f"{name}:{min(most, 2 * float(parameter)):g}"
+    return name, float(parameter) if name in ("quantised", "entropy") else None
 
 
 def encode(array: Array, codec: str | Encoder) -> bytes:

@@ -117,9 +117,13 @@ class Coder:
         )
         return payload
 
-    def estimate(self, array: Array, step: float) -> float:
-        """Bits that `array` will take with this step, about: the entropy of a sample, corrected by what came before."""
-        return estimate(array, step) * self._correction + _HEAD_BITS
+    def expect(self, array: Array, deviations: float) -> float:
+        """Bytes that `array` will take with a step of so many deviations, about: the entropy of a sample, corrected by what came before."""
+        step = deviations * float(array.std(dtype=np.float64))
+        bits = estimate(array, step) * self._correction if step > 0 else 0.0
+        table = self.table
+        along = 0 if table is None or table.id in self._at_other_side else len(table.data)
+        return bits / 8 + along + _HEAD_BYTES
 
     def _suitable(self, symbols: entropy.Symbols) -> Table | None:
         """The table to code with: the old one, or a new one where that pays."""
@@ -199,8 +203,8 @@ def stream_codec(text: str, coder: Coder) -> str | Coder:
     return coder
 
 
-_HEAD_BITS = 8 * 64
-"""Head, states and centroids."""
+_HEAD_BYTES = 40
+"""Head, centroids, states."""
 
 
 def estimate(array: Array, step: float) -> float:

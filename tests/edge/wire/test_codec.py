@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edge.wire.codec import Quantised, coarser, decode, encode, pack_varint, parse_codec, unpack_varint
+from edge.wire.codec import Quantised, decode, encode, pack_varint, parse_codec, step_of, unpack_varint
 from edge.wire.frames import WireError
 
 floats = hnp.arrays(
@@ -247,9 +247,8 @@ def test_what_is_decoded_has_memory_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("codec", "next_one"),
-    [("quantised:0.5", "quantised:1"), ("entropy:3", "entropy:4"), ("entropy:4", None), ("float32", None),
-     ("uniform:2", None), ("topk:0.1", None)],
-)  # fmt: skip
-def test_only_a_step_can_be_coarser(codec, next_one):
-    assert coarser(codec, 4.0) == next_one
+    ("codec", "step"),
+    [("quantised:0.5", 0.5), ("entropy:3", 3.0), ("float32", None), ("uniform:2", None), ("topk:0.1", None)],
+)
+def test_only_a_quantiser_has_a_step(codec, step):
+    assert step_of(codec) == (codec.partition(":")[0], step)

@@ -108,9 +108,12 @@ def test_the_estimate_is_the_entropy_of_the_symbols_and_learns():
         coder.known(coder.sent.table)
     array = activations(9, shape=(32, 8, 100))
     for deviations in (1.0, 1.1):
-        guessed = coder.estimate(array, deviations * float(array.std()))
+        guessed = coder.expect(array, deviations)
         coder.deviations = deviations
-        assert guessed == pytest.approx(8 * len(encode(array, coder)), rel=0.06)
+        assert guessed == pytest.approx(len(encode(array, coder)), rel=0.06)
+    named = coder.expect(array, 1.1)
+    coder.forget()  # the table goes along again
+    assert coder.expect(array, 1.1) == named + len(coder.table.data)
 
 
 def test_an_activation_may_carry_a_coder():
