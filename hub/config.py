@@ -112,7 +112,7 @@ class RunConfig:
     """How smashed data travel in evaluation; those bytes are counted apart."""
 
     order: Literal["free", "fixed"] = "free"
-    """free: who is late or away is left out. fixed: every turn waits for the whole fleet, however long it takes, and a run that was interrupted ends with the weights of one that was not; a device whose outbox is full waits for room."""
+    """free: who is late or away is left out. fixed: every turn waits for the whole fleet, however long it takes, and a run that was interrupted ends with the weights of one that was not; a device whose outbox is full waits for room. Budgets of joules or CPU seconds, which are never the same twice, are refused then."""
 
     turn_seconds: Annotated[float, Range(0.1, 1e6)] = 60.0
     """Deadline of one turn of orders; who is late is left out of it."""

@@ -11,6 +11,7 @@ from typing import Any
 from edge.link import Connected, Disconnected, Event, Link, LinkError
 from edge.link import Message as Published
 from edge.wire import messages, topics
+from edge.wire.budget import EFFORT
 from edge.wire.delivery import Delivery, Ledger
 from edge.wire.frames import DEFAULT_LIMITS, Limits, WireError
 from edge.wire.messages import Hello, Refusal, Report, Welcome
@@ -96,6 +97,7 @@ class Devices:
         ledgers: Mapping[str, Any] | None = None,
         limits: Limits = DEFAULT_LIMITS,
         budget: Mapping[str, float] | None = None,
+        fixed: bool = False,
     ) -> None:
         self.known: dict[str, Device] = {}
         self.instance = instance
@@ -108,6 +110,8 @@ class Devices:
         self._ledgers = dict(ledgers or {})
         self._limits = limits
         self._budget = dict(budget or {})
+        self._fixed = fixed
+        """Whether the run must come out the same however often it is interrupted."""
         self._broker = Connected()
         """What is known of the broker since the last connection."""
 
@@ -304,6 +308,12 @@ class Devices:
                 f"device {device.name!r} has bundle {hello.bundle[:8]}, this run uses {self._bundle[:8]}: "
                 "install the bundle of this run"
             )
+        measured = [name for name in EFFORT.values() if f"budget.{name}" in hello.facts]
+        if measured and self._fixed:
+            return (
+                f"device {device.name!r} has a budget of {' and '.join(measured)}: with [run] order = \"fixed\" of the hub "
+                "a run must not hang on what is never measured the same twice; leave it out of [budget]"
+            )
         known = device.hello
         if known and device.online and known.instance != hello.instance:
             same_board = known.facts.get("outbox") == hello.facts.get("outbox")
@@ -351,6 +361,8 @@ def _makes_sense(metrics: Mapping[str, Any]) -> bool:
         and isinstance(metrics.get("refused"), Mapping)
         and all(type(metrics.get(name, 0)) is int for name in ("beyond_steps", "expired", "expired_bytes"))
         and isinstance(metrics.get("delivery", {}), Mapping)
+        and isinstance(coded := metrics.get("coded", {}), Mapping)
+        and all(type(number) in (int, float) for number in (*coded.values(), metrics.get("nonzero_share", 0)))
         and isinstance(budget := metrics.get("budget", {}), Mapping)
         and all(type(number) in (int, float, type(None)) for number in budget.values())
         and type(metrics["energy"].get("joules")) in (int, float, type(None))

@@ -23,6 +23,7 @@ from torch import nn
 from edge.link import Link
 from edge.mqtt_link import MqttLink, read_password
 from edge.wire import topics
+from edge.wire.budget import EFFORT
 from edge.wire.frames import Limits
 from export.bundle import HubBundle, example_input, load_hub_bundle
 from export.cost import cost_below
@@ -290,6 +291,7 @@ def _device_record(number: int, device: Device) -> dict[str, Any]:
         "evaluation_received": totals["evaluation_received"],
         "paper_bytes": totals["paper_bytes"],
         "elements": totals["elements"],
+        "coded": totals.get("coded", {}),
         "flops": totals["flops"],
         "paper_flops": totals["paper_flops"],
         "peak_rss_bytes": totals["peak_rss_bytes"],
@@ -311,6 +313,12 @@ def _strategy(config: HubConfig) -> Strategy:
         raise RunError(
             f'[strategy] offline_steps = {alone}: with [run] order = "fixed" what a device learns must not hang on its link: '
             "set it to 0"
+        )
+    measured = [f'{name} = "{text}"' for name in EFFORT.values() if (text := getattr(config.budget, name)) is not None]
+    if config.run.order == "fixed" and measured:
+        raise RunError(
+            f'[budget] {measured[0]}: with [run] order = "fixed" a run must not hang on what is never measured the same twice: '
+            "leave it out"
         )
     try:
         return STRATEGIES[config.run.strategy](config.strategy)
@@ -374,6 +382,7 @@ def _devices(
         ledgers=ledgers,
         limits=Limits(chunk_bytes=config.broker.chunk_bytes),
         budget=config.budget.amounts(),
+        fixed=config.run.order == "fixed",
     )
     return devices, link
 

@@ -43,7 +43,10 @@ class Rows:
 class Stage:
     """The device under test, and the hub's end of the conversation."""
 
-    def __init__(self, folder, broker, *, with_ends=False, outbox_bytes=1 << 20, **agent):
+    def __init__(
+        self, folder, broker, *, with_ends=False, outbox_bytes=1 << 20, source=None, gauge=None, budget=None, **agent
+    ):
+        self.source, self.gauge, self.budget = source or Rows(), gauge, budget or {}
         self.folder, self.broker, self.agent_options = folder, broker, agent
         self.outbox_bytes = outbox_bytes
         self.id = write_bundle(folder / "b", with_ends=with_ends)
@@ -68,9 +71,9 @@ class Stage:
         self.mailbox = Mailbox(NAME, FLEET, link, self.outbox, instance=1, outbox_bytes=self.outbox_bytes)
         self.segment = Segment(loaded)
         accounts = Accounts(self.outbox, link, Meter(), loaded.manifest)
-        purse = Purse(self.outbox, link, {})
+        purse = Purse(self.outbox, link, self.budget, gauge=self.gauge)
         self.agent = Agent(
-            loaded, self.segment, Rows(), self.mailbox, self.outbox, accounts, purse, facts={}, **self.agent_options
+            loaded, self.segment, self.source, self.mailbox, self.outbox, accounts, purse, facts={}, **self.agent_options
         )
         self.device_link = link
 
