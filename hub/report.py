@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edge.wire.budget import APART
+from hub.coding import whole
 from hub.drawing import DARK, FONTS, LIGHT, Drawing
 from hub.plots import PLOTS, draw
 from hub.runlog import Record, RunLog, read_run
@@ -84,6 +85,8 @@ def render_report(log: RunLog, drawn: Mapping[str, Drawing]) -> str:
         apart=any(APART in record.get("budget", {}) for record in log.latest.values()),
         # Of the objectives only the product with the hub's gradient can be negative.
         led=any((record.get("loss") or 0) < 0 for records in log.devices.values() for record in records),
+        coding=rows[0].coding and _bound(rows[0].coding[:1].upper() + rows[0].coding[1:]),
+        quantised=any(coded.step is not None for rounds in log.coding().values() for coded in rounds),
         late=log.late(),
         troubled=sorted({*log.late(), *log.refusals}),
         energy=_energy(rows[0]),
@@ -216,7 +219,8 @@ def _energy_of(record: Record) -> float | None:
 
 
 # Heading, family of units, and where the figure stands in a device's record.
-FLEET: tuple[tuple[str, str, Callable[[Record], float | None]], ...] = (
+Figure = tuple[str, str, Callable[[Record], float | None]]
+FLEET: tuple[Figure, ...] = (
     ("steps", "count", lambda record: record.get("steps")),
     ("step", "times", lambda record: record.get("step_seconds")),
     ("sent", "bytes", training_sent),
@@ -230,12 +234,27 @@ FLEET: tuple[tuple[str, str, Callable[[Record], float | None]], ...] = (
     ("energy", "joules", _energy_of),
 )
 
+# The same, for the columns that are left out where nobody has such a figure.
+WHERE_KNOWN: tuple[Figure, ...] = (
+    ("element", "bits", lambda record: _coded(record, "bits")),
+    ("D", "deviations", lambda record: _coded(record, "deviations")),
+    ("not zero", "share", lambda record: _coded(record, "nonzero")),
+    ("cut short", "count", lambda record: record.get("budget", {}).get("cut")),
+)
+
+
+def _coded(record: Record, name: str) -> float | None:
+    coded = whole([record])
+    return None if coded is None else getattr(coded, name)
+
 
 def _fleet(log: RunLog) -> dict[str, Any]:
     """The table of devices: a unit a column, a line a device."""
     heads, columns = [("accuracy", "%")], [[_share(log.accuracies().get(name)) for name in log.latest]]
-    for heading, family, value in FLEET:
+    for heading, family, value in (*FLEET, *WHERE_KNOWN):
         figures = [value(record) for record in log.latest.values()]
+        if (heading, family, value) in WHERE_KNOWN and not any(f is not None for f in figures):
+            continue
         known = [f for f in figures if f is not None]
         size, unit = unit_of(family, known)
         heads.append((heading, unit if known else ""))
