@@ -254,7 +254,7 @@ class Agent:
 
     def _bears(self, work: Work) -> bool:
         """Whether another step can be begun; where the means of the round carry none any more, the order ends here."""
-        verdict = self._purse.bears(work.order.kind)
+        verdict = self._purse.bears(work.kind)
         if verdict is Verdict.SPENT and end_early(work, self._purse, self._mailbox):
             self._keep_to_here(work)
             self._report(work)

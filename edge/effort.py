@@ -3,7 +3,8 @@
     bears   asked before every step: takes in what the last one took, and says whether another one fits
     FITS    go on        LATER    not before the next commit        SPENT    no further step of this round
 
-Another step is expected to cost what those of its kind cost on the average so far. Counted is all that the process takes
+Another step is expected to cost what those of its kind cost on the average so far; the first that a process does loads its
+graph, which is counted, but says nothing of the next. While nothing is known one step is tried. Counted is all that the process takes
 while an order is in hand, waiting included, from the order to its report; joules are the board's, of which nobody can say
 whose they are. As with bytes, a step is begun only below a ceiling that is on the disk: a device that loses power counts
 up to that ceiling. Nothing here is modelled: a round whose sensor fails has no further step.
@@ -28,7 +29,7 @@ AHEAD = 8
 STILL_STEPS = 64
 """A sensor that has not moved in so many steps is not live."""
 _COMMIT = "commit"
-"""What is noted beside the kinds of orders: a turn that only moves the ceiling."""
+"""What is noted beside the kinds of steps: a turn that only moves the ceiling."""
 
 
 class Gauge(Protocol):
@@ -81,7 +82,7 @@ class Effort:
         self._committed = dict(self._taken)
         self._ceiling = dict(self._taken)
         self._steps: dict[str, dict[str, Any]] = kept.get("steps", {})
-        """By kind of order: how many steps, what they took together, and what the dearest took."""
+        """By kind of step: how many steps, what they took together, and what the dearest took."""
         self._spent: str = kept.get("spent", "")
         """What this round has no more of; empty while it has."""
         self._cut: int = kept.get("cut", 0)
@@ -90,6 +91,8 @@ class Effort:
         """Where the gauge stood when it was last asked; None while no order is in hand."""
         self._begun: str | None = None
         """The kind of the step that was begun since."""
+        self._warm: set[str] = set()
+        """Kinds of which this process has done a step."""
         self._apart = False
         self._blind = False
         """Whether the ceiling was put where it is without knowing what a step takes."""
@@ -133,7 +136,7 @@ class Effort:
             self._last = self._gauge.used(joules="joules" in limits)
 
     def bears(self, kind: str, amounts: Mapping[str, float]) -> Verdict:
-        """Whether another step of an order of this kind may be begun; if so, it is taken to be."""
+        """Whether another step of this kind may be begun; if so, it is taken to be."""
         limits = self.limits(amounts)
         if not limits:
             return Verdict.FITS
@@ -203,8 +206,10 @@ class Effort:
                 taken["joules"] = max(0.0, now.joules - last.joules)
         for what, amount in taken.items():
             self._taken[what] += amount
-        if begun:
+        if begun in (_COMMIT, *self._warm):
             self._learn(begun, taken)
+        elif begun:
+            self._warm.add(begun)
 
     def _learn(self, kind: str, taken: Mapping[str, float]) -> None:
         known = self._steps.setdefault(kind, {"count": 0, "sum": {}, "most": {}})

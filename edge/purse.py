@@ -116,7 +116,7 @@ class Purse:
             self._effort.open(self.amounts, apart=apart)
 
     def bears(self, kind: str) -> Verdict:
-        """Whether the round's joules and CPU seconds carry another step of an order of this kind."""
+        """Whether the round's joules and CPU seconds carry another step of this kind."""
         return self._effort.bears(kind, self.amounts) if self._effort else Verdict.FITS
 
     @property

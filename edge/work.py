@@ -53,6 +53,11 @@ class Work:
         return self.step >= self.end or bool(self.cut)
 
     @property
+    def kind(self) -> str:
+        """What the next step is like, for what it will cost: coding an activation may cost as much as training on it."""
+        return f"{self.order.kind}, sending" if self.step in self.order.send else self.order.kind
+
+    @property
     def unsent(self) -> list[int]:
         """Steps from here on that were to upload."""
         return [step for step in self.order.send if step >= self.step]

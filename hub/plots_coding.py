@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hub.coding import Coded
-from hub.drawing import INK, MUTED, SERIES, STYLE, WIDE, Drawing, drawing_of, legend, rounds_axis
+from hub.drawing import INK, MUTED, SERIES, STYLE, WIDE, Drawing, drawing_of, legend, rounds_axis, shade_local
 from hub.plots_accuracy import MOST_LINES
 from hub.runlog import RunLog
 
@@ -26,7 +26,7 @@ PANELS: tuple[tuple[str, tuple[tuple[str, Value], ...]], ...] = (
             ("behind the quantiser", lambda coded: _percent(coded.left)),
         ),
     ),
-    ("D, in its units", (("", lambda coded: coded.step),)),
+    ("D", (("", lambda coded: coded.step),)),
     ("D, std. dev.", (("", lambda coded: coded.deviations),)),
 )
 """Below one another: the name of an axis, and what is drawn on it."""
@@ -57,6 +57,7 @@ def coding_over_rounds(log: RunLog, width: float = WIDE) -> Drawing | None:
                 legend(axes)
         for axes in every:
             axes.patch.set_visible(False)
+            shade_local(axes, log, named=axes is every[0])
             rounds_axis(axes, log)
             axes.set_xlabel("round" if axes is every[-1] else "")
         figure.align_ylabels(every)

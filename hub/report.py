@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edge.wire.budget import APART
-from hub.coding import whole
+from hub.coding import Coded, whole
 from hub.drawing import DARK, FONTS, LIGHT, Drawing
 from hub.plots import PLOTS, draw
 from hub.runlog import Record, RunLog, read_run
@@ -95,6 +95,8 @@ def render_report(log: RunLog, drawn: Mapping[str, Drawing]) -> str:
         bytes_max=human(budgets.bytes, "bytes"),
         flops_max=human(budgets.flops, "flops"),
         c3_lines=[_c3_line(row, budgets) for row in rows],
+        ended_early=_ended_early(log),
+        **_coded(log),
         **_fleet(log),
         **_result(rows, budgets),
     )
@@ -219,8 +221,7 @@ def _energy_of(record: Record) -> float | None:
 
 
 # Heading, family of units, and where the figure stands in a device's record.
-Figure = tuple[str, str, Callable[[Record], float | None]]
-FLEET: tuple[Figure, ...] = (
+FLEET: tuple[tuple[str, str, Callable[[Record], float | None]], ...] = (
     ("steps", "count", lambda record: record.get("steps")),
     ("step", "times", lambda record: record.get("step_seconds")),
     ("sent", "bytes", training_sent),
@@ -234,27 +235,42 @@ FLEET: tuple[Figure, ...] = (
     ("energy", "joules", _energy_of),
 )
 
-# The same, for the columns that are left out where nobody has such a figure.
-WHERE_KNOWN: tuple[Figure, ...] = (
-    ("element", "bits", lambda record: _coded(record, "bits")),
-    ("D", "deviations", lambda record: _coded(record, "deviations")),
-    ("not zero", "share", lambda record: _coded(record, "nonzero")),
-    ("cut short", "count", lambda record: record.get("budget", {}).get("cut")),
+# The same of what its activations came to.
+CODED: tuple[tuple[str, str, Callable[[Coded], float | None]], ...] = (
+    ("elements", "elements", lambda coded: coded.elements),
+    ("payload", "bits", lambda coded: coded.bits),
+    ("with all else", "bits", lambda coded: coded.socket_bits),
+    ("not zero", "share", lambda coded: coded.nonzero),
+    ("behind the quantiser", "share", lambda coded: coded.left),
+    ("D", "score", lambda coded: coded.step),
+    ("D", "deviations", lambda coded: coded.deviations),
 )
 
 
-def _coded(record: Record, name: str) -> float | None:
-    coded = whole([record])
-    return None if coded is None else getattr(coded, name)
+def _coded(log: RunLog) -> dict[str, Any]:
+    """The table of what went up: a line a device that sent anything."""
+    found = {name: coded for name, record in log.latest.items() if (coded := whole([record]))}
+    heads, columns = [], []
+    for heading, family, value in CODED:
+        figures = [value(coded) for coded in found.values()]
+        size, unit = unit_of(family, [f for f in figures if f is not None])
+        heads.append((heading, unit))
+        columns.append([MISSING if f is None else figure(f / size) for f in figures])
+    return {"coded_heads": heads, "coded": list(zip(found, *columns, strict=True))}
+
+
+def _ended_early(log: RunLog) -> str:
+    """How many orders of which devices had no means for all of their steps."""
+    cuts = {name: record.get("budget", {}).get("cut") for name, record in log.latest.items()}
+    found = ", ".join(f"{count} on {name}" for name, count in cuts.items() if count)
+    return f"Orders that ended early for it: {found}." if found else "No order ended early for it."
 
 
 def _fleet(log: RunLog) -> dict[str, Any]:
     """The table of devices: a unit a column, a line a device."""
     heads, columns = [("accuracy", "%")], [[_share(log.accuracies().get(name)) for name in log.latest]]
-    for heading, family, value in (*FLEET, *WHERE_KNOWN):
+    for heading, family, value in FLEET:
         figures = [value(record) for record in log.latest.values()]
-        if (heading, family, value) in WHERE_KNOWN and not any(f is not None for f in figures):
-            continue
         known = [f for f in figures if f is not None]
         size, unit = unit_of(family, known)
         heads.append((heading, unit if known else ""))

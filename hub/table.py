@@ -61,7 +61,8 @@ FAMILIES: dict[str, tuple[tuple[float, str], ...]] = {
     "times": ((1.0, "s"), (1e-3, "ms")),
     "count": ((1.0, ""),),
     "joules": ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ")),
-    "bits": ((1.0, "bits"),),
+    "bits": ((1.0, "bits an element"),),
+    "elements": ((1e6, "million"), (1e3, "thousand"), (1.0, "")),
     "deviations": ((1.0, "std. dev."),),
 }
 
