@@ -127,7 +127,11 @@ class Accounts:
         if not elements:
             return {}
         share = (total["paper_bytes"] - self._opened["paper_bytes"]) / 4 / elements
-        quantised = {"nonzeros": total["coded_nonzeros"], "step": total["step_sum"], "deviations": total["deviations_sum"]}
+        quantised = {
+            "nonzeros": total["coded_nonzeros"],
+            "step": total["step_sum"],
+            "deviations": total["deviations_sum"],
+        }
         coded = {"bytes": total["coded_bytes"], **(quantised if total["step_sum"] else {})}
         return {"nonzero_share": round(share, 4), "coded": coded}
 

@@ -311,7 +311,7 @@ class Devices:
         measured = [name for name in EFFORT.values() if f"budget.{name}" in hello.facts]
         if measured and self._fixed:
             return (
-                f"device {device.name!r} has a budget of {' and '.join(measured)}: with [run] order = \"fixed\" of the hub "
+                f'device {device.name!r} has a budget of {" and ".join(measured)}: with [run] order = "fixed" of the hub '
                 "a run must not hang on what is never measured the same twice; leave it out of [budget]"
             )
         known = device.hello

@@ -231,7 +231,9 @@ class Orchestrator:
                 self._devices.done(arrived)
         # Of some of its test samples only, where its round had no means for more: that is no accuracy.
         cut = {name for name, report in turn.reports.items() if report.metrics.get("cut")}
-        return {name: right[name] / total[name] for name in orders if total[name] and name not in {*turn.given_up, *cut}}
+        return {
+            name: right[name] / total[name] for name in orders if total[name] and name not in {*turn.given_up, *cut}
+        }
 
     def _evaluation(self, name: str, lower: Lower | None) -> Order:
         hello = self._devices.known[name].hello

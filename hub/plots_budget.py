@@ -22,7 +22,11 @@ def budget_over_rounds(log: RunLog, width: float = WIDE) -> Drawing | None:
         size, unit = unit_of("bytes", list(limits.values()))
         for color, (way, limit) in zip(SERIES, limits.items(), strict=False):
             for place, records in enumerate(log.devices.values()):
-                points = [(r["round"], r["budget"][f"{way}_spent"] / size) for r in records if f"{way}_spent" in r.get("budget", {})]
+                points = [
+                    (r["round"], r["budget"][f"{way}_spent"] / size)
+                    for r in records
+                    if f"{way}_spent" in r.get("budget", {})
+                ]
                 label = f"{WAYS[way]}, each device" if place == 0 else None
                 axes.plot(*zip(*points, strict=True), color=color, lw=0.9, alpha=0.7, label=label)
             axes.axhline(limit / size, color=color, lw=1.4, ls="--", label=f"budget, {WAYS[way]}")

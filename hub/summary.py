@@ -117,7 +117,9 @@ def coding_of(devices: Sequence[Mapping[str, Any]]) -> str | None:
         return None
     parts = []
     if coded.bits is not None:
-        socket = "" if coded.socket_bits is None else f" ({coded.socket_bits:.3g} with all else that was sent for training)"
+        socket = (
+            "" if coded.socket_bits is None else f" ({coded.socket_bits:.3g} with all else that was sent for training)"
+        )
         parts.append(f"an element of an activation took {coded.bits:.3g} bits{socket}")
     if coded.step is not None and coded.deviations is not None:
         parts.append(f"D was {coded.step:.3g}, {coded.deviations:.3g} standard deviations")

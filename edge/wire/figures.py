@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edge.wire import entropy, quantised
 from edge.wire.codec import Array, look

@@ -73,7 +73,15 @@ class Stage:
         accounts = Accounts(self.outbox, link, Meter(), loaded.manifest)
         purse = Purse(self.outbox, link, self.budget, gauge=self.gauge)
         self.agent = Agent(
-            loaded, self.segment, self.source, self.mailbox, self.outbox, accounts, purse, facts={}, **self.agent_options
+            loaded,
+            self.segment,
+            self.source,
+            self.mailbox,
+            self.outbox,
+            accounts,
+            purse,
+            facts={},
+            **self.agent_options,
         )
         self.device_link = link
 
@@ -172,6 +180,50 @@ def test_the_report_has_what_the_steps_cost(stage):
     assert report.metrics["paper_flops"] == 4 * 2
     assert report.metrics["energy"]["joules"] is None
     assert "no meter" in report.metrics["energy"]["reason"]
+
+
+def test_the_report_has_what_the_codec_made_of_what_went_up(stage):
+    stage.order(1, send=(1, 3), codec="quantised:1")
+    stage.run()
+    stage.order(2, steps=2)
+    stage.run()
+    stage.order(3, steps=1, send=(0,), codec="quantised:1")
+    stage.run()
+    first, idle, last = (report.metrics for report in stage.got(Report))
+    assert first["nonzero_share"] == 1.0
+    assert first["elements"] == 4
+    assert first["coded"]["deviations"] == pytest.approx(4)  # one a step, times two elements each
+    assert first["coded"]["nonzeros"] == 4
+    assert "coded" not in idle
+    assert "nonzero_share" not in idle
+    assert last["coded"]["bytes"] * 2 == first["coded"]["bytes"] * 3
+    assert last["coded"]["step"] > first["coded"]["step"] > 0
+
+
+def test_what_went_up_is_counted_across_a_power_cut(stage):
+    stage.order(1, steps=4, send=(0, 1, 2, 3), codec="float32")
+    while len(stage.got(Activation)) < 2:
+        stage.run(1)
+    stage.kill()
+    stage.start()
+    stage.run()
+    (report,) = stage.got(Report)
+    assert report.metrics["elements"] == 8
+    assert report.metrics["coded"] == {"bytes": 32}
+    assert report.metrics["nonzero_share"] == 1.0
+
+
+def test_a_restart_in_an_evaluation_does_not_take_training_for_it(stage):
+    stage.order(1, steps=4, send=(0, 1, 2, 3))
+    stage.run()
+    stage.order(2, kind="evaluate", steps=3, send=(0, 1, 2))
+    while len(stage.got(Activation)) < 5:
+        stage.run(1)
+    stage.kill()
+    stage.start()
+    stage.run()
+    trained, evaluated = (report.metrics for report in stage.got(Report))
+    assert evaluated["evaluation_sent"] <= evaluated["sent"] - trained["sent"]
 
 
 def test_settings_of_the_order_reach_the_graph(stage):
