@@ -67,7 +67,7 @@ class Work:
         found: dict[str, Any] = {name: fmean(values) for name, values in self.metrics.items()}
         if self.order.kind != "evaluate":
             found["steps"] = self.done
-            found["step_seconds"] = median(self.seconds) if self.seconds else None
+            found |= {"step_seconds": median(self.seconds)} if self.seconds else {}
         return {**found, "cut": self.cut} if self.cut else found
 
     @property

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from edge import config, device
 from edge.effort import STILL_STEPS, Effort, Verdict, refuse_unmeasured
 from edge.energy import Integrator
 from edge.memory_link import MemoryBroker
@@ -13,6 +14,7 @@ from edge.wire.budget import BudgetConfig
 from edge.wire.messages import Activation, Gradient, Report
 from edge.wire.toml_fields import ConfigError
 from tests.edge.test_agent import Rows, Stage, after
+from tests.tiny import write_bundle
 
 CPU = {"cpu_seconds_per_round": 10.0}
 JOULES = {"joules_per_round": 10.0}
@@ -250,6 +252,19 @@ def test_joules_of_its_own_are_refused_where_nothing_measures_them(tmp_path):
         refuse_unmeasured(budget, Meter(tmp_path))
     refuse_unmeasured(BudgetConfig(cpu_seconds_per_round="3 s"), Meter(tmp_path))
     refuse_unmeasured(budget, Scripted())
+
+
+def test_a_device_says_so_at_its_start_before_it_looks_for_its_hub(tmp_path, monkeypatch):
+    write_bundle(tmp_path / "b")
+    np.savez(tmp_path / "d.npz", x=np.zeros((4, 2), np.float32), y=np.zeros(4, np.int64))
+    text = (
+        '[device]\nname = "a"\n[broker]\nurl = "mqtt://127.0.0.1:1"\n[bundle]\npath = "b"\n[data]\nsource = "d.npz"\n'
+    )
+    (tmp_path / "device.toml").write_text(text + '[budget]\njoules_per_round = "2 J"\n')
+    told = config.load(tmp_path / "device.toml", {})
+    monkeypatch.setattr(device, "Meter", lambda **_: Meter(tmp_path / "sysless"))
+    with pytest.raises(ConfigError, match="no RAPL under /sys/class/powercap"):
+        device.run(told, lambda: False)
 
 
 def test_the_meter_tells_joules_and_processor_time_between_two_moments(tmp_path):

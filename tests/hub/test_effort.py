@@ -68,7 +68,7 @@ def test_a_fixed_order_refuses_a_device_that_hangs_on_its_meter(field):
     field.devices._fixed = True
     agent = field.boards["a"].agent
     said = []
-    agent._refusal = lambda message: said.append(message)
+    agent._refusal = said.append
     gathered(field, Everybody())
     assert field.devices.online() == ["b", "c"]
     assert isinstance(said[0], Refusal)
