@@ -49,11 +49,14 @@ def figures_of(smashed: Array, packed: bytes) -> Figures:
     if read is None:
         return Figures(flat.size, nonzeros, length)
     step = read(packed[start : start + _HEAD_BYTES])
-    left = int(np.count_nonzero(np.abs(flat) > step / 2))
+    left = int(np.count_nonzero(flat > step / 2)) + int(np.count_nonzero(flat < -step / 2))
     return Figures(flat.size, nonzeros, length, step, step / _spread(flat, step), left)
 
 
 def _spread(flat: Array, step: float) -> float:
     """The standard deviation; of equal values the step itself, since no multiple of 0 says anything."""
-    deviation = float(flat.std(dtype=np.float64)) if flat.size else 0.0
-    return deviation or step
+    if not flat.size:
+        return step
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        quick = float(flat.std())  # in float32 where that holds the squares: five times as fast
+    return quick if 1e-15 < quick < 1e15 else float(flat.std(dtype=np.float64)) or step

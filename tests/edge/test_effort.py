@@ -338,6 +338,9 @@ def test_an_order_ends_early_and_tells_how_many_steps_it_did_and_what_will_not_c
         1,
     )
     assert "up_spent" not in budget  # bytes are not limited
+    stage.kill()
+    stage.start()
+    np.testing.assert_allclose(stage.weights(), after(5), rtol=1e-5)  # as the report says, also after a power cut
 
 
 def test_the_next_order_of_the_round_has_no_step_and_that_of_the_next_round_has(staged):
