@@ -6,17 +6,19 @@ or with the reason why there are none.
 
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from edge.energy import Energy
 from edge.link import Link
 from edge.meters import Measurement
 from edge.outbox import Outbox
+from edge.wire.figures import figures_of
 from edge.wire.manifest import Manifest
 
 _WINDOW = "report"
 
+_CODED = ("coded_bytes", "coded_nonzeros", "step_sum", "deviations_sum")
+"""What the uploads came to behind the codec: of reports only those that had uploads tell them."""
 _START = {
     "sent": 0,
     "received": 0,
@@ -25,6 +27,10 @@ _START = {
     "evaluation_received": 0,
     "paper_bytes": 0,
     "elements": 0,
+    "coded_bytes": 0,
+    "coded_nonzeros": 0,
+    "step_sum": 0.0,
+    "deviations_sum": 0.0,
     "flops": 0.0,
     "paper_flops": 0.0,
     "cpu_seconds": 0.0,
@@ -34,6 +40,9 @@ _START = {
     "beyond_steps": 0,
     "restarts": -1,
 }
+
+
+_OPENED = ("sent", "received", "elements", "paper_bytes")
 
 
 class Meter(Protocol):
@@ -50,6 +59,7 @@ class Accounts:
     """Running totals of one device; `open` when an order arrives, `close` when its report is written."""
 
     def __init__(self, outbox: Outbox, link: Link, meter: Meter, manifest: Manifest) -> None:
+        self._outbox = outbox
         self._link = link
         self._meter = meter
         self._flops = manifest.flops
@@ -57,14 +67,15 @@ class Accounts:
         self._total["restarts"] += 1
         # The socket's counters start at zero with the process; what came before is in the totals.
         self._before = {name: self._total[name] for name in ("sent", "received", "retransmitted")}
-        self._opened = (0, 0)
+        self._opened: dict[str, int] = outbox.fact("opened", dict.fromkeys(_OPENED, 0))
         self._received_at_close = self._total["received"]
         meter.begin(_WINDOW)
 
     def open(self) -> None:
         """An order begins: what is sent from here on belongs to it, and what came since the last one, which may be weights."""
         self._count()
-        self._opened = (self._total["sent"], self._received_at_close)
+        self._opened = {**{name: self._total[name] for name in _OPENED}, "received": self._received_at_close}
+        self._outbox.put_fact("opened", self._opened)
 
     def ran(self, kind: str, rows: int) -> None:
         """A graph of this kind ran on so many samples. Evaluation is no part of training, and stands apart as its bytes do."""
@@ -80,28 +91,49 @@ class Accounts:
         """A step was done that no order asked for, while the hub was away."""
         self._total["beyond_steps"] += 1
 
-    def uploaded(self, smashed: npt.NDArray[Any]) -> None:
-        """Smashed data was put into the outbox; the paper counts its non-zero elements at four bytes each."""
-        self._total["paper_bytes"] += 4 * int(np.count_nonzero(smashed != 0))  # of floats, numpy counts one by one
-        self._total["elements"] += smashed.size
+    def uploaded(self, smashed: npt.NDArray[Any], packed: bytes) -> None:
+        """Smashed data was put into the outbox, in this message; the paper counts its non-zero elements at four bytes each."""
+        figures = figures_of(smashed, packed)
+        self._total["paper_bytes"] += 4 * figures.nonzeros
+        self._total["elements"] += figures.elements
+        self._total["coded_bytes"] += figures.payload_bytes
+        self._total["coded_nonzeros"] += figures.left or 0
+        # Sums over the elements, so that the difference of two reports has the mean of what lies between them.
+        self._total["step_sum"] += (figures.step or 0.0) * figures.elements
+        self._total["deviations_sum"] += (figures.deviations or 0.0) * figures.elements
 
     def close(self, kind: str) -> dict[str, Any]:
         """The totals as an order ends, for its report; all but the seconds since the run began."""
         self._count()
         if kind == "evaluate":
-            self._total["evaluation_sent"] += self._total["sent"] - self._opened[0]
-            self._total["evaluation_received"] += self._total["received"] - self._opened[1]
+            self._total["evaluation_sent"] += self._total["sent"] - self._opened["sent"]
+            self._total["evaluation_received"] += self._total["received"] - self._opened["received"]
         self._received_at_close = self._total["received"]
         measured = self._meter.end(_WINDOW)
         self._meter.begin(_WINDOW)
         self._total["cpu_seconds"] += measured.cpu_seconds
         self._total["peak_rss_bytes"] = max(self._total["peak_rss_bytes"], measured.peak_rss_bytes)
         energy = self._add_energy(measured.energy)
-        record = {name: value for name, value in self._total.items() if name not in ("joules", "energy_gap")}
+        record = {name: value for name, value in self._total.items() if name not in ("joules", "energy_gap", *_CODED)}
+        record |= self._coding()
         record["source"] = self._link.counters().source
         record["seconds"] = measured.seconds
         record["energy"] = energy
         return record
+
+    def _coding(self) -> dict[str, Any]:
+        """What was uploaded in this order, and what the codec made of it since the run began; nothing where nothing was."""
+        total, elements = self._total, self._total["elements"] - self._opened["elements"]
+        if not elements:
+            return {}
+        share = (total["paper_bytes"] - self._opened["paper_bytes"]) / 4 / elements
+        quantised = {
+            "nonzeros": total["coded_nonzeros"],
+            "step": total["step_sum"],
+            "deviations": total["deviations_sum"],
+        }
+        coded = {"bytes": total["coded_bytes"], **(quantised if total["step_sum"] else {})}
+        return {"nonzero_share": round(share, 4), "coded": coded}
 
     def _add_energy(self, window: Energy) -> dict[str, Any]:
         """The energy so far; a total with a window missing would be too low, so it is missing too, and says why."""

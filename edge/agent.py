@@ -14,7 +14,6 @@ with its settings and its batches, from its last step, for the device alone. The
 """
 
 import logging
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,6 +24,7 @@ import numpy.typing as npt
 
 from edge.accounts import Accounts
 from edge.bundle import Bundle
+from edge.effort import Verdict
 from edge.mailbox import Arrived, Mailbox
 from edge.outbox import Outbox, OutboxError
 from edge.purse import Purse
@@ -34,7 +34,7 @@ from edge.sensors import Batch, SensorError, Source
 from edge.uploads import fit, share
 from edge.wire import messages
 from edge.wire.messages import Activation, Goodbye, Gradient, Hello, Order, Place, Refusal, Report, State, Welcome
-from edge.work import Work, brief, name_of
+from edge.work import Work, brief, end_early, name_of
 
 log = logging.getLogger("cutlayer.device")
 
@@ -143,12 +143,13 @@ class Agent:
         self._accounts.open()
         self._outbox.put_received("order", data)
         self._outbox.put_fact("position", order.first_step)
-        if order.run != self._outbox.fact("run"):
+        fresh = order.run != self._outbox.fact("run")
+        if fresh:
             self._start_over(order.run)
             self._purse.begin("run")
-        if order.round != self._outbox.fact("round") or order.run != self._outbox.fact("run"):
+        if fresh or order.round != self._outbox.fact("round"):
             self._outbox.put_fact("round", order.round)
-            self._purse.begin("round")
+            self._purse.begin("round", order.rounds)
         self._purse.open(order.allowance, evaluation=order.kind == "evaluate")
         try:
             self._begin(order)
@@ -240,8 +241,10 @@ class Agent:
     def _step(self, work: Work) -> None:
         if not work.due or self._must_wait(work):
             return
-        if work.step >= work.end:
+        if work.over:
             self._report(work)
+            return
+        if not (work.waiting or work.gradient or self._bears(work)):
             return
         started = time.perf_counter()
         try:
@@ -251,6 +254,16 @@ class Agent:
             return
         work.seconds.append(time.perf_counter() - started)
 
+    def _bears(self, work: Work) -> bool:
+        """Whether another step can be begun; where the means of the round carry none any more, the order ends here."""
+        verdict = self._purse.bears(work.kind)
+        if verdict is Verdict.SPENT and end_early(work, self._purse, self._mailbox):
+            self._keep_to_here(work)
+            self._report(work)
+        elif verdict is Verdict.SPENT:
+            self._fail(work, f"the round's means ({work.cut}) are spent before the first step")
+        return verdict is Verdict.FITS
+
     def _must_wait(self, work: Work) -> bool:
         """Whether the next step has to wait for room in the outbox: while the hub is there it makes room.
 
@@ -259,17 +272,22 @@ class Agent:
         """
         kind = work.order.kind
         needed = work.order.complete or kind == "evaluate"
-        if work.step >= work.end or not self._mailbox.crowded or (self._mailbox.away and not needed):
+        if work.over or not self._mailbox.crowded or (self._mailbox.away and not needed):
             return False
         return work.gradient is None if kind == "exchange" else kind == "evaluate" or work.step in work.order.send
 
     def _go_on(self, spare: Work) -> None:
         """One more step of an order that is done, as long as the hub is away; nothing of it leaves."""
         if not self._mailbox.away:
-            self._keep_spare(spare)  # now, so that the next order finds it on the disk whatever becomes of it
+            self._keep_to_here(spare)  # now, so that the next order finds it on the disk whatever becomes of it
             return
         if spare.step == spare.end:
             log.info("the hub is away: up to %d steps more of %s", spare.order.beyond, name_of(spare.order))
+        verdict = self._purse.bears("local")
+        if verdict is Verdict.SPENT:
+            self._drop_spare()
+        if verdict is not Verdict.FITS:
+            return
         try:
             self._run("local", self._batch(spare), spare, up=False)
         except (SegmentError, SensorError) as error:
@@ -278,16 +296,17 @@ class Agent:
             self._forget_spare()
             return
         spare.step += 1
+        self._purse.pause()
         self._accounts.went_beyond()
         last = spare.step >= spare.end + spare.order.beyond
         if last or self._checkpoint(spare):
-            self._keep_spare(spare)
+            self._keep_to_here(spare)
         if last:
             self._forget_spare()
 
-    def _keep_spare(self, spare: Work) -> None:
-        if spare.step > spare.kept:
-            self._keep(spare)
+    def _keep_to_here(self, work: Work) -> None:
+        if work.step > work.kept:
+            self._keep(work)
 
     def _local(self, work: Work) -> None:
         batch = self._batch(work)
@@ -356,8 +375,7 @@ class Agent:
             return bool(self._mailbox.send(message))
         room, data = self._purse.room(self._mailbox.unsent_bytes), None
         if room is not None:
-            to_come = [step for step in order.send if step >= work.step]
-            mine = share(room, to_come, self._source.samples, order.batch)
+            mine = share(room, work.unsent, self._source.samples, order.batch)
             fitting = None if work.spent else fit(message, mine, order.codec, self._mailbox.codec, whole=work.waits)
             if fitting is None:
                 # What follows would not fit either: the hub is told of all of them together.
@@ -368,8 +386,8 @@ class Agent:
             message, data = fitting
         sent = self._mailbox.send(message, data=data)
         if sent:
-            self._accounts.uploaded(message.smashed)
-            self._purse.sent(sent, len(message.labels))
+            self._accounts.uploaded(message.smashed, sent)
+            self._purse.sent(len(sent), len(message.labels))
         return bool(sent)
 
     def _advance(self, work: Work, result: Result, *, durable: bool) -> None:
@@ -398,19 +416,17 @@ class Agent:
         if order.kind == "evaluate" and not self._mailbox.idle:
             return  # so that the bytes of an evaluation end where its report begins
         try:
-            given = self._end(order)
+            given = self._end(work)
         except SegmentError as error:
             self._fail(work, str(error))
             return
         if order.give:
             self._mailbox.send(State(order.bundle, order.order, given))
-        metrics: dict[str, Any] = {name: statistics.fmean(values) for name, values in work.metrics.items()}
+        metrics = work.figures()
         if order.kind != "evaluate":
-            metrics["steps"] = order.steps * order.rounds
             # The first order of a run, or of a board that lost its memory: what the hub believes of it may be wrong.
             metrics["started_over"] = self._outbox.fact("fresh_run") == order.run
             self._outbox.put_fact("fresh_run", None)
-            metrics["step_seconds"] = statistics.median(work.seconds) if work.seconds else None
         metrics.update(self._accounts.close(order.kind))
         self._accounts.put(self._outbox)  # what the hub is told must not be less after a restart
         metrics["refused"] = dict(self._mailbox.refused)
@@ -419,7 +435,7 @@ class Agent:
             metrics["budget"] = self._purse.account()
         self._mailbox.send(Report(order.order, order.round, brief(metrics)))
         self._drop_work()
-        if order.beyond:
+        if order.beyond and not work.cut:
             self._set_by(work)
 
     def _set_by(self, done: Work) -> None:
@@ -428,11 +444,12 @@ class Agent:
         self._outbox.put_received("spare", messages.pack(self._spare.order))
         self._outbox.put_fact("spare_position", done.end)
 
-    def _end(self, order: Order) -> dict[str, npt.NDArray[Any]]:
+    def _end(self, work: Work) -> dict[str, npt.NDArray[Any]]:
         """What goes up at the end of an order; in the same transaction as the report, so that it happens once."""
+        order = work.order
         handed: Mapping[str, npt.NDArray[Any]] = {}
         if order.kind == "local" and "end" in self._segment.kinds:
-            handed = self._segment.run("end", {}, order.settings, _NO_NOISE).up
+            handed = self._segment.run("end", {}, work.settings, _NO_NOISE).up
             self._outbox.put_state(self._segment.snapshot())
         return {**self._segment.tensors(order.give), **handed}
 
@@ -456,12 +473,13 @@ class Agent:
         if self._work is not None:
             self._outbox.put_fact("last_order", self._work.order.order)
             self._outbox.put_received("order", None)
+            self._purse.pause()
             self._work = None
 
     def _drop_spare(self) -> None:
         """The hub has something else to do; what was done without it stays."""
         if self._spare is not None:
-            self._keep_spare(self._spare)
+            self._keep_to_here(self._spare)
             self._forget_spare()
 
     def _forget_spare(self) -> None:
@@ -503,7 +521,7 @@ class Agent:
         if work is None:
             busy = self._spare is not None and self._mailbox.away
         else:
-            ending = work.step >= work.end and work.order.kind == "evaluate"
+            ending = work.over and work.order.kind == "evaluate"
             busy = work.due and not ending and not self._must_wait(work)
         if busy:
             return 0.0

@@ -77,6 +77,14 @@ def _data(config: DeviceConfig) -> Iterator[str]:
     yield f"{source.samples} samples to train on, {source.test_samples} to test"
 
 
+def _budget(config: DeviceConfig) -> Iterator[str]:
+    from edge import effort, meters  # noqa: PLC0415
+
+    effort.refuse_unmeasured(config.budget, meters.Meter(sample_seconds=config.run.sample_seconds))
+    given = vars(config.budget).items()
+    yield ", ".join(f"{name} = {text}" for name, text in given if text is not None and name != "evaluation") or "none"
+
+
 def _steps(config: DeviceConfig) -> Iterator[str]:
     from edge import bundle, device, segment  # noqa: PLC0415
 
@@ -98,5 +106,6 @@ _TESTS: dict[str, Callable[[DeviceConfig], Iterator[str]]] = {
     "packages": _packages,
     "bundle": _bundle,
     "data": _data,
+    "budget": _budget,
     "steps": _steps,
 }

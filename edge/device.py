@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib import metadata
 
-from edge import bundle, sensors
+from edge import bundle, effort, sensors
 from edge.accounts import Accounts
 from edge.agent import Agent
 from edge.config import DeviceConfig, RunConfig
@@ -35,7 +35,7 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
     lets another process in.
 
     Raises:
-        BundleError, SensorError, OutboxError, LinkError, RefusalError: what the user can mend, in a sentence.
+        BundleError, ConfigError, SensorError, OutboxError, LinkError, RefusalError: what the user can mend, in a sentence.
     """
     loaded = bundle.load(config.bundle.path)
     source = open_source(config, loaded)
@@ -47,11 +47,12 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
         down.callback(recorder.close)
         prepare(outbox, loaded)
         link = recorder.link(_link(config, instance))
-        purse = Purse(outbox, link, config.budget.amounts())
+        meter = down.enter_context(Meter(sample_seconds=config.run.sample_seconds))
+        effort.refuse_unmeasured(config.budget, meter)
+        purse = Purse(outbox, link, config.budget.amounts(), gauge=meter)
         down.callback(purse.close)  # after the link's last bytes
         down.callback(link.close)
         purse.apply()
-        meter = down.enter_context(Meter(sample_seconds=config.run.sample_seconds))
         accounts = Accounts(outbox, link, meter, loaded.manifest)
         segment = Segment(loaded, threads=config.run.threads)
         agent = assemble(config, loaded, segment, source, outbox, link, accounts, purse, instance)

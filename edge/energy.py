@@ -318,11 +318,13 @@ class Integrator:
 
     def __init__(self, source: Source | None, missing: str) -> None:
         self.source = source
-        self._missing = missing
+        self.missing = missing
+        """Why there is no source; empty where there is one."""
         self._last: float | None = None
         self._joules = 0.0
         self._readings = self._failures = 0
-        self._failure = ""
+        self.failure = ""
+        """Why the last reading failed that did."""
 
     def due(self, now: float) -> bool:
         """Whether it is time for another reading."""
@@ -345,7 +347,7 @@ class Integrator:
             self._joules += source.joules_since(seconds)
         except UnreadableError as error:
             self._failures += 1
-            self._failure = str(error)
+            self.failure = str(error)
             source.restart()
             return False
         self._readings += 1
@@ -354,11 +356,11 @@ class Integrator:
     def between(self, begin: Mark, end: Mark) -> Energy:
         """Returns the energy of a window from two marks, with the reason where there is none."""
         if self.source is None:
-            return Energy(reason=self._missing)
+            return Energy(reason=self.missing)
         seconds, joules, readings = end.time - begin.time, end.joules - begin.joules, end.readings - begin.readings + 1
         fine = Energy(joules, "sensor", self.source.name, None, self._resolution(seconds, readings))
         if begin.failed or end.failures > begin.failures:
-            return dataclasses.replace(fine, joules=None, kind=None, reason=self._failure)
+            return dataclasses.replace(fine, joules=None, kind=None, reason=self.failure)
         if joules == 0:
             reason = f"{self.source.name} did not move in {seconds:.3g} s: the window is too short, or the sensor is not live"
             return dataclasses.replace(fine, joules=None, kind=None, reason=reason)

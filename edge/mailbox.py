@@ -146,24 +146,23 @@ class Mailbox:
             elif isinstance(event, Disconnected):
                 log.info("offline: %s", event.reason)
 
-    def send(self, message: messages.Message, *, urgent: bool = False, data: bytes | None = None) -> int:
-        """Put a message into the outbox; it leaves after the next commit. Returns its size in bytes.
+    def send(self, message: messages.Message, *, urgent: bool = False, data: bytes | None = None) -> bytes:
+        """Put a message into the outbox; it leaves after the next commit. Returns it as it is packed.
 
-        `data` is the message where it has been packed before.
-
-        For an activation the oldest ones make way. Where there is no room even then it is given up itself, and 0 returned.
+        `data` is the message where it has been packed before. For an activation the oldest ones make way. Where there is no
+        room even then it is given up itself, and nothing returned.
         """
         data = messages.pack(message) if data is None else data
         if isinstance(message, messages.Activation) and not self._make_room(len(data)):
             self._count_expired(len(data), Place(message.order, message.step))
-            return 0
+            return b""
         number = self._delivery.send(data, urgent=urgent)
         if isinstance(message, messages.Activation) and message.codec is self._coder:
             self._note_table(number)
         self._room.add(number, data)
         self._outbox.put_unsent(Unsent(number, data, urgent))
         self._outbox.put_fact("stream", {"epoch": self._delivery.epoch, "next": number + 1})
-        return len(data)
+        return data
 
     def codec(self, text: str) -> str | Encoder:
         """What a codec's text stands for in this stream."""

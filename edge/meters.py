@@ -23,7 +23,7 @@ import psutil
 from edge import energy
 from edge.energy import Energy, Files, Integrator, Mark, UnreadableError
 
-__all__ = ["Energy", "Measurement", "Meter", "Temperature", "temperature"]
+__all__ = ["Energy", "Measurement", "Meter", "Temperature", "Used", "temperature"]
 
 # Names under which kernels show the temperature of the processor, best first; other zones are chargers, radios, disks.
 CPU_ZONES = (
@@ -90,6 +90,16 @@ class Measurement:
         }
 
 
+@dataclass(frozen=True)
+class Used:
+    """What a process and its board have taken since some moment before it: only differences mean something."""
+
+    cpu_seconds: float
+    joules: float | None = None
+    reason: str = ""
+    """Why there are no joules: not asked for, no sensor, or it could not be read since it was asked last."""
+
+
 @dataclass
 class _Window:
     """An open window: where everything stood at its begin, and the highest memory seen so far."""
@@ -126,6 +136,8 @@ class Meter:
         # The sampling thread and the loop both advance the sum.
         self._lock = threading.Lock()
         self._integrator = Integrator(*energy.find(self._files, sample_seconds))
+        self._failures = 0
+        """Of the energy source, when `used` was asked last."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -153,6 +165,25 @@ class Meter:
             mark = self._integrator.advance(now)
             self._note_peak()
             return self._measurement(window, self._windows.pop(window), now, mark)
+
+    @property
+    def missing_energy(self) -> str:
+        """What was looked for and not found, where joules are not measured; empty where they are."""
+        return self._integrator.missing
+
+    def used(self, *, joules: bool = False) -> Used:
+        """What the process has taken so far, without the memory that makes a window dear: for between two steps.
+
+        Args:
+            joules: whether to read the energy source, too.
+        """
+        if not joules:
+            return Used(time.process_time(), reason="not asked for")
+        with self._lock:
+            mark = self._integrator.advance(self._now())
+            gap, self._failures = mark.failures > self._failures, mark.failures
+            reason = self.missing_energy or (self._integrator.failure if gap else "")
+            return Used(time.process_time(), None if reason else mark.joules, reason)
 
     def sample(self) -> None:
         """Reads the energy source if it is time to; call it from a loop that runs no sampling thread."""

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from edge.effort import FACT, Effort, Gauge, Verdict
 from edge.gate import Caps
 from edge.link import Link
 from edge.outbox import Outbox
-from edge.wire.budget import APART, NAMES, WAYS, Spent, left
+from edge.wire.budget import APART, NAMES, WAYS, Spent, left, of_bytes
 
-SPENT = ("spent", "hub_budget", "uploads")
+SPENT = ("spent", "hub_budget", "uploads", FACT)
 MEANS = "means"
 """Names of what it puts into the outbox: what was spent, and what it had for an activation."""
 RESERVE = 0.1
@@ -35,6 +36,7 @@ class Purse:
         outbox: keeps what was spent.
         link: counts it, and is told how far it may go.
         own: amounts of the device's own configuration; the hub's hold where it says nothing.
+        gauge: measures joules and CPU seconds; without one they are not limited.
         wall: seconds since 1970, as far as the board knows.
         now: seconds that pass while it runs.
     """
@@ -45,6 +47,7 @@ class Purse:
         link: Link,
         own: Mapping[str, float],
         *,
+        gauge: Gauge | None = None,
         wall: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -63,6 +66,7 @@ class Purse:
         self._apart = False
         """Whether what is spent now is not counted."""
         self._done: dict[str, int] = {**_NOTHING, **outbox.fact("uploads", {})}
+        self._effort = Effort(outbox, gauge) if gauge else None
 
     @property
     def amounts(self) -> dict[str, float]:
@@ -74,31 +78,56 @@ class Purse:
         """Whether there are any."""
         return bool(self.amounts)
 
+    @property
+    def _counted(self) -> bool:
+        """Whether any of them is of bytes."""
+        return of_bytes(self.amounts)
+
     def hear(self, given: Mapping[str, float]) -> None:
         """The hub's amounts, for what the device's own configuration leaves open."""
         given = {name: amount for name, amount in given.items() if name in NAMES and amount > 0}
         if given != self._given or not self._heard:
             self._given, self._heard = given, True
             self._outbox.put_fact("hub_budget", given)
-            if self.limited:
+            if self._counted:
                 self._keep()
 
-    def begin(self, period: str) -> None:
-        """A run or a round begins."""
+    def begin(self, period: str, rounds: int = 1) -> None:
+        """A run or a round begins, or so many rounds that one order covers."""
         if not self.limited:
             return
-        self.look()
-        self._spent.begin_with_order(period)
+        if self._effort:
+            self._effort.begin(period, self.amounts, rounds)
         if period == "run":
             self._done = dict(_NOTHING)
             self._outbox.put_fact("uploads", self._done)
-        self._keep()
+        if self._counted:
+            self.look()
+            self._spent.begin_with_order(period)
+            self._keep()
 
     def open(self, allowance: int | None, *, evaluation: bool = False) -> None:
         """An order begins, whose uploads may take so many bytes on the wire."""
         self.look()
         self._order_began, self._allowance = self._spent.up, allowance
-        self._apart = evaluation and APART in self.amounts
+        apart = evaluation and APART in self.amounts
+        self._apart = apart and self._counted
+        if self._effort:
+            self._effort.open(self.amounts, apart=apart)
+
+    def bears(self, kind: str) -> Verdict:
+        """Whether the round's joules and CPU seconds carry another step of this kind."""
+        return self._effort.bears(kind, self.amounts) if self._effort else Verdict.FITS
+
+    @property
+    def lacking(self) -> str:
+        """What of these the round has no more of; empty while it has."""
+        return self._effort.spent if self._effort else ""
+
+    def pause(self) -> None:
+        """No order is in hand any more."""
+        if self._effort:
+            self._effort.pause(self.amounts)
 
     def look(self, unsent: int = 0) -> None:
         """Take in what has been spent since, and what time it is; a ceiling that is near is raised with the next commit.
@@ -106,7 +135,7 @@ class Purse:
         Args:
             unsent: bytes that lie in the outbox, and shall find room below the ceiling.
         """
-        if not self.limited:
+        if not self._counted:
             return
         counted, now = self._link.counters(), self._now()
         for way, total in (("up", counted.wire_sent), ("down", counted.wire_received)):
@@ -138,7 +167,9 @@ class Purse:
 
     def apply(self) -> None:
         """What was put is on the disk: the link may go up to it."""
-        if not self.limited:
+        if self._effort:
+            self._effort.apply()
+        if not self._counted:
             self._link.limit(Caps(unknown=not self._heard))
             return
         if self._apart:
@@ -162,9 +193,14 @@ class Purse:
 
     def account(self) -> dict[str, Any]:
         """For a report: what was spent in the periods in hand, what is left, and how it was counted."""
+        record: dict[str, Any] = {**self._done, **self.amounts}
+        if self._effort:
+            self._effort.pause(self.amounts)
+            record |= self._effort.account(self.amounts)
+        if not self._counted:
+            return record
         self.look()
         self._spent.begin("report")
-        record: dict[str, Any] = {**self._done, **self.amounts}
         for way in WAYS:
             record[f"{way}_spent"] = self._spent.in_period(way, "run")
             record[f"{way}_left"] = self.left(way)
@@ -172,7 +208,9 @@ class Purse:
 
     def close(self) -> None:
         """The link is closed: keep exactly what was spent, without the distance to the ceiling."""
-        if self.limited:
+        if self._effort:
+            self._effort.close(self.amounts)
+        if self._counted:
             self.look()
             self._ceiling = {way: getattr(self._spent, way) for way in WAYS}
             self._outbox.put_fact("spent", self._spent.to_record())

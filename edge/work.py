@@ -1,14 +1,19 @@
 """An order being carried out, and how it is spoken of."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import fmean, median
 from typing import Any
 
 import numpy.typing as npt
 
-from edge.mailbox import Arrived
+from edge.mailbox import Arrived, Mailbox
+from edge.purse import Purse
 from edge.sensors import Batch
-from edge.wire.messages import Order
+from edge.wire.messages import Order, Place
+
+log = logging.getLogger("cutlayer.device")
 
 
 @dataclass
@@ -26,6 +31,8 @@ class Work:
     """The message it came in, and the gradient: `(batch, *smashed)`."""
     spent: bool = False
     """Whether the means of this order are spent."""
+    cut: str = ""
+    """What of the round's joules or CPU seconds ended this order early; empty where nothing did."""
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
@@ -48,9 +55,59 @@ class Work:
         return self.order.kind == "exchange"
 
     @property
+    def done(self) -> int:
+        """Steps of it that are done."""
+        return self.step - self.order.first_step
+
+    @property
+    def over(self) -> bool:
+        """Whether no step is to be done any more."""
+        return self.step >= self.end or bool(self.cut)
+
+    @property
+    def kind(self) -> str:
+        """What the next step is like, for what it will cost: coding an activation may cost as much as training on it."""
+        return f"{self.order.kind}, sending" if self.step in self.order.send else self.order.kind
+
+    @property
+    def unsent(self) -> list[int]:
+        """Steps from here on that were to upload."""
+        return [step for step in self.order.send if step >= self.step]
+
+    def figures(self) -> dict[str, Any]:
+        """What a report says of its steps."""
+        found: dict[str, Any] = {name: fmean(values) for name, values in self.metrics.items()}
+        if self.order.kind != "evaluate":
+            found["steps"] = self.done
+            found |= {"step_seconds": median(self.seconds)} if self.seconds else {}
+        return {**found, "cut": self.cut} if self.cut else found
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Of the order's end, whose steps may be fewer than were ordered: `local_steps` is how many there were."""
+        known = self.order.settings
+        return {**known, "local_steps": float(self.done)} if self.cut and "local_steps" in known else dict(known)
+
+    @property
     def due(self) -> bool:
         """Whether a step can be done now, without waiting for the hub."""
         return self.waiting is None or self.gradient is not None
+
+
+def end_early(work: Work, purse: Purse, mailbox: Mailbox) -> bool:
+    """End an order because the joules or CPU seconds of its round are spent; the activations that will not come are withheld.
+
+    False where it cannot be reported as done: weights are wanted of it, and not one step has been done.
+    """
+    order, work.cut = work.order, purse.lacking
+    log.info("%s ends after %d of %d steps: %s is spent", name_of(order), work.done, order.steps, work.cut)
+    if order.give and not work.done:
+        return False
+    # A test sample that is missing is no activation that the hub waits for.
+    for step in () if order.kind == "evaluate" else work.unsent:
+        purse.withhold()
+        mailbox.withhold(Place(order.order, step))
+    return True
 
 
 def brief(value: Any) -> Any:

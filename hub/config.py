@@ -112,7 +112,7 @@ class RunConfig:
     """How smashed data travel in evaluation; those bytes are counted apart."""
 
     order: Literal["free", "fixed"] = "free"
-    """free: who is late or away is left out. fixed: every turn waits for the whole fleet, however long it takes, and a run that was interrupted ends with the weights of one that was not; a device whose outbox is full waits for room."""
+    """free: who is late or away is left out. fixed: every turn waits for the whole fleet, however long it takes, and a run that was interrupted ends with the weights of one that was not; a device whose outbox is full waits for room. Budgets of joules or CPU seconds, which are never the same twice, are refused then."""
 
     rounds_per_order: Annotated[int | None, Range(1, 100_000)] = None
     """Rounds at the start, in which a strategy has nobody send anything, that one order covers: the training is the same to the last bit, with fewer orders and reports, and its progress is told when the order is done. Unset: 8 with a [budget] of bytes, else 1."""

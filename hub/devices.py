@@ -11,6 +11,7 @@ from typing import Any
 from edge.link import Connected, Disconnected, Event, Link, LinkError
 from edge.link import Message as Published
 from edge.wire import messages, topics
+from edge.wire.budget import EFFORT
 from edge.wire.delivery import Delivery, Ledger
 from edge.wire.frames import DEFAULT_LIMITS, Limits, WireError
 from edge.wire.messages import Hello, Place, Refusal, Report, Welcome, place_of_activation
@@ -111,6 +112,7 @@ class Devices:
         budget: Mapping[str, float] | None = None,
         tables: Mapping[str, Iterable[bytes]] | None = None,
         keep_table: Callable[[str, bytes], None] = lambda _device, _table: None,
+        fixed: bool = False,
     ) -> None:
         self.known: dict[str, Device] = {}
         self.instance = instance
@@ -125,6 +127,8 @@ class Devices:
         self._budget = dict(budget or {})
         self._tables = dict(tables or {})
         self._keep_table = keep_table
+        self._fixed = fixed
+        """Whether the run must come out the same however often it is interrupted."""
         self._broker = Connected()
         """What is known of the broker since the last connection."""
 
@@ -338,6 +342,12 @@ class Devices:
                 f"device {device.name!r} has bundle {hello.bundle[:8]}, this run uses {self._bundle[:8]}: "
                 "install the bundle of this run"
             )
+        measured = [name for name in EFFORT.values() if f"budget.{name}" in hello.facts]
+        if measured and self._fixed:
+            return (
+                f'device {device.name!r} has a budget of {" and ".join(measured)}: with [run] order = "fixed" of the hub '
+                "a run must not hang on what is never measured the same twice; leave it out of [budget]"
+            )
         known = device.hello
         if known and device.online and known.instance != hello.instance:
             same_board = known.facts.get("outbox") == hello.facts.get("outbox")
@@ -385,6 +395,8 @@ def _makes_sense(metrics: Mapping[str, Any]) -> bool:
         and isinstance(metrics.get("refused"), Mapping)
         and all(type(metrics.get(name, 0)) is int for name in ("beyond_steps", "expired", "expired_bytes"))
         and isinstance(metrics.get("delivery", {}), Mapping)
+        and isinstance(coded := metrics.get("coded", {}), Mapping)
+        and all(type(number) in (int, float) for number in (*coded.values(), metrics.get("nonzero_share", 0)))
         and isinstance(budget := metrics.get("budget", {}), Mapping)
         and all(type(number) in (int, float, type(None)) for number in budget.values())
         and type(metrics["energy"].get("joules")) in (int, float, type(None))

@@ -79,14 +79,14 @@ MARGIN = 8
 DASHES = (0, (5, 3))
 
 
-def shade_local(axes: Axes, log: RunLog, *, name_below: bool = False) -> None:
+def shade_local(axes: Axes, log: RunLog, *, name_below: bool = False, named: bool = True) -> None:
     """A grey ground behind the rounds of the local phase, named at its top, or below where curves start at the top."""
     height, side = (0.015, "bottom") if name_below else (0.985, "top")
     top = axes.get_xaxis_transform()
     for first, last in _spans([r["round"] for r in log.rounds if r.get("phase") == "local"]):
         axes.axvspan(first - 0.5, last + 0.5, color=SHADE, lw=0, zorder=0)
         axes.annotate(
-            "local phase",
+            "local phase" if named else "",
             (first - 0.5, height),
             (3, 0),
             xycoords=top,

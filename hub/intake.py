@@ -158,6 +158,8 @@ class Intake:
                     name,
                     expired,
                 )
+            if cut := report.metrics.get("cut"):
+                log.info("%s ended its order after %s steps: %s", name, report.metrics.get("steps"), cut)
             self._say(name, "done")
 
     def _fault(self, message: Activation) -> str | None:

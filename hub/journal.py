@@ -43,6 +43,8 @@ class Opened:
     """Number of the order of each device that was told something."""
     sends: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Which steps upload, for devices whose budget did not carry all that the strategy asked for."""
+    resting: tuple[str, ...] = ()
+    """Devices that were not asked for activations, for want of means."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,8 @@ class Journal:
     def _read(self, number: int, kind: str, head: dict[str, Any], tables: Mapping[str, Tables]) -> Entry:
         if kind == "Opened":
             sends = {name: tuple(steps) for name, steps in head.get("sends", {}).items()}
-            return Opened(head["round"], head["turn"], tuple(head["present"]), head["orders"], sends)
+            resting = tuple(head.get("resting", ()))
+            return Opened(head["round"], head["turn"], tuple(head["present"]), head["orders"], sends, resting)
         if kind == "GaveUp":
             return GaveUp(**head)
         found = self._database.execute(

@@ -3,10 +3,11 @@
 The hub knows what a device reported last: what is left to it, what its activations cost, and what the rest of the traffic
 did. What is left after that rest, for the rounds to come, is spread over the activations that the strategy will still ask
 for. Where it does not carry them in full, some are not asked for at all: a small message costs nearly as much around it as a
-large one. The others get an allowance, within which the device drops samples, or codes more coarsely.
+large one. Where a strategy can choose among its devices (`Forecasting`), those rest that cannot pay, and others are asked
+instead. Who is asked gets an allowance, within which the device drops samples, or codes more coarsely.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from edge.wire.budget import APART, NAMES, PERIODS, WAYS
@@ -36,10 +37,13 @@ LEAST_SHARE = 0.05
 
 @runtime_checkable
 class Forecasting(Protocol):
-    """A strategy that knows how many activations it will still ask for."""
+    """A strategy that knows how many activations it will still ask for, and can do with some devices in a turn."""
 
     def uploads_left(self, state: Any, device: str) -> float:
         """Expected number, from the present turn on."""
+
+    def rest(self, state: Any, names: Collection[str]) -> Any:
+        """The state, for a turn in which these devices shall not be asked for activations."""
 
 
 class Paid(NamedTuple):
@@ -117,31 +121,58 @@ class Means:
         """
         if not self._bears(device, order):
             return Paid(order.send, whole=False)
-        rest = self._left(device, self.amounts(device))
-        if rest is None or not order.send:
+        free = self._free(device, round_number)
+        if free is None or not order.send:
             return Paid(order.send)
-        rounds = max(1, self._rounds - round_number)
-        free = max(0.0, TARGET * rest - END_BYTES - rounds * self._round(device, round_number))
         asked = len(order.send)
-        expected = max(asked, expected if expected is not None else asked * rounds)
-        full = self._samples(device) * self._sample(device) + MESSAGE_BYTES
-        share = min(1.0, max(LEAST_SHARE, free / (expected * full)))
-        send = self._some(device.name, order, share)
+        rested = expected is not None  # who cannot pay has not been asked
+        expected = max(asked, expected if expected is not None else asked * max(1, self._rounds - round_number))
+        share = self._share(device, free, expected)
+        every = rested or order.kind == "exchange"
+        send = order.send if every else tuple(step for step in order.send if self._due(device.name, share))
         return Paid(send, int(free * len(send) / max(expected * share, len(send), 1)))
 
-    def _some(self, name: str, order: Order, share: float) -> tuple[int, ...]:
-        """That share of the steps that upload, spread evenly over all of them; all where each waits for a gradient."""
-        if share >= 1.0 or order.kind == "exchange":
-            return order.send
-        chosen = []
-        owed = self._owed.get(name, 0.5)
-        for step in order.send:
-            owed += share
-            if owed >= 1.0:
-                owed -= 1.0
-                chosen.append(step)
-        self._owed[name] = owed
-        return tuple(chosen)
+    def resting(
+        self, devices: Mapping[str, Device], round_number: int, expected: Mapping[str, float]
+    ) -> tuple[str, ...]:
+        """Who shall not be asked for activations in a turn: each device as seldom as what it has left allows.
+
+        Args:
+            devices: that are there, by name.
+            round_number: from 0.
+            expected: activations that each will be asked for from here on.
+        """
+        found = []
+        for name, device in sorted(devices.items()):
+            free = self._free(device, round_number)
+            if (
+                free is not None
+                and expected[name] > 0
+                and not self._due(name, self._share(device, free, expected[name]))
+            ):
+                found.append(name)
+        return tuple(found)
+
+    def _free(self, device: Device, round_number: int) -> float | None:
+        """Bytes for all activations to come; None: any number."""
+        rest = self._left(device, self.amounts(device))
+        if rest is None:
+            return None
+        rounds = max(1, self._rounds - round_number)
+        return max(0.0, TARGET * rest - END_BYTES - rounds * self._round(device, round_number))
+
+    def _share(self, device: Device, free: float, expected: float) -> float:
+        """Of so many activations those that can be paid in full."""
+        full = self._samples(device) * self._sample(device) + MESSAGE_BYTES
+        return min(1.0, max(LEAST_SHARE, free / (expected * full)))
+
+    def _due(self, name: str, share: float) -> bool:
+        """Whether the next of a device's activations is one of that share, spread evenly over all of them."""
+        if share >= 1.0:
+            return True
+        owed = self._owed.get(name, 0.5) + share
+        self._owed[name] = owed - (owed >= 1.0)
+        return owed >= 1.0
 
     def _bears(self, device: Device, order: Order) -> bool:
         """Whether weights and gradients of an order find room in what is left both ways."""

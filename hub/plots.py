@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 
 from hub.drawing import HALF, WIDE, Drawing
 from hub.plots_accuracy import accuracy_over_bytes, accuracy_over_joules, accuracy_over_rounds, accuracy_over_seconds
-from hub.plots_budget import budget_over_rounds
+from hub.plots_budget import budget_over_rounds, effort_over_rounds
 from hub.plots_c3 import c3_bars
+from hub.plots_coding import coding_over_rounds
 from hub.plots_devices import bytes_by_device, bytes_over_rounds, memory, step_time
 from hub.plots_learning import device_loss, hub_loss, selections
 from hub.runlog import RunLog
@@ -24,6 +25,8 @@ PLOTS: Mapping[str, Plot] = {
     "bytes-rounds": bytes_over_rounds,
     "bytes-devices": bytes_by_device,
     "budget": budget_over_rounds,
+    "coding": coding_over_rounds,
+    "effort": effort_over_rounds,
     "step-time": step_time,
     "memory": memory,
     "c3": c3_bars,

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edge.wire.budget import APART
+from hub.coding import Coded, whole
 from hub.drawing import DARK, FONTS, LIGHT, Drawing
 from hub.plots import PLOTS, draw
 from hub.runlog import Record, RunLog, read_run
@@ -84,6 +85,8 @@ def render_report(log: RunLog, drawn: Mapping[str, Drawing]) -> str:
         apart=any(APART in record.get("budget", {}) for record in log.latest.values()),
         # Of the objectives only the product with the hub's gradient can be negative.
         led=any((record.get("loss") or 0) < 0 for records in log.devices.values() for record in records),
+        coding=rows[0].coding and _bound(rows[0].coding[:1].upper() + rows[0].coding[1:]),
+        quantised=any(coded.step is not None for rounds in log.coding().values() for coded in rounds),
         late=log.late(),
         troubled=sorted({*log.late(), *log.refusals}),
         energy=_energy(rows[0]),
@@ -92,6 +95,8 @@ def render_report(log: RunLog, drawn: Mapping[str, Drawing]) -> str:
         bytes_max=human(budgets.bytes, "bytes"),
         flops_max=human(budgets.flops, "flops"),
         c3_lines=[_c3_line(row, budgets) for row in rows],
+        ended_early=_ended_early(log),
+        **_coded(log),
         **_fleet(log),
         **_result(rows, budgets),
     )
@@ -229,6 +234,36 @@ FLEET: tuple[tuple[str, str, Callable[[Record], float | None]], ...] = (
     ("CPU", "seconds", lambda record: record.get("cpu_seconds")),
     ("energy", "joules", _energy_of),
 )
+
+# The same of what its activations came to.
+CODED: tuple[tuple[str, str, Callable[[Coded], float | None]], ...] = (
+    ("elements", "elements", lambda coded: coded.elements),
+    ("payload", "bits", lambda coded: coded.bits),
+    ("with all else", "bits", lambda coded: coded.socket_bits),
+    ("not zero", "share", lambda coded: coded.nonzero),
+    ("behind the quantiser", "share", lambda coded: coded.left),
+    ("D", "score", lambda coded: coded.step),
+    ("D", "deviations", lambda coded: coded.deviations),
+)
+
+
+def _coded(log: RunLog) -> dict[str, Any]:
+    """The table of what went up: a line a device that sent anything."""
+    found = {name: coded for name, record in log.latest.items() if (coded := whole([record]))}
+    heads, columns = [], []
+    for heading, family, value in CODED:
+        figures = [value(coded) for coded in found.values()]
+        size, unit = unit_of(family, [f for f in figures if f is not None])
+        heads.append((heading, unit))
+        columns.append([MISSING if f is None else figure(f / size) for f in figures])
+    return {"coded_heads": heads, "coded": list(zip(found, *columns, strict=True))}
+
+
+def _ended_early(log: RunLog) -> str:
+    """How many orders of which devices had no means for all of their steps."""
+    cuts = {name: record.get("budget", {}).get("cut") for name, record in log.latest.items()}
+    found = ", ".join(f"{count} on {name}" for name, count in cuts.items() if count)
+    return f"Orders that ended early for it: {found}." if found else "No order ended early for it."
 
 
 def _fleet(log: RunLog) -> dict[str, Any]:

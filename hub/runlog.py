@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from hub.coding import Coded, by_round
 from hub.summary import Budgets, Row, budgets_of, fleet_size, latest_of_devices, score, summarise
 
 METRICS = "metrics.jsonl"
@@ -63,6 +64,10 @@ class RunLog:
             last |= {name: points[number] for name, points in series.items() if number in points}
             means[number] = fmean(last.values())
         return means
+
+    def coding(self) -> dict[str, tuple[Coded, ...]]:
+        """By device, what its activations came to in the rounds in which some went up."""
+        return {name: by_round(records) for name, records in self.devices.items()}
 
     def late(self) -> dict[str, int]:
         """In how many rounds a device was late, for those that were."""

@@ -23,7 +23,7 @@ from torch import nn
 from edge.link import Link
 from edge.mqtt_link import MqttLink, read_password
 from edge.wire import topics
-from edge.wire.budget import WAYS
+from edge.wire.budget import EFFORT, WAYS
 from edge.wire.frames import Limits
 from export.bundle import HubBundle, example_input, load_hub_bundle
 from export.cost import cost_below
@@ -293,6 +293,7 @@ def _device_record(number: int, device: Device) -> dict[str, Any]:
         "evaluation_received": totals["evaluation_received"],
         "paper_bytes": totals["paper_bytes"],
         "elements": totals["elements"],
+        "coded": totals.get("coded", {}),
         "flops": totals["flops"],
         "paper_flops": totals["paper_flops"],
         "peak_rss_bytes": totals["peak_rss_bytes"],
@@ -314,6 +315,12 @@ def _strategy(config: HubConfig) -> Strategy:
         raise RunError(
             f'[strategy] offline_steps = {alone}: with [run] order = "fixed" what a device learns must not hang on its link: '
             "set it to 0"
+        )
+    measured = [f'{name} = "{text}"' for name in EFFORT.values() if (text := getattr(config.budget, name)) is not None]
+    if config.run.order == "fixed" and measured:
+        raise RunError(
+            f'[budget] {measured[0]}: with [run] order = "fixed" a run must not hang on what is never measured the same twice: '
+            "leave it out"
         )
     try:
         return STRATEGIES[config.run.strategy](config.strategy)
@@ -386,6 +393,7 @@ def _devices(
         budget=config.budget.amounts(),
         tables=journal.tables(),
         keep_table=journal.keep_table,
+        fixed=config.run.order == "fixed",
     )
     return devices, link
 

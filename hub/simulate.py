@@ -12,7 +12,8 @@ This is the one file of the hub that sees the inside of a device, since it puts 
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from edge.bundle import BundleError
 from edge.energy import Energy
 from edge.link import Event
 from edge.memory_link import MemoryBroker, MemoryLink
-from edge.meters import Measurement, Temperature
+from edge.meters import Measurement, Temperature, Used
 from edge.outbox import MemoryOutbox
 from edge.purse import Purse
 from edge.refusal import RefusalError
@@ -90,7 +91,22 @@ class TurnMeter:
 
     def __init__(self) -> None:
         self.cpu_seconds = 0.0
+        self.missing_energy = SHARED
+        self._turn: float | None = None
+        """The thread's processor time when the turn began; None between two turns."""
         self._windows: dict[str, tuple[float, float]] = {}
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """The device has its turn."""
+        self._turn = time.thread_time()
+        yield
+        self.cpu_seconds, self._turn = self.used().cpu_seconds, None
+
+    def used(self, *, joules: bool = False) -> Used:  # noqa: ARG002  there are none
+        """Processor time of its turns so far, the one that it has now included."""
+        running = 0.0 if self._turn is None else time.thread_time() - self._turn
+        return Used(self.cpu_seconds + running, reason=SHARED)
 
     def begin(self, window: str) -> None:
         """Opens a window."""
@@ -136,9 +152,8 @@ class Board:
 
     def turn(self) -> None:
         """One turn of its loop."""
-        began = time.thread_time()
-        self.agent.turn(self.clock.now)
-        self.meter.cpu_seconds += time.thread_time() - began
+        with self.meter.turn():
+            self.agent.turn(self.clock.now)
 
 
 class HubLink(MemoryLink):
@@ -203,7 +218,7 @@ class Fleet:
         will = (topics.status(self.name, name), topics.pack_status(online=False, instance=instance))
         link = DeviceLink(self.clock, self.broker, name, will, topics.subscriptions_of_device(self.name, name))
         meter = TurnMeter()
-        purse = Purse(outbox, link, {}, wall=self.clock.now, now=self.clock.now)
+        purse = Purse(outbox, link, {}, gauge=meter, wall=self.clock.now, now=self.clock.now)
         agent = device.assemble(
             told,
             self.loaded,

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from statistics import fmean
 from typing import Any
 
+from hub.coding import whole
+
 TEMPERATURE = 8.0
 """T of the C3-Score."""
 CLASSES_OF_ENERGY = ("modelled", "sensor", "metered")
@@ -41,6 +43,8 @@ class Row:
     seconds: float | None = None
     c3: float | None = None
     note: str | None = None
+    coding: str | None = None
+    """What the activations came to behind the codec, in words; None where none went up."""
     bytes_source: str | None = None
     """Who counted the bytes, as the devices said it: "TCP_INFO" is the kernel."""
     reference: str | None = None
@@ -99,10 +103,40 @@ def summarise(records: Iterable[Mapping[str, Any]]) -> Row:
         method=run.get("strategy", "?"),
         **figures,  # type: ignore[arg-type]
         **_energy(last),
-        note=run.get("note"),
+        note="; ".join(text for text in (run.get("note"), unkept(devices)) if text) or None,
+        coding=coding_of(devices),
         bytes_source=", ".join(sources) or None,
         missing=missing,
     )
+
+
+def coding_of(devices: Sequence[Mapping[str, Any]]) -> str | None:
+    """A sentence on the elements of the activations that went up in training, from the devices' last records."""
+    coded = whole(devices)
+    if coded is None:
+        return None
+    parts = []
+    if coded.bits is not None:
+        socket = (
+            "" if coded.socket_bits is None else f" ({coded.socket_bits:.3g} with all else that was sent for training)"
+        )
+        parts.append(f"an element of an activation took {coded.bits:.3g} bits{socket}")
+    if coded.step is not None and coded.deviations is not None:
+        parts.append(f"D was {coded.step:.3g}, {coded.deviations:.3g} standard deviations")
+    if coded.nonzero is not None:
+        behind = "" if coded.left is None else f", {100 * coded.left:.1f} % behind the quantiser"
+        parts.append(f"{100 * coded.nonzero:.1f} % of the elements were not zero{behind}")
+    return "; ".join(parts) or None
+
+
+def unkept(devices: Sequence[Mapping[str, Any]]) -> str | None:
+    """A sentence on joules that the hub's budget limits and nobody measures; None where there are none."""
+    silent = [d for d in devices if "joules_spent" in (b := d.get("budget") or {}) and b["joules_spent"] is None]
+    if not silent:
+        return None
+    limits = sorted({f"{device['budget']['joules_per_round']:g} J" for device in silent})
+    reasons = sorted({str((device.get("energy") or {}).get("reason") or "no reason was given") for device in silent})
+    return f"the budget of {', '.join(limits)} a round was not kept to on {len(silent)} of {len(devices)} devices: {'; '.join(reasons)}"
 
 
 def latest_of_devices(records: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

@@ -61,6 +61,9 @@ FAMILIES: dict[str, tuple[tuple[float, str], ...]] = {
     "times": ((1.0, "s"), (1e-3, "ms")),
     "count": ((1.0, ""),),
     "joules": ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ")),
+    "bits": ((1.0, "bits an element"),),
+    "elements": ((1e6, "million"), (1e3, "thousand"), (1.0, "")),
+    "deviations": ((1.0, "std. dev."),),
 }
 
 COLUMNS = (
@@ -317,7 +320,8 @@ def _notes(rows: Sequence[Row], reasons: dict[str, str]) -> tuple[tuple[str, str
         (RECORDED, f"for reference, not from this run's devices: {', '.join(names)} ({source})")
         for source, names in sources.items()
     ]
-    return (*recorded, *missing, *((row.method, row.note) for row in rows if row.note))
+    words = [(row.method, text) for row in rows for text in (row.note, row.coding) if text]
+    return (*recorded, *missing, *words)
 
 
 def _lines(block: Block[Headed], names: Sequence[str], head: str, name_width: int, cell_width: int) -> list[str]:

@@ -88,7 +88,7 @@ def steps(folder: str, device: str, batches: str, count: int, codec: str, every:
             ran = time.perf_counter()
             coding.clear()
             if message:
-                size = mailbox.send(message)
+                size = len(mailbox.send(message))
             if codec or (step + 1) % every == 0:
                 outbox.put_fact("position", step + 1)
                 outbox.put_fact("totals", dict.fromkeys(COUNTERS, step))

@@ -42,7 +42,7 @@ from edge.wire import coder, delivery, frames, inbound, ledger, messages, outbou
 
 log = logging.getLogger("cutlayer.recorder")
 
-FORMAT = 3
+FORMAT = 4
 CLASSES = freeze.classes_of(
     edge.agent,
     edge.work,
@@ -67,7 +67,7 @@ RETRY_SECONDS = 60.0
 FLUSH_BYTES = 1024
 """Turns in which nothing happened are gathered up to this size."""
 
-UNRECORDED = ("totals", "stream")
+UNRECORDED = ("totals", "opened", "stream")
 """Facts that are not recorded: what was measured, and what follows from the messages that were put."""
 
 

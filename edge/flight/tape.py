@@ -321,7 +321,7 @@ class TapeMailbox(Mailbox):
             before = self._tell(before, now)
         self._tell(before, now)
 
-    def send(self, message: messages.Message, *, urgent: bool = False, data: bytes | None = None) -> int:
+    def send(self, message: messages.Message, *, urgent: bool = False, data: bytes | None = None) -> bytes:
         """Put a message into the outbox; of a report what was measured is taken from the recording."""
         if isinstance(message, Report):
             message = replace(message, metrics=self._as_measured(message.metrics))
@@ -404,13 +404,13 @@ class TapeMailbox(Mailbox):
             return dict(metrics)
         theirs = recorded.metrics
         return {
-            name: theirs[name] if name in theirs and (name in MEASURED or self._inexact(value)) else value
+            name: theirs[name] if name in theirs and (name in MEASURED or self._inexact(name, value)) else value
             for name, value in metrics.items()
             if name in theirs or name != BUDGET
         }
 
-    def _inexact(self, value: Any) -> bool:
-        return isinstance(value, float) and not self.tape.exact
+    def _inexact(self, name: str, value: Any) -> bool:
+        return (isinstance(value, float) or name == "coded") and not self.tape.exact
 
     def _tell(self, before: Mapping[str, int], now: float) -> Any:
         for reason, count in self.refused.items():

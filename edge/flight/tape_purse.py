@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from edge.effort import FACT, Verdict
 from edge.flight import trace
 from edge.flight.tape import Tape, TapeOutbox
 from edge.purse import MEANS, SPENT
@@ -17,6 +18,7 @@ class TapePurse:
 
     def __init__(self, tape: Tape, outbox: TapeOutbox) -> None:
         self._tape, self._outbox = tape, outbox
+        self.lacking = ""
 
     def hear(self, given: Mapping[str, float]) -> None:  # noqa: ARG002  on the tape
         """Amounts of the hub came."""
@@ -29,6 +31,15 @@ class TapePurse:
     def open(self, allowance: int | None, *, evaluation: bool = False) -> None:  # noqa: ARG002  on the tape
         """An order began."""
         self._again()
+
+    def bears(self, kind: str) -> Verdict:  # noqa: ARG002  measured then
+        """Whether another step was begun."""
+        value = self._again(FACT)
+        self.lacking = (value or {}).get("spent", "")
+        return Verdict.FITS if value is None else Verdict.SPENT if self.lacking else Verdict.LATER
+
+    def pause(self) -> None:
+        """No order is in hand."""
 
     def look(self, unsent: int = 0) -> None:  # noqa: ARG002  on the tape
         """It looked at what had been spent."""

@@ -5,22 +5,29 @@ A budget is written in amounts with units, each for a period:
     up_per_run = "200 kB"      bytes that leave the board, IP and TCP headers included
     down_per_day = "5 MB"      bytes that reach it
     rate = "2 kB/s"            how fast bulk may leave, on the average
+    cpu_seconds_per_round = "3 s"      what the orders of a round may take of the processor
+    joules_per_round = "500 mJ"        and of the board's energy, where a sensor measures it
 
 A run is one of the hub's runs, a round one of its rounds, a day one of the calendar (UTC). A board's clock may be wrong: days
 begin only where it is later than it has ever been before, or, where it is not, after twenty-four hours of running.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from edge.wire.toml_fields import Example, Pattern
 
-_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_BYTE_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _AMOUNT = r"\d+(\.\d+)?"
-_BYTES = Pattern(rf"{_AMOUNT} ?({'|'.join(_UNITS)})", 'an amount above 0 with its unit, like "200 kB"')
-_RATE = Pattern(rf"{_AMOUNT} ?({'|'.join(_UNITS)})/s", 'a rate above 0 with its unit, like "2 kB/s"')
+_JOULE_UNITS = {"mJ": 1e-3, "J": 1.0, "kJ": 1e3}
+_SECOND_UNITS = {"ms": 1e-3, "s": 1.0}
+_UNITS = {**_BYTE_UNITS, **_JOULE_UNITS, **_SECOND_UNITS}
+_BYTES = Pattern(rf"{_AMOUNT} ?({'|'.join(_BYTE_UNITS)})", 'an amount above 0 with its unit, like "200 kB"')
+_RATE = Pattern(rf"{_AMOUNT} ?({'|'.join(_BYTE_UNITS)})/s", 'a rate above 0 with its unit, like "2 kB/s"')
+_JOULES = Pattern(rf"{_AMOUNT} ?({'|'.join(_JOULE_UNITS)})", 'an energy above 0 with its unit, like "2 J" or "500 mJ"')
+_SECONDS = Pattern(rf"{_AMOUNT} ?({'|'.join(_SECOND_UNITS)})", 'a time above 0 with its unit, like "3 s" or "250 ms"')
 
 WAYS = ("up", "down")
 PERIODS = ("run", "day", "round")
@@ -56,9 +63,16 @@ class BudgetConfig:
     rate: Annotated[str | None, _RATE, Example("2 kB/s")] = None
     """How fast bulk may leave the device, on the average."""
 
+    joules_per_round: Annotated[str | None, _JOULES, Example("2 J")] = None
+    """What the board may take for the orders of one round. The next step is not begun when it would pass this, by the mean of the
+    steps so far, and nor is any other of that round. Needs a sensor of energy: without one a device refuses to start."""
+
+    cpu_seconds_per_round: Annotated[str | None, _SECONDS, Example("3 s")] = None
+    """The same in seconds of the device's process on the processor, all threads together."""
+
     evaluation: Literal["counted", "apart"] = "counted"
-    """counted: test samples that go up for an evaluation are spent like all else, so a run is evaluated at its end, where that fits.
-    apart: they are not, for trials in which the budget is that of training."""
+    """counted: test samples that go up for an evaluation are spent like all else, so a run is evaluated at its end, where that fits;
+    and so are the joules and CPU seconds that it takes. apart: they are not, for trials in which the budget is that of training."""
 
     def problems(self) -> Iterator[str]:
         """Yields what is nothing, and what is too little to carry even the control messages."""
@@ -76,7 +90,7 @@ class BudgetConfig:
                 )
 
     def amounts(self) -> dict[str, float]:
-        """What is given, in bytes and bytes a second; `apart` is 1 where evaluation is not counted."""
+        """What is given, in bytes, bytes a second, joules and seconds; `apart` is 1 where evaluation is not counted."""
         given = {name: getattr(self, name) for name in NAMES if name != APART}
         amounts = {name: amount_of(text) for name, text in given.items() if text is not None}
         return {**amounts, APART: 1.0} if amounts and self.evaluation == "apart" else amounts
@@ -85,10 +99,17 @@ class BudgetConfig:
 APART = "apart"
 NAMES = (*(field.name for field in fields(BudgetConfig) if field.name != "evaluation"), APART)
 """What amounts are called."""
+EFFORT = {"cpu_seconds": "cpu_seconds_per_round", "joules": "joules_per_round"}
+"""What is measured, and the name of its amount."""
+
+
+def of_bytes(amounts: Iterable[str]) -> bool:
+    """Whether any of these amounts is one of bytes."""
+    return any(name not in (APART, *EFFORT.values()) for name in amounts)
 
 
 def amount_of(text: str) -> float:
-    """The number that a text like `200 kB` or `2 kB/s` stands for.
+    """The number that a text like `200 kB`, `2 kB/s` or `500 mJ` stands for.
 
     Raises:
         ValueError: it is none.

@@ -263,6 +263,18 @@ def decode(
     Raises:
         WireError: whatever is wrong with it, before anything of its size is allocated.
     """
+    codec, shape, offset, length = look(data, offset)
+    _check_shape(shape, 8 if codec in (Integers, Labels) else 4, limit)
+    values = codec.decode(memoryview(data)[offset : offset + length], shape, tables)
+    return values.reshape(shape), offset + length
+
+
+def look(data: bytes, offset: int = 0) -> tuple[type[Codec], list[int], int, int]:
+    """Of the tensor that starts at `offset`: codec, shape, where its payload starts and how long it is. Nothing is decoded.
+
+    Raises:
+        WireError: there is none.
+    """
     if offset + 2 > len(data):
         raise WireError("tensor is cut off", "too short")
     number, rank = data[offset], data[offset + 1]
@@ -271,17 +283,14 @@ def decode(
     if rank > RANK_LIMIT:
         raise WireError(f"tensor of rank {rank}, the limit is {RANK_LIMIT}", "shape")
     offset += 2
-    shape = []
+    shape: list[int] = []
     for _ in range(rank):
         dimension, offset = unpack_varint(data, offset)
         shape.append(dimension)
     length, offset = unpack_varint(data, offset)
     if length > len(data) - offset:
         raise WireError(f"tensor payload of {length} bytes, {len(data) - offset} are there", "too short")
-    codec = _BY_NUMBER[number]
-    _check_shape(shape, 8 if codec in (Integers, Labels) else 4, limit)
-    values = codec.decode(memoryview(data)[offset : offset + length], shape, tables)
-    return values.reshape(shape), offset + length
+    return _BY_NUMBER[number], shape, offset, length
 
 
 def _check_shape(shape: list[int], itemsize: int, limit: int) -> None:

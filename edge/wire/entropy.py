@@ -104,6 +104,12 @@ class Coded:
     """What the table says the symbols cost; without lanes, centroids and escapes."""
 
 
+def step_of(payload: bytes) -> float:
+    """The step that a payload of this codec was quantised with."""
+    step: float = _HEAD.unpack_from(payload)[1]
+    return step
+
+
 def usable(table: Table, shape: tuple[int, ...]) -> bool:
     """Whether tensors of this shape can be coded with the table."""
     return _laid_out(table, shape) is not None

@@ -262,6 +262,8 @@ class Reader:
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _STEP = struct.Struct(f"<{_TAG_BYTES}sIII")
+SMASHED_AT = 1 + _STEP.size + 1
+"""Where the smashed data of a packed activation start."""
 _LOSS = struct.Struct("<f")
 _STATE = struct.Struct(f"<{_TAG_BYTES}sI")
 

@@ -75,6 +75,12 @@ class Quantised:
 _QUANTISED = struct.Struct("<fBB")
 
 
+def step_of(payload: Bytes) -> float:
+    """The step that a payload of this codec was quantised with."""
+    step: float = _QUANTISED.unpack_from(payload)[0]
+    return step
+
+
 def _deflate(strategy: int) -> Callable[[bytes], bytes]:
     def code(raw: bytes) -> bytes:
         coder = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)

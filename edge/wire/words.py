@@ -1,6 +1,7 @@
 """What control messages are likely to say: the dictionary that their JSON is deflated with, so that keys cost next to nothing.
 
-It is a part of the wire format. Another dictionary gets another number; this one never changes.
+It is a part of the wire format. It may grow at its front, since distances count from its end, and what was coded before is read
+as before; any other change makes it another dictionary, with another number.
 """
 
 import zlib
@@ -16,6 +17,8 @@ WORTH = 96
 
 # zlib finds what lies near the end with the fewest bits: the commonest last.
 _DICTIONARY = (
+    b'"cut":"cpu_seconds","cpu_seconds_per_round":,"cpu_seconds_spent":,"joules_per_round":,"joules_spent":null,'
+    b'"coded":{"bytes":,"deviations":,"nonzeros":,"step":},"nonzero_share":0.'
     b'{"reason":"the run of rounds is over"}{"fatal":true,"instance":,"reason":"another device named is online"}'
     b'{"failed":"","refused_order":""}"expired_steps":{"count":,"first":,"last":}'
     b'{"bundle":"","classes":null,"facts":{"budget.up_per_run":,"cutlayer":"0.1.0","machine":"aarch64","machine":"x86_64",'

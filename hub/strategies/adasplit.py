@@ -126,6 +126,8 @@ class State:
     """Of this turn."""
     handed: dict[str, Lower] = field(default_factory=dict)
     """The lower segment each device gave last."""
+    resting: frozenset[str] = field(default=frozenset(), metadata=BRIEF)
+    """Devices that shall not be asked for activations in the turn to come."""
 
 
 class AdaSplit(Cut):
@@ -156,6 +158,7 @@ class AdaSplit(Cut):
         state.losses = {}
         state.upper.set_lr(self._lr(state, round))
         selected = set() if local else self._select(state, present)
+        state.resting = frozenset()
         settings = {
             "lr": self._lr(state, round),
             "weight_decay": self.o.weight_decay,
@@ -212,6 +215,11 @@ class AdaSplit(Cut):
         iterations = (state.rounds - self._local_rounds(state)) * state.fleet.steps - state.iteration
         return iterations * max(1, round(self.o.eta * len(state.fleet))) / len(state.fleet)
 
+    def rest(self, state: State, names: Collection[str]) -> State:
+        """The bandit chooses among the others; see `hub.means`."""
+        state.resting = frozenset(names)
+        return state
+
     def quiet_rounds(self, state: State) -> int:
         """The local phase, unless something changes from round to round in it."""
         return 0 if self.o.handover or self.o.schedule != "constant" else self._local_rounds(state)
@@ -231,7 +239,7 @@ class AdaSplit(Cut):
 
     def _select(self, state: State, present: Collection[str]) -> set[str]:
         k = max(1, round(self.o.eta * len(state.fleet)))
-        candidates = [state.fleet.index(name) for name in present]
+        candidates = [state.fleet.index(name) for name in present if name not in state.resting]
         rng = np.random.default_rng([state.seed, 1, state.iteration])
         if self.o.selection == "random":
             chosen = selection.by_chance(k, candidates, rng)

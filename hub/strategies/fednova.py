@@ -10,7 +10,8 @@
 
 a_i is by how much the gradients of a device weigh in its change: FedAvg gives devices with more steps a larger say than
 their samples, FedNova takes it back. With equal steps it is FedAvg. Steps are SGD, for which a_i holds; the momentum
-starts anew every round, as a_i assumes. τ_i are the batches of the device's E own epochs, as the hub ordered them.
+starts anew every round, as a_i assumes. τ_i are the batches of the device's E own epochs, or what it reports where its
+means did not carry them all.
 
 Weights travel as in FedAvg. The update needs w, and before the first round only the devices know it, so the first turn
 asks one of them: |W| more up, once. Batch norm's running statistics, which the update could make negative, are averaged
@@ -31,7 +32,7 @@ from torch import nn
 from edge.wire.toml_fields import Range
 from hub.strategies.averaging import moved, shares
 from hub.strategies.base import Fleet, Lower, Order, Orders
-from hub.strategies.sides import Uncut, UncutOptions, ask_for_weights
+from hub.strategies.sides import Uncut, UncutOptions, ask_for_weights, done
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class FedNova(Uncut):
             state.weights = next(iter(states.values()))
             return state
         p = shares(state.fleet, states)
-        a = {name: self._weight(self.steps(state.fleet, name)) for name in p}
+        a = {name: self._weight(done(reports.get(name, {}), self.steps(state.fleet, name))) for name in p}
         effective = sum(p[name] * a[name] for name in p)
         rates = {name: effective * p[name] / a[name] for name in p}
         state.weights = moved(state.weights, states, p, rates)

@@ -13,7 +13,7 @@ first round, it is FedAvg. x, c down and y, c_i⁺ − c_i up are 4 |W| a device
 
 The paper's means are uniform and so is the default; `weights = "samples"` is ours: x by the samples of who came, and c
 the mean of the c_i by the samples of the whole fleet, so that the corrections still cancel. K is one number in the paper;
-here it is the batches of the device's own epoch.
+here it is the batches of the device's own epoch; a device whose means did not carry them all puts those it did in its place.
 
 Who is away or lost has no part in the means and gets the current x and c with its next order. A lost device may have
 moved its c_i without the hub's knowing, and c would be off for good. So the hub keeps every c_i and sends it along (|W|

@@ -170,6 +170,12 @@ class Uncut(_Side):
         return 0
 
 
+def done(report: Mapping[str, Any], ordered: int) -> int:
+    """Steps that a device did of so many: fewer where the joules or CPU seconds of the round did not carry them all."""
+    steps = report.get("steps")
+    return min(steps, ordered) if type(steps) is int and steps > 0 else ordered
+
+
 def ask_for_weights(fleet: Fleet, turn: int, present: Collection[str]) -> Orders | None:
     """Orders that train nothing and bring the hub one device's weights; None once everybody could have been asked.
 

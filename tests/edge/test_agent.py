@@ -43,7 +43,10 @@ class Rows:
 class Stage:
     """The device under test, and the hub's end of the conversation."""
 
-    def __init__(self, folder, broker, *, with_ends=False, outbox_bytes=1 << 20, **agent):
+    def __init__(
+        self, folder, broker, *, with_ends=False, outbox_bytes=1 << 20, source=None, gauge=None, budget=None, **agent
+    ):
+        self.source, self.gauge, self.budget = source or Rows(), gauge, budget or {}
         self.folder, self.broker, self.agent_options = folder, broker, agent
         self.outbox_bytes = outbox_bytes
         self.id = write_bundle(folder / "b", with_ends=with_ends)
@@ -68,9 +71,17 @@ class Stage:
         self.mailbox = Mailbox(NAME, FLEET, link, self.outbox, instance=1, outbox_bytes=self.outbox_bytes)
         self.segment = Segment(loaded)
         accounts = Accounts(self.outbox, link, Meter(), loaded.manifest)
-        purse = Purse(self.outbox, link, {})
+        purse = Purse(self.outbox, link, self.budget, gauge=self.gauge)
         self.agent = Agent(
-            loaded, self.segment, Rows(), self.mailbox, self.outbox, accounts, purse, facts={}, **self.agent_options
+            loaded,
+            self.segment,
+            self.source,
+            self.mailbox,
+            self.outbox,
+            accounts,
+            purse,
+            facts={},
+            **self.agent_options,
         )
         self.device_link = link
 
@@ -132,6 +143,40 @@ def after(steps, lr=0.01):
     return w
 
 
+class Noted(Rows):
+    """Remembers which batches it was asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def batch(self, round_number, step, size, seed):
+        self.asked.append((round_number, step))
+        return super().batch(round_number, step, size, seed)
+
+
+def test_an_order_of_several_rounds_does_the_batches_of_each(staged):
+    stage = staged(source=Noted())
+    stage.order(steps=2, first_step=1, round=5, rounds=3)
+    stage.run(30)
+    assert stage.source.asked == [(5, 1), (5, 2), (6, 1), (6, 2), (7, 1), (7, 2)]
+    (report,) = stage.got(Report)
+    assert (report.round, report.metrics["steps"]) == (5, 6)
+
+
+def test_an_order_of_several_rounds_goes_on_in_the_right_one_after_a_power_cut(staged):
+    stage = staged(source=Noted(), checkpoint_steps=1)
+    stage.order(steps=2, round=5, rounds=3)
+    for _ in range(40):
+        stage.run(1 if len(stage.source.asked) < 3 else 0)
+    assert len(stage.source.asked) == 3
+    stage.kill()
+    stage.start()
+    stage.run(30)
+    assert stage.source.asked[-3:] == [(6, 1), (7, 0), (7, 1)]
+    (report,) = stage.got(Report)
+    assert report.metrics["steps"] == 6
+
+
 def test_says_hello_to_the_hub_that_is_there(stage):
     stage.run(3)
     (hello,) = stage.got(Hello)
@@ -169,6 +214,50 @@ def test_the_report_has_what_the_steps_cost(stage):
     assert report.metrics["paper_flops"] == 4 * 2
     assert report.metrics["energy"]["joules"] is None
     assert "no meter" in report.metrics["energy"]["reason"]
+
+
+def test_the_report_has_what_the_codec_made_of_what_went_up(stage):
+    stage.order(1, send=(1, 3), codec="quantised:1")
+    stage.run()
+    stage.order(2, steps=2)
+    stage.run()
+    stage.order(3, steps=1, send=(0,), codec="quantised:1")
+    stage.run()
+    first, idle, last = (report.metrics for report in stage.got(Report))
+    assert first["nonzero_share"] == 1.0
+    assert first["elements"] == 4
+    assert first["coded"]["deviations"] == pytest.approx(4)  # one a step, times two elements each
+    assert first["coded"]["nonzeros"] == 4
+    assert "coded" not in idle
+    assert "nonzero_share" not in idle
+    assert last["coded"]["bytes"] * 2 == first["coded"]["bytes"] * 3
+    assert last["coded"]["step"] > first["coded"]["step"] > 0
+
+
+def test_what_went_up_is_counted_across_a_power_cut(stage):
+    stage.order(1, steps=4, send=(0, 1, 2, 3), codec="float32")
+    while len(stage.got(Activation)) < 2:
+        stage.run(1)
+    stage.kill()
+    stage.start()
+    stage.run()
+    (report,) = stage.got(Report)
+    assert report.metrics["elements"] == 8
+    assert report.metrics["coded"] == {"bytes": 32}
+    assert report.metrics["nonzero_share"] == 1.0
+
+
+def test_a_restart_in_an_evaluation_does_not_take_training_for_it(stage):
+    stage.order(1, steps=4, send=(0, 1, 2, 3))
+    stage.run()
+    stage.order(2, kind="evaluate", steps=3, send=(0, 1, 2))
+    while len(stage.got(Activation)) < 5:
+        stage.run(1)
+    stage.kill()
+    stage.start()
+    stage.run()
+    trained, evaluated = (report.metrics for report in stage.got(Report))
+    assert evaluated["evaluation_sent"] <= evaluated["sent"] - trained["sent"]
 
 
 def test_settings_of_the_order_reach_the_graph(stage):

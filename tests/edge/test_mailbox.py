@@ -42,7 +42,7 @@ class Device:
         self.start()
 
     def send(self, *sent):
-        sizes = [self.mailbox.send(message) for message in sent]
+        sizes = [len(self.mailbox.send(message)) for message in sent]
         self.mailbox.commit()
         return sizes
 

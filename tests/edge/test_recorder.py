@@ -16,7 +16,7 @@ from edge.flight.recording import ReplayError, read
 from edge.link import Message
 from edge.mailbox import Mailbox
 from edge.memory_link import MemoryBroker, MemoryLink
-from edge.meters import Meter
+from edge.meters import Meter, Used
 from edge.outbox import Outbox
 from edge.purse import Purse
 from edge.segment import Segment
@@ -65,7 +65,8 @@ class Watch:
 class Stage:
     """A device that is recorded, and the hub's end of the conversation."""
 
-    def __init__(self, folder, *, limit=LIMIT, limits=None, **broker):
+    def __init__(self, folder, *, limit=LIMIT, limits=None, gauge=None, budget=None, **broker):
+        self.gauge, self.budget = gauge, budget or {}
         self.folder, self.limit, self.limits = folder, limit, limits or Limits()
         self.broker = MemoryBroker(**broker)
         self.id = write_bundle(folder / "b")
@@ -94,7 +95,7 @@ class Stage:
         mailbox = Mailbox(NAME, FLEET, link, self.outbox, instance=self.instance, limits=self.limits)
         self.segment = Segment(loaded)
         accounts = Accounts(self.outbox, link, Meter(), loaded.manifest)
-        purse = Purse(self.outbox, link, {})
+        purse = Purse(self.outbox, link, self.budget, gauge=self.gauge)
         self.agent = Agent(
             loaded, self.segment, Rows(), mailbox, self.outbox, accounts, purse, facts={"board": "made up"}
         )
@@ -207,6 +208,38 @@ def test_a_start_in_an_outage_comes_out_the_same(staged, home):
     stage.device_link.open()
     stage.until(lambda: stage.got(Report))
     assert len(stage.got(Activation)) == 3
+    assert stage.again(home=home) == [None, None]
+
+
+class Ticking:
+    """One CPU second for every question."""
+
+    missing_energy = ""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def used(self, *, joules=False):
+        self.seconds += 1
+        return Used(self.seconds)
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_orders_that_end_early_for_want_of_cpu_seconds_come_out_the_same(staged, home):
+    stage = staged(gauge=Ticking(), budget={"cpu_seconds_per_round": 9.0})
+    stage.order(1, steps=20, send=(1, 5, 18, 19))
+    stage.until(lambda: stage.got(Report))
+    stage.order(2, steps=2, kind="forward", send=(0,))
+    stage.until(lambda: len(stage.got(Report)) == 2)
+    stage.order(3, steps=20, round=1, send=(0, 19), beyond=30)
+    stage.run(4)
+    stage.kill()
+    stage.start()
+    stage.until(lambda: len(stage.got(Report)) == 3)
+    reports = [report.metrics for report in stage.got(Report)]
+    assert [metrics["cut"] for metrics in reports] == ["cpu_seconds"] * 3
+    assert 0 < reports[0]["steps"] < 9
+    assert reports[1]["steps"] == 0
     assert stage.again(home=home) == [None, None]
 
 

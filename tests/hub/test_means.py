@@ -43,17 +43,34 @@ def test_what_is_left_is_shared_by_the_activations_to_come():
 
 def test_where_they_cannot_be_paid_in_full_fewer_are_asked_for():
     full = 10 * 100 + MESSAGE_BYTES
-    # Half of the 8 activations that are expected can be paid.
-    rest = (8 * full / 2 + ROUND_BYTES + END_BYTES) / TARGET
-    paid = means(up_per_run=rest).pay(device(), order(), 9, 8.0)
+    # Half of the 4 activations of the last order can be paid.
+    rest = (4 * full / 2 + ROUND_BYTES + END_BYTES) / TARGET
+    paid = means(up_per_run=rest).pay(device(), order(), 9, None)
     assert len(paid.send) == 2
     assert paid.allowance == pytest.approx(2 * full, abs=2)
 
 
 def test_what_is_not_asked_for_is_owed_to_the_orders_after_it():
-    planner = means(up_per_run=(2 * 1250 + ROUND_BYTES + END_BYTES) / TARGET)
-    sent = [len(planner.pay(device(), order(1), 9, 8.0).send) for _ in range(8)]
+    planner = means(up_per_run=(0.25 * 1250 + ROUND_BYTES + END_BYTES) / TARGET)
+    sent = [len(planner.pay(device(), order(1), 9, None).send) for _ in range(8)]
     assert sum(sent) == 2
+
+
+def test_who_can_pay_a_quarter_of_what_is_expected_rests_in_three_turns_of_four():
+    planner = means(up_per_run=(2 * 1250 + ROUND_BYTES + END_BYTES) / TARGET)
+    poor, rich = device(), device({"up_left": 90_000})
+    rested = [planner.resting({"poor": poor, "rich": rich}, 9, {"poor": 8.0, "rich": 8.0}) for _ in range(8)]
+    assert rested.count(("poor",)) == 6
+    assert rested.count(()) == 2
+    # Who is asked in spite of it has means for a whole activation, and sends all that it is asked for.
+    paid = planner.pay(poor, order(1), 9, 8.0)
+    assert paid.send == (0,)
+    assert paid.allowance == pytest.approx(1250, abs=2)
+
+
+def test_nobody_rests_without_a_budget_or_where_nothing_is_to_come():
+    assert means().resting({"a": device()}, 0, {"a": 8.0}) == ()
+    assert means(up_per_run=16_000.0).resting({"a": device()}, 0, {"a": 0.0}) == ()
 
 
 def test_the_device_says_what_is_left_and_what_things_cost():

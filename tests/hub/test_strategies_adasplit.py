@@ -369,3 +369,41 @@ def test_wrong_options_are_named_with_their_range(options, sentence):
 def test_every_wrong_option_is_told_at_once():
     with pytest.raises(ValueError, match=r"kappa = 2.*\n.*eta = 3"):
         AdaSplit(AdaSplitOptions(kappa=2, eta=3))
+
+
+# What devices can pay ------------------------------------------------------------------------------------------------
+
+
+def test_devices_that_rest_are_not_asked_and_others_are_in_the_turn_that_follows():
+    strategy, state = begin(fleet_of(5), kappa=0.0, eta=0.4)
+    state = strategy.rest(state, ["d00", "d02", "d04"])
+    state, orders = strategy.turn(state, 0, 0, state.fleet.names)
+    assert senders(orders) == ["d01", "d03"]
+    assert len(orders) == 5  # the others learn alone
+    state = strategy.settle(state, 0, 0, {}, {})
+    chosen = set()
+    for number in range(1, 12):
+        state, orders = strategy.turn(state, number, 0, state.fleet.names)
+        chosen |= set(senders(orders))
+        state = strategy.settle(state, number, 0, {}, {})
+    assert chosen == set(state.fleet.names)
+
+
+def test_where_all_rest_nobody_is_asked():
+    strategy, state = begin(kappa=0.0)
+    _, orders = strategy.turn(strategy.rest(state, BOTH), 0, 0, BOTH)
+    assert senders(orders) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "quiet"),
+    [
+        ({"schedule": "constant"}, 6),
+        ({"schedule": "cosine"}, 0),
+        ({"schedule": "constant", "handover": True}, 0),
+        ({"schedule": "constant", "frozen": True}, 0),
+    ],
+)
+def test_the_local_rounds_are_quiet_unless_they_differ_or_something_goes_up(options, quiet):
+    strategy, state = begin(**options)
+    assert strategy.quiet_rounds(state) == quiet

@@ -66,6 +66,23 @@ def test_unequal_steps_by_hand():
     assert [order.state["w"].tolist() for order in orders.values()] == [[5.1875], [5.1875]]
 
 
+@pytest.mark.parametrize(
+    ("reports", "expected"),
+    [
+        ({"b": {"steps": 1}}, 10 - 1.0 * (0.25 * 2 + 0.75 * 6)),  # a = (1, 1), d = (2, 6)
+        ({"a": {"steps": 1}, "b": {"steps": 2}}, 10 - 1.75 * 2.75),
+        ({"a": {"steps": 99}, "b": {"steps": "two"}}, 10 - 1.75 * 2.75),  # nonsense
+        ({"b": {"steps": 0}}, 10 - 1.75 * 2.75),
+    ],
+)
+def test_a_device_whose_means_were_spent_weighs_by_the_steps_it_did(reports, expected):
+    strategy, state = begin(momentum=0.0)
+    state = told(strategy, state)
+    state, _ = strategy.turn(state, 0, 1, BOTH)
+    state = strategy.settle(state, 0, 1, reports, {"a": weights(8), "b": weights(4)})
+    assert state.weights["w"].tolist() == [expected]
+
+
 def test_unequal_steps_with_momentum_by_hand():
     strategy, state = begin(momentum=0.5)
     state, _ = play(strategy, told(strategy, state), 0, {"a": 8, "b": 4})

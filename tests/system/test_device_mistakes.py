@@ -155,6 +155,7 @@ def test_check_goes_on_and_says_all_that_is_wrong(trial, call):
         ("ok", "packages"),
         ("ok", "bundle"),
         ("wrong", "data"),
+        ("ok", "budget"),
         ("wrong", "steps"),
     ]
     assert "none.npz" in lines[3][2]

@@ -17,7 +17,18 @@ def read(budget, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "amount"),
-    [("50 MB", 5e7), ("1.5kB", 1500), ("2 kB/s", 2000), ("1 KiB", 1024), ("100 B", 100)],
+    [
+        ("50 MB", 5e7),
+        ("1.5kB", 1500),
+        ("2 kB/s", 2000),
+        ("1 KiB", 1024),
+        ("100 B", 100),
+        ("500 mJ", 0.5),
+        ("2 J", 2),
+        ("1.5 kJ", 1500),
+        ("3 s", 3),
+        ("250 ms", 0.25),
+    ],
 )
 def test_an_amount_is_read_with_its_unit(text, amount):
     assert amount_of(text) == amount
@@ -33,6 +44,14 @@ def test_an_amount_is_read_with_its_unit(text, amount):
         ('rate = "2 kB"', 'rate = "2 kB".*like "2 kB/s"'),
         ('up_per_run = "9 kB"', 'up_per_run = "9 kB" carries not even the control messages.*"16 kB"'),
         ('up_per_round = "1 kB"', 'the smallest that works is "4 kB"'),
+        ('joules_per_round = "2"', 'joules_per_round = "2".*like "2 J" or "500 mJ"'),
+        ("joules_per_round = 2", "joules_per_round = 2"),
+        ('joules_per_round = "-2 J"', "joules_per_round"),
+        ('joules_per_round = "nan J"', "joules_per_round"),
+        ('joules_per_round = "2 s"', 'joules_per_round = "2 s".*with its unit'),
+        ('cpu_seconds_per_round = "0 ms"', 'cpu_seconds_per_round = "0 ms": must be more than 0'),
+        ('cpu_seconds_per_round = "3"', 'cpu_seconds_per_round = "3".*like "3 s" or "250 ms"'),
+        ('cpu_seconds_per_round = "inf s"', "cpu_seconds_per_round"),
     ],
 )
 def test_a_wrong_amount_names_its_key(line, said, tmp_path):
@@ -44,6 +63,8 @@ def test_amounts_are_in_bytes(tmp_path):
     found = read('up_per_run = "20 kB"\nrate = "2 kB/s"\nevaluation = "apart"', tmp_path)
     assert found.amounts() == {"up_per_run": 20_000, "rate": 2000, "apart": 1}
     assert BudgetConfig().amounts() == {}
+    found = read('joules_per_round = "500 mJ"\ncpu_seconds_per_round = "3 s"', tmp_path)
+    assert found.amounts() == {"joules_per_round": 0.5, "cpu_seconds_per_round": 3}
 
 
 def test_the_tightest_period_holds():

@@ -175,6 +175,9 @@ def test_a_deflated_report_of_today_is_read_for_ever():
 def test_a_report_in_the_field_is_short():
     """It goes up every round, however small the budget: 914 bytes of JSON."""
     assert len(pack(FIELD_REPORT)) < 200
+    coded = {"bytes": 12345, "deviations": 26401.2, "nonzeros": 10341, "step": 8213.77}
+    told = {**FIELD_REPORT.metrics, "coded": coded, "nonzero_share": 0.5266}
+    assert len(pack(replace(FIELD_REPORT, metrics=told))) < len(pack(FIELD_REPORT)) + 35
 
 
 @pytest.mark.parametrize("data", [bytes.fromhex("0801ff"), b"\x08\x01", b"\x08\x02{}"])
