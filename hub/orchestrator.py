@@ -35,6 +35,7 @@ from hub.strategies.base import Batch, Fleet, Lower, Member, Order, Strategy
 from hub.strategies.base import Learned as Lesson
 from hub.terms import Shapes, Terms
 from hub.turn import Turn
+from hub.weights import Weights
 
 log = logging.getLogger("cutlayer.hub")
 
@@ -86,17 +87,19 @@ class Orchestrator:
         self._next_order = next_order
         self._now = now
         self._say = say
+        self.weights = Weights(terms.weights_codec, shapes)
+        """What the devices hold of weights; a checkpoint needs it."""
         self._means = Means(
             terms.budget,
             rounds=terms.rounds,
             batch=terms.batch,
             elements=math.prod(shapes.smashed),
             codec=terms.codec,
-            given={part: 4 * sum(map(math.prod, tensors.values())) for part, tensors in shapes.given.items()},
+            weights=self.weights.bytes_of,
         )
         self._coders: dict[str, Coder] = {}
         """Of the gradients, one a device."""
-        self._intake = Intake(devices, terms, shapes, self._kept, now=now, say=say)
+        self._intake = Intake(devices, terms, shapes, self._kept, self.weights, now=now, say=say)
 
     @property
     def in_turn(self) -> bool:
@@ -193,6 +196,7 @@ class Orchestrator:
                 {name: report.metrics for name, report in turn.reports.items()},
                 turn.states,
             )
+            self.weights.settle(turn.reports, turn.states)
             learned.late.update(turn.given_up)
             learned.states += len(turn.states)
             number += 1
@@ -212,7 +216,7 @@ class Orchestrator:
             for name, stand in stands.items()
         }
         orders |= {
-            name: replace(order, codec=self._terms.codec)
+            name: self.weights.evaluated(name, replace(order, codec=self._terms.codec))
             for name, order in orders.items()
             if self._means.counts_evaluation(self._devices.known[name])
         }
@@ -302,7 +306,7 @@ class Orchestrator:
             name: replace(self._order(order, opened.round, opened.orders[name]), allowance=paid[name].allowance)
             for name, order in orders.items()
         }
-        turn = self._begin(messages_out, opened.round)
+        turn = self._begin(self.weights.told(messages_out), opened.round)
         turn.expected = sorted(
             ((step, name) for name, order in orders.items() for step in order.send),
             key=lambda item: (item[0], fleet.index(item[1])),
@@ -330,7 +334,7 @@ class Orchestrator:
             complete=self._fixed,
         )
 
-    def _begin(self, orders: Mapping[str, messages.Order], round_number: int, *, kept: bool = True) -> Turn:
+    def _begin(self, orders: dict[str, messages.Order], round_number: int, *, kept: bool = True) -> Turn:
         return Turn(round_number, orders, self._now() + self._terms.turn_seconds, kept=kept)
 
     def _tell(self, turn: Turn) -> None:
