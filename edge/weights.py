@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Held:
+class Bases:
     """The bases a device holds."""
 
     now: Base | None = None
@@ -43,7 +43,7 @@ class Held:
         return next((base for base in (self.now, self.before) if base is not None and base.id == name), None)
 
 
-_NOTHING = Held()
+_NOTHING = Bases()
 
 
 class Weights:
@@ -53,8 +53,8 @@ class Weights:
         self._bundle = bundle
         self._outbox = outbox
         self._parts = parts_of((piece.name, piece.part) for piece in bundle.manifest.slices)
-        self._held = Held(self._read("base"), self._read("base before"))
-        self._next: Held | None = None
+        self._held = Bases(self._read("base"), self._read("base before"))
+        self._next: Bases | None = None
         """Of the order that was resolved last, until it begins."""
         self._residual = self._read("residual")
 
@@ -66,7 +66,10 @@ class Weights:
         changed: dict[str, Array] = {}
         if told is not None and told.parts:
             if base is None:
-                return order, f"the order has weights as a difference to {told.base:08x}, which this device does not hold"
+                return (
+                    order,
+                    f"the order has weights as a difference to {told.base:08x}, which this device does not hold",
+                )
             try:
                 changed = base.changed(told, self._parts)
             except WireError as error:
@@ -76,7 +79,7 @@ class Weights:
             # After any other order the hub could not know what is held.
             new = codable(state, self._parts)
             now = (base or Base({})).updated(new) if new else base
-            self._next = Held(now, base if now is not base else None)
+            self._next = Bases(now, base if now is not base else None)
         return replace(order, state=state, difference=None), None
 
     def begin(self) -> None:
@@ -106,7 +109,7 @@ class Weights:
         self._keep_residual(left)
         if new := codable(whole, self._parts):
             now = (base or Base({})).updated(new)
-            self._hold(Held(now, self._held.before or base))
+            self._hold(Bases(now, self._held.before or base))
         return State(order.bundle, order.order, whole, difference=change)
 
     def start_over(self) -> None:
@@ -118,16 +121,14 @@ class Weights:
         """The bundle's own weights, if that is their name."""
         manifest, state = self._bundle.manifest, self._bundle.state
         pieces = [piece for piece in manifest.slices if piece.name in self._parts]
-        base = Base(
-            {p.name: state[p.state].reshape(-1)[p.offset : p.offset + p.size].reshape(p.shape) for p in pieces}
-        )
+        base = Base({p.name: state[p.state].reshape(-1)[p.offset : p.offset + p.size].reshape(p.shape) for p in pieces})
         return base if base.id == name else None
 
     def _left_out(self, given: Mapping[str, Array], names: list[str]) -> Array:
         kept = self._residual.state if self._residual else {}
         return joined({name: kept.get(name, np.zeros(given[name].shape, np.float32)) for name in names}, names)
 
-    def _hold(self, held: Held) -> None:
+    def _hold(self, held: Bases) -> None:
         if held != self._held:
             self._put("base", held.now, self._held.now)
             self._put("base before", held.before, self._held.before)

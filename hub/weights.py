@@ -134,12 +134,19 @@ class Weights:
 
     def bytes_of(self, name: str, order: Order) -> tuple[float, float]:
         """At most so many bytes of weights an order takes, (up, down): of what is coded an estimate that is rather too high."""
-        wanted = [key for part in (*order.give, *(["end"] if order.kind == "local" and order.give else [])) for key in self._given.get(part, {})]
+        wanted = [
+            key
+            for part in (*order.give, *(["end"] if order.kind == "local" and order.give else []))
+            for key in self._given.get(part, {})
+        ]
         shapes = {key: shape for part in self._given.values() for key, shape in part.items()}
         base = self._base(name) if self._codec != EXACT else None
         known = base.state if base else {}
         up = sum(math.prod(shapes[key]) * (bits_of(self._codec) if key in known else 32) for key in wanted)
-        down = sum(array.size * (bits_of(self._codec) if key in known else 8 * array.itemsize) for key, array in (order.state or {}).items())
+        down = sum(
+            array.size * (bits_of(self._codec) if key in known else 8 * array.itemsize)
+            for key, array in (order.state or {}).items()
+        )
         return up / 8, down / 8
 
     def save(self) -> dict[str, Any]:

@@ -347,7 +347,13 @@ def _control_reader(kind: type[Any]) -> Callable[[Reader], Any]:
 def _write_order(order: Order) -> Sequence[Bytes]:
     head = _control(order)
     _check_order(order)
-    return _tag(order.bundle), _U32.pack(len(head)), head, *_tensors(order.state, "float32"), *_difference(order.difference)
+    return (
+        _tag(order.bundle),
+        _U32.pack(len(head)),
+        head,
+        *_tensors(order.state, "float32"),
+        *_difference(order.difference),
+    )
 
 
 def _read_order(reader: Reader) -> Order:

@@ -1,8 +1,8 @@
 """Weights as differences to a base that both ends hold: what travels is small, and what coding loses is not lost.
 
-    the hub     sends  w − base, coded; what the device decodes is its new base, and the hub computes the same
+    the hub     sends  w - base, coded; what the device decodes is its new base, and the hub computes the same
                 the next difference is to that: it carries what coding has left out of this one
-    the device  gives  w + residual − base, coded; what that leaves out is its residual, until the next time
+    the device  gives  w + residual - base, coded; what that leaves out is its residual, until the next time
 
 A base is named by the CRC-32 of its bytes. A base begins as the bundle's own weights, or with weights that went whole.
 Statistics of batch norm never belong to one: half a step might make a variance negative. They, whole numbers and state
@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -121,14 +121,15 @@ def difference(base: Base, parts: tuple[str, ...], values: Array, codec: str | E
     coder = parse_codec(codec) if isinstance(codec, str) else codec
     ready = _Ready(coder.number, coder.encode(values))
     kind = next(kind for kind in CODECS.values() if kind.number == ready.number)
-    return Difference(base.id, parts, kind.decode(memoryview(ready.payload), values.shape, None), ready)
+    decoded = kind.decode(memoryview(ready.payload), values.shape, None)
+    return Difference(base.id, parts, decoded, cast("Encoder", ready))  # its number is not its class's
 
 
 @dataclass(frozen=True)
 class _Ready:
     """An encoder that has encoded: training a table twice would cost as much again."""
 
-    number: int  # type: ignore[misc]  an encoder's is its class's
+    number: int
     payload: Bytes
 
     def encode(self, array: Array) -> Bytes:  # noqa: ARG002  the one it was made of
