@@ -27,6 +27,10 @@ METHODS = {
     "fedavg": {},
     "scaffold": {},
     "fednova": {},
+    "fedavg, weights are coded": {},
+    "scaffold, weights are coded": {},
+    "splitfed, weights are coded": {},
+    "split_learning, weights are coded": {},
 }
 
 
@@ -89,6 +93,7 @@ def play(tmp_path, bundles):
             batch=16,
             strategy=name,
             options=METHODS[method],
+            weights_codec="entropy:1" if method.endswith("coded") else "float32",
             environ={"CUTLAYER_HUB_RUN_ORDER": "fixed"},
         )
         settings = demo.write_config(wish, "embedded", 3, bundles(strategy).resolve())
