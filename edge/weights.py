@@ -64,12 +64,9 @@ class Weights:
         told = order.difference
         base = None if told is None else self._held.find(told.base) or self._initial(told.base)
         changed: dict[str, Array] = {}
-        if told is not None and told.parts:
-            if base is None:
-                return (
-                    order,
-                    f"the order has weights as a difference to {told.base:08x}, which this device does not hold",
-                )
+        if told is not None and base is None and (told.parts or codable(order.state, self._parts)):
+            return order, f"the order has weights as a difference to {told.base:08x}, which this device does not hold"
+        if told is not None and base is not None and told.parts:
             try:
                 changed = base.changed(told, self._parts)
             except WireError as error:

@@ -150,6 +150,14 @@ def test_it_gives_everything_whole_when_it_holds_nothing_that_the_hub_names(stag
     assert (gave(stage).difference, gave(stage).state["scale.weight"].tolist()) == (None, [1, 2])
 
 
+def test_weights_beside_a_base_that_it_does_not_hold_are_not_taken(stage):
+    """The hub would take them for a part of that base."""
+    whole = {"scale.weight": np.array([3, 5], np.float32)}
+    stage.order(1, steps=1, weights="uniform:8", difference=Difference(77), state=whole)
+    stage.run()
+    assert refused(stage)["lacks_base"]
+
+
 def test_a_difference_of_another_length_is_a_sentence(stage):
     stage.order(1, steps=1, weights="uniform:8", difference=down(START, 1, 1, 1))
     stage.run()
