@@ -304,6 +304,20 @@ def test_evaluations_have_the_weights_as_they_are_and_training_goes_on_from_its_
     assert [board_weights(field, name) for name in "ab"] == [[3, 7], [3, 7]]
 
 
+def test_a_budget_that_pays_for_the_evaluation_gets_its_weights_coded(field):
+    strategy = Everybody(TELLING)
+    orchestrator, fleet = gathered(field, strategy, weights_codec="uniform:8", budget={"up_per_run": 1e6})
+    orchestrator.train([], fleet, 0)
+    # 254 less and 1 more: levels of 1
+    strategy.stands = {"a": Stand(lower={"scale.weight": np.array([-251, 8], np.float32)})}
+    sent, send = [], field.devices.send
+    field.devices.send = lambda name, message, **more: (sent.append((name, message)), send(name, message, **more))
+    assert orchestrator.evaluate([], fleet, 2) == {"a": 0.5, "b": 1.0}
+    (told,) = [message for name, message in sent if name == "a"]
+    assert (told.state, told.weights, told.difference.values.tolist()) == ({}, "float32", [-254, 1])
+    assert [board_weights(field, name) for name in "ab"] == [[-251, 8], [3, 7]]
+
+
 # Whole runs -------------------------------------------------------------------------------------------------------
 
 OPTIONS = {
