@@ -396,6 +396,7 @@ class Orchestrator:
     def _answer(self, name: str, message: Activation, lesson: Lesson) -> Gradient:
         gradient = cast("torch.Tensor", lesson.gradient).numpy()
         order, round_number, step = message.order, message.round, message.step
+        # Nothing left out of one is added to the next, unlike weights: it is of other samples, and its error grew by half.
         codec = stream_codec(self._terms.codec, self._coders.setdefault(name, Coder()))
         return Gradient(self._bundle, order, round_number, step, gradient, lesson.loss, codec)
 
