@@ -57,6 +57,7 @@ class Plan:
     """Mean seconds from one kill to the next."""
     seed: int = 0
     """Of the kills; the run's own is 0."""
+    weights_codec: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,7 @@ class Campaign:
                 "batch": plan.batch,
                 "order": "fixed",
                 "evaluate_every": 4,
+                "weights_codec": plan.weights_codec,
             },
             "strategy": dict(plan.options),
         }

@@ -32,8 +32,9 @@ from edge.refusal import RefusalError
 from edge.segment import Result, Segment, SegmentError
 from edge.sensors import Batch, SensorError, Source
 from edge.uploads import fit, share
+from edge.weights import Weights
 from edge.wire import messages
-from edge.wire.messages import Activation, Goodbye, Gradient, Hello, Order, Place, Refusal, Report, State, Welcome
+from edge.wire.messages import Activation, Goodbye, Gradient, Hello, Order, Place, Refusal, Report, Welcome
 from edge.work import Work, brief, end_early, name_of
 
 log = logging.getLogger("cutlayer.device")
@@ -73,6 +74,7 @@ class Agent:
         self._outbox = outbox
         self._accounts = accounts
         self._purse = purse
+        self._weights = Weights(bundle, outbox)
         self._facts = facts
         self._once = once
         self._checkpoint_steps = checkpoint_steps
@@ -130,11 +132,13 @@ class Agent:
     def _take_order(self, order: Order, data: bytes) -> None:
         if self._known(order):
             return  # told again because the hub was not sure we had heard
-        fault = self._fault(order)
+        order, lacking = self._weights.resolve(order)
+        fault = lacking or self._fault(order)
         if fault:
             self._mailbox.refused[fault] += 1
             log.warning("refused %s: %s", name_of(order), fault)
-            self._mailbox.send(Report(order.order, order.round, {"refused_order": fault}), urgent=True)
+            refused = {"refused_order": fault, **({"lacks_base": True} if lacking else {})}
+            self._mailbox.send(Report(order.order, order.round, refused), urgent=True)
             return
         spare = self._spare
         if spare and not (order.run == spare.order.run and order.kind in ("evaluate", "forward") and not order.state):
@@ -166,6 +170,7 @@ class Agent:
     def _start_over(self, run: int) -> None:
         """Another run than before: numbers count anew, and nothing that was learned stays."""
         self._mailbox.start_over()
+        self._weights.start_over()
         self._segment.reset()
         self._outbox.put_state(self._segment.snapshot())
         self._outbox.put_fact("run", run)
@@ -175,6 +180,7 @@ class Agent:
     def _begin(self, order: Order) -> None:
         """Load what came with the order; in the same transaction as the order itself, so that it happens once."""
         self._segment.load(order.state)
+        self._weights.begin()
         begins = order.kind == "local" and "begin" in self._segment.kinds
         if begins:
             self._segment.run("begin", {}, order.settings, _NO_NOISE)
@@ -421,7 +427,7 @@ class Agent:
             self._fail(work, str(error))
             return
         if order.give:
-            self._mailbox.send(State(order.bundle, order.order, given))
+            self._mailbox.send(self._weights.give(order, given))
         metrics = work.figures()
         if order.kind != "evaluate":
             # The first order of a run, or of a board that lost its memory: what the hub believes of it may be wrong.
@@ -440,7 +446,7 @@ class Agent:
 
     def _set_by(self, done: Work) -> None:
         """Keep an order that is done: without the hub it goes on."""
-        self._spare = Work(replace(done.order, state={}), done.end, kept=done.end)
+        self._spare = Work(replace(done.order, state={}, difference=None), done.end, kept=done.end)
         self._outbox.put_received("spare", messages.pack(self._spare.order))
         self._outbox.put_fact("spare_position", done.end)
 

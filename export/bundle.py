@@ -1,7 +1,7 @@
 """A model as two files: `device.bundle` (graphs, initial state, manifest) and `hub.bundle` (the upper segment's state)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,8 @@ class HubBundle:
     given: Mapping[str, Mapping[str, tuple[int, ...]]]
     """Shapes of what devices may be asked for, by name: of each part of the model, and under `end` what that graph hands out."""
     upper: Mapping[str, np.ndarray]
+    start: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """The weights and buffers that devices begin with, by name; none in a bundle of an older release."""
 
 
 def example_input(model: nn.Module, shape: tuple[int, ...] | None, dtype: str | None, batch: int = 2) -> Tensor:
@@ -175,12 +177,12 @@ def load_hub_bundle(path: Path) -> HubBundle:
         fields = json.loads(members["hub.json"])
         if fields["format"] != FORMAT:
             raise ExportError(f"the bundle {path} has format {fields['format']}; this release reads format {FORMAT}")
-        for name, digest in fields["files"].items():
+        for name, digest in {**fields["files"], **fields.get("start", {})}.items():
             if archive.sha256(members[name]) != digest:
                 raise ExportError(f"the bundle {path} is damaged: '{name}' does not have its hash")
-        upper = {
-            name.removeprefix("upper/").removesuffix(".npy"): archive.array(members[name]) for name in fields["files"]
-        }
+        upper = _arrays(members, fields["files"], "upper/")
+        # Apart from `files`, all of which an older hub takes for the upper segment.
+        start = _arrays(members, fields.get("start", {}), "start/")
         specs = {key: TensorSpec(tuple(fields[key]["shape"]), fields[key]["dtype"]) for key in ("input", "smashed")}
         kept = {
             key: fields[key]
@@ -189,9 +191,13 @@ def load_hub_bundle(path: Path) -> HubBundle:
         given = {
             part: {name: tuple(shape) for name, shape in tensors.items()} for part, tensors in fields["given"].items()
         }
-        return HubBundle(input=specs["input"], smashed=specs["smashed"], given=given, upper=upper, **kept)
+        return HubBundle(input=specs["input"], smashed=specs["smashed"], given=given, upper=upper, start=start, **kept)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ExportError(f"the bundle {path} is damaged: {error}") from error
+
+
+def _arrays(members: Mapping[str, bytes], names: Iterable[str], folder: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(folder).removesuffix(".npy"): archive.array(members[name]) for name in names}
 
 
 def _check(prepared: Prepared, graphs: Mapping[str, OnnxGraph]) -> dict[str, Any]:
@@ -268,9 +274,18 @@ def _given(manifest: Manifest) -> dict[str, dict[str, tuple[int, ...]]]:
     return {**given, "end": {name.removeprefix("up."): whole for name in handed if name.startswith("up.")}}
 
 
+def _start(prepared: Prepared, manifest: Manifest) -> dict[str, np.ndarray]:
+    state = {name: value.numpy().reshape(-1) for name, value in prepared.steps.initial_state().items()}
+    return {
+        piece.name: state[piece.state][piece.offset : piece.offset + piece.size].reshape(piece.shape)
+        for piece in manifest.slices
+    }
+
+
 def _hub_members(prepared: Prepared, manifest: Manifest) -> dict[str, bytes]:
     upper = prepared.halves.upper.state_dict()
     members = {f"upper/{name}.npy": archive.array_bytes(value.numpy()) for name, value in upper.items()}
+    start = {f"start/{name}.npy": archive.array_bytes(value) for name, value in _start(prepared, manifest).items()}
     fields = {
         "format": FORMAT,
         "bundle": manifest.id,
@@ -286,5 +301,6 @@ def _hub_members(prepared: Prepared, manifest: Manifest) -> dict[str, bytes]:
         "seed": prepared.spec.seed,
         "given": _given(manifest),
         "files": {name: archive.sha256(data) for name, data in members.items()},
+        "start": {name: archive.sha256(data) for name, data in start.items()},
     }
-    return {**members, "hub.json": json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()}
+    return {**members, **start, "hub.json": json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()}

@@ -111,6 +111,9 @@ class RunConfig:
     evaluation_codec: Annotated[str, CODEC] = "float32"
     """How smashed data travel in evaluation; those bytes are counted apart."""
 
+    weights_codec: Annotated[str, CODEC] = "float32"
+    """How weights travel, both ways; all but float32 code the difference to what the other side holds already, and send later what coding left out. Evaluations bring weights as they are, unless a budget pays for them."""
+
     order: Literal["free", "fixed"] = "free"
     """free: who is late or away is left out. fixed: every turn waits for the whole fleet, however long it takes, and a run that was interrupted ends with the weights of one that was not; a device whose outbox is full waits for room. Budgets of joules or CPU seconds, which are never the same twice, are refused then."""
 

@@ -84,6 +84,7 @@ class Wish:
     """Whether to train each device alone too, for the reference row."""
     broker: str = "embedded"
     codec: str = "float32"
+    weights_codec: str = "float32"
     batch: int = 32
     seed: int = 0
     threads: int = 1
@@ -207,6 +208,7 @@ def write_config(
             "seed": wish.seed,
             "threads": wish.threads,
             "codec": wish.codec,
+            "weights_codec": wish.weights_codec,
         },
         "budget": dict(wish.budget),
         "c3": {"megabytes": wish.c3_megabytes, "gflops": wish.c3_gflops},

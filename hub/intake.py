@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from edge.wire import messages
+from edge.wire.frames import WireError
 from edge.wire.messages import Activation, Report, State
 from hub import journal
 from hub.devices import Arrived, Devices, Joined, Left, Returned, Unreadable, keep_report
@@ -14,6 +15,7 @@ from hub.journal import Journal, NoJournal
 from hub.store import patiently
 from hub.terms import Shapes, Terms
 from hub.turn import Turn, fault_of_state
+from hub.weights import Weights
 
 log = logging.getLogger("cutlayer.hub")
 
@@ -27,6 +29,7 @@ class Intake:
         terms: Terms,
         shapes: Shapes,
         kept: Journal | NoJournal,
+        weights: Weights,
         *,
         now: Callable[[], float],
         say: Callable[[str, str], None],
@@ -37,6 +40,7 @@ class Intake:
         self._shapes = shapes
         self._bundle = bytes.fromhex(shapes.bundle[:8])
         self._kept = kept
+        self._weights = weights
         self._now = now
         self._say = say
 
@@ -101,6 +105,8 @@ class Intake:
             self._refuse(turn, name, fault)
         else:
             self.put(turn, arrived)
+            if turn.orders[name] is not order:  # it was not there in a form that the device could read
+                self._devices.send(name, turn.orders[name], urgent=True)
             if turn.kept:
                 self._kept.append(journal.Put(arrived))
             return False
@@ -136,17 +142,25 @@ class Intake:
     def _put_by(self, turn: Turn, name: str, order: messages.Order, message: State) -> None:
         parts = (*order.give, *(["end"] if order.kind == "local" else []))
         wanted = {key: shape for part in parts for key, shape in self._shapes.given.get(part, {}).items()}
-        fault = fault_of_state(message.state, wanted)
+        try:
+            state = self._weights.take(name, message)
+            fault = fault_of_state(state, wanted)
+        except WireError as error:
+            state, fault = {}, str(error)
         if fault:
             self._devices.known[name].refused[fault] += 1
             log.warning("refused from %s: %s", name, fault)
             turn.give_up(name, fault)  # follows from the entry itself
         else:
-            turn.states[name] = message.state
+            turn.states[name] = state
 
     def _put_down(self, turn: Turn, name: str, report: Report) -> None:
         reason = report.metrics.get("failed") or report.metrics.get("refused_order")
-        if reason:
+        whole = self._weights.whole(name, turn.orders[name]) if report.metrics.get("lacks_base") else None
+        if whole is not None:
+            log.warning("%s: %s; it gets everything whole", name, reason)
+            turn.orders[name] = whole
+        elif reason:
             log.warning("%s gives up: %s", name, reason)
             turn.give_up(name, str(reason))
         else:

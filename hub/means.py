@@ -7,7 +7,7 @@ large one. Where a strategy can choose among its devices (`Forecasting`), those 
 instead. Who is asked gets an allowance, within which the device drops samples, or codes more coarsely.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from edge.wire.budget import APART, NAMES, PERIODS, WAYS
@@ -65,7 +65,7 @@ class Means:
         batch: samples of a batch.
         elements: of one sample's smashed data.
         codec: of the activations.
-        given: bytes of the weights that a device is asked for, by part.
+        weights: at most so many bytes of weights an order of a device takes, (up, down).
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Means:
         batch: int,
         elements: int,
         codec: str,
-        given: Mapping[str, int] | None = None,
+        weights: Callable[[str, Order], tuple[float, float]] = lambda _name, _order: (0.0, 0.0),
     ) -> None:
         self._default, self._rounds, self._batch = dict(default), rounds, batch
         self._sample_bytes = elements * BITS.get(codec, CODED_BITS) / 8
-        self._given = dict(given or {})
+        self._weights = weights
         self._control: dict[str, _Control] = {}
         self._owed: dict[str, float] = {}
         """By device: what is left over of a share of an activation that was not asked for."""
@@ -182,8 +182,8 @@ class Means:
         spent = _spending(device)
         if exchanged and spent.get("messages"):  # gradients are denser than activations
             exchanged = max(exchanged, len(order.send) * spent.get("down_spent", 0) / spent["messages"])
-        up = sum(self._given.get(part, 0) for part in order.give) + exchanged / COARSER
-        down = sum(array.nbytes for array in (order.state or {}).values()) + exchanged
+        up, down = self._weights(device.name, order)
+        up, down = up + exchanged / COARSER, down + exchanged
         return all(
             (rest := self._left(device, amounts, way)) is None or need * WEIGHTS_OVERHEAD + ROUND_BYTES <= rest
             for way, need in (("up", up), ("down", down))

@@ -35,6 +35,7 @@ from hub.strategies.base import Batch, Fleet, Lower, Member, Order, Quiet, Strat
 from hub.strategies.base import Learned as Lesson
 from hub.terms import Shapes, Terms
 from hub.turn import Turn
+from hub.weights import Weights
 
 log = logging.getLogger("cutlayer.hub")
 
@@ -86,17 +87,19 @@ class Orchestrator:
         self._next_order = next_order
         self._now = now
         self._say = say
+        self.weights = Weights(terms.weights_codec, shapes)
+        """What the devices hold of weights; a checkpoint needs it."""
         self._means = Means(
             terms.budget,
             rounds=terms.rounds,
             batch=terms.batch,
             elements=math.prod(shapes.smashed),
             codec=terms.codec,
-            given={part: 4 * sum(map(math.prod, tensors.values())) for part, tensors in shapes.given.items()},
+            weights=self.weights.bytes_of,
         )
         self._coders: dict[str, Coder] = {}
         """Of the gradients, one a device."""
-        self._intake = Intake(devices, terms, shapes, self._kept, now=now, say=say)
+        self._intake = Intake(devices, terms, shapes, self._kept, self.weights, now=now, say=say)
 
     @property
     def in_turn(self) -> bool:
@@ -199,6 +202,7 @@ class Orchestrator:
                 {name: report.metrics for name, report in turn.reports.items()},
                 turn.states,
             )
+            self.weights.settle(turn.reports, turn.states)
             learned.late.update(turn.given_up)
             learned.states += len(turn.states)
             number += 1
@@ -218,7 +222,7 @@ class Orchestrator:
             for name, stand in stands.items()
         }
         orders |= {
-            name: replace(order, codec=self._terms.codec)
+            name: self.weights.evaluated(name, replace(order, codec=self._terms.codec))
             for name, order in orders.items()
             if self._means.counts_evaluation(self._devices.known[name])
         }
@@ -335,7 +339,8 @@ class Orchestrator:
             )
             for name, order in orders.items()
         }
-        turn = self._begin(messages_out, opened.round, seconds=max(1, covered) * self._terms.turn_seconds)
+        seconds = max(1, covered) * self._terms.turn_seconds
+        turn = self._begin(self.weights.told(messages_out), opened.round, seconds=seconds)
         turn.expected = sorted(
             ((step, name) for name, order in orders.items() for step in order.send),
             key=lambda item: (item[0], fleet.index(item[1])),
@@ -365,7 +370,7 @@ class Orchestrator:
 
     def _begin(
         self,
-        orders: Mapping[str, messages.Order],
+        orders: dict[str, messages.Order],
         round_number: int,
         *,
         kept: bool = True,
@@ -432,6 +437,7 @@ class Orchestrator:
     def _answer(self, name: str, message: Activation, lesson: Lesson) -> Gradient:
         gradient = cast("torch.Tensor", lesson.gradient).numpy()
         order, round_number, step = message.order, message.round, message.step
+        # Nothing left out of one is added to the next, unlike weights: it is of other samples, and its error grew by half.
         codec = stream_codec(self._terms.codec, self._coders.setdefault(name, Coder()))
         return Gradient(self._bundle, order, round_number, step, gradient, lesson.loss, codec)
 

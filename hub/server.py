@@ -145,7 +145,7 @@ def serve(
             devices,
             strategy,
             _terms(config, store.run),
-            Shapes(bundle.bundle, bundle.smashed.shape, bundle.classes, bundle.given),
+            Shapes(bundle.bundle, bundle.smashed.shape, bundle.classes, bundle.given, bundle.start),
             store.next_order,
             kept=journal,
             recorded=Recorded(journal.entries(covered)),
@@ -164,6 +164,7 @@ def serve(
             patiently(lambda: store.record(_run_record(config, bundle, facts, run_facts or {})))
             _save(run)
         else:
+            orchestrator.weights.load(checkpoint.weights)
             fleet = orchestrator.fleet(checkpoint.fleet)
             state = strategy.load(fleet, upper, checkpoint.strategy)
             run = Run(strategy, orchestrator, devices, store, fleet, checkpoint.fleet, state, flops, journal)
@@ -269,6 +270,7 @@ def _save(run: Run) -> None:
         "ledgers": run.devices.ledgers(),
         "tally": asdict(run.tally),
         "journal": covered,
+        "weights": run.orchestrator.weights.save(),
     }
     patiently(lambda: run.store.save(checkpoint))
     patiently(lambda: run.journal.forget(covered))
@@ -365,6 +367,7 @@ def _terms(config: HubConfig, run_id: int) -> Terms:
         codec=run.codec,
         evaluation_codec=run.evaluation_codec,
         rounds_per_order=run.rounds_per_order or (ROUNDS_PER_ORDER if limited else 1),
+        weights_codec=run.weights_codec,
         budget=config.budget.amounts(),
     )
 
@@ -435,6 +438,7 @@ def _run_record(
         "batch": config.run.batch,
         "seed": config.run.seed,
         "codec": config.run.codec,
+        "weights_codec": config.run.weights_codec,
         "devices": [device["name"] for device in facts],
         "bundle": bundle.bundle,
         "model": bundle.model,

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Terms:
     evaluation_codec: str
     rounds_per_order: int = 1
     """Rounds in which nobody sends anything that one order covers."""
+    weights_codec: str = "float32"
+    """Codec of weights, both ways; float32 sends them as they are."""
     budget: Mapping[str, float] = field(default_factory=dict)
     """Amounts that hold for devices without a budget of their own; names as in `edge.wire.budget`."""
 
@@ -49,3 +53,5 @@ class Shapes:
     classes: int
     given: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
     """Shapes of the tensors of each part that devices may be asked for; under `end` those that come with any local order."""
+    start: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """The weights that devices begin with, by name; none where the hub does not know them."""

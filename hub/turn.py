@@ -17,7 +17,7 @@ class Turn:
     """One turn being carried out."""
 
     round: int
-    orders: Mapping[str, messages.Order]
+    orders: dict[str, messages.Order]
     deadline: float
     expected: list[tuple[int, str]] = field(default_factory=list)
     """Step and device of every activation to come, in the order in which the hub learns from them."""

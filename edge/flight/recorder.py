@@ -29,6 +29,7 @@ import edge.accounts
 import edge.agent
 import edge.mailbox
 import edge.outbox
+import edge.weights
 import edge.work
 from edge.agent import Agent
 from edge.flight import freeze, trace
@@ -38,7 +39,7 @@ from edge.gate import Caps
 from edge.link import Event, Link, LinkError, Message, SocketBytes
 from edge.outbox import Outbox, OutboxError, Unsent
 from edge.segment import Segment
-from edge.wire import coder, delivery, frames, inbound, ledger, messages, outbound, window
+from edge.wire import coder, delivery, frames, inbound, ledger, messages, outbound, weights, window
 
 log = logging.getLogger("cutlayer.recorder")
 
@@ -49,6 +50,8 @@ CLASSES = freeze.classes_of(
     edge.mailbox,
     edge.accounts,
     edge.outbox,
+    edge.weights,
+    weights,
     messages,
     delivery,
     inbound,

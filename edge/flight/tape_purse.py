@@ -24,7 +24,7 @@ class TapePurse:
         """Amounts of the hub came."""
         self._again()
 
-    def begin(self, period: str) -> None:  # noqa: ARG002  on the tape
+    def begin(self, period: str, rounds: int = 1) -> None:  # noqa: ARG002  on the tape
         """A period began."""
         self._again()
 

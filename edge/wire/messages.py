@@ -16,6 +16,7 @@ from edge.wire.fields import Check
 from edge.wire.frames import DEFAULT_LIMITS, U32, Limits, WireError
 from edge.wire.manifest import PARTS
 from edge.wire.tables import Tables
+from edge.wire.weights import EXACT, Difference
 
 KINDS_OF_STEP = ("local", "exchange", "forward", "evaluate")
 PURPOSES = ("train", "evaluate")
@@ -117,6 +118,10 @@ class Order:
     """The most bytes on the wire, headers included, that the activations of this order may take; None: any."""
     rounds: int = 1
     """How many rounds a local order that sends nothing covers: `steps` in this one, and the same in each behind it."""
+    weights: str = EXACT
+    """Codec of the weights that the device gives. Unless it is float32, those that come with the order are its base from then on."""
+    difference: Difference | None = None
+    """Weights to load first, as a difference to a base that the hub knows the device to hold; it gives its own as one to the base it has then."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,8 @@ class State:
     state: Mapping[str, Array]
     codec: str | Encoder = "float32"
     """For packing; unpacked messages do not say."""
+    difference: Difference | None = None
+    """Weights beside them, as a difference to the base of the order."""
 
 
 Message = Hello | Welcome | Refusal | Order | Activation | Gradient | State | Report | Goodbye
@@ -253,6 +260,18 @@ class Reader:
             tensors[name] = self.tensor()
         return tensors
 
+    def difference(self) -> Difference | None:
+        """What may stand behind the tensors."""
+        if self._offset == len(self._data):
+            return None
+        places, base = self.numbers(_DIFFERENCE)
+        if places >> len(PARTS):
+            raise WireError(f"a difference of unknown parts {places}", "fields")
+        parts = tuple(part for place, part in enumerate(PARTS) if places >> place & 1)
+        found = Difference(base, parts, self.tensor()) if parts else Difference(base)
+        _check_difference(found)
+        return found
+
     def end(self) -> None:
         """Raise `WireError` unless everything has been read."""
         if self._offset != len(self._data):
@@ -266,6 +285,7 @@ SMASHED_AT = 1 + _STEP.size + 1
 """Where the smashed data of a packed activation start."""
 _LOSS = struct.Struct("<f")
 _STATE = struct.Struct(f"<{_TAG_BYTES}sI")
+_DIFFERENCE = struct.Struct("<BI")
 
 _STEP_FIELDS: dict[str, Check] = {"order": _u32, "round": _u32, "step": _u32}
 
@@ -301,12 +321,13 @@ _FIELDS: dict[type, dict[str, Check]] = {
         "complete": fields.flag,
         "allowance": fields.optional(_count),
         "rounds": fields.integer(1, STEPS_LIMIT),
+        "weights": fields.text(64),
     },
 }
 
 _LATER: dict[type, dict[str, Any]] = {
     Welcome: {"budget": {}},
-    Order: {"beyond": 0, "complete": False, "allowance": None, "rounds": 1},
+    Order: {"beyond": 0, "complete": False, "allowance": None, "rounds": 1, "weights": EXACT},
 }
 """Keys that are not written where they have this value, and have it where they are missing: they came after version 1."""
 
@@ -331,20 +352,27 @@ def _control_reader(kind: type[Any]) -> Callable[[Reader], Any]:
 def _write_order(order: Order) -> Sequence[Bytes]:
     head = _control(order)
     _check_order(order)
-    return _tag(order.bundle), _U32.pack(len(head)), head, *_tensors(order.state, "float32")
+    return (
+        _tag(order.bundle),
+        _U32.pack(len(head)),
+        head,
+        *_tensors(order.state, "float32"),
+        *_difference(order.difference),
+    )
 
 
 def _read_order(reader: Reader) -> Order:
     tag = reader.take(_TAG_BYTES)
     (length,) = reader.numbers(_U32)
     head = fields.checked({**_LATER[Order], **fields.load(reader.take(length))}, _FIELDS[Order], "order")
-    order = Order(bundle=tag, state=reader.tensors(), **head)
+    order = Order(bundle=tag, state=reader.tensors(), difference=reader.difference(), **head)
     _check_order(order)
     return order
 
 
 def _check_order(order: Order) -> None:
     parse_codec(order.codec)
+    parse_codec(order.weights)
     if order.send and not order.first_step <= order.send[0] <= order.send[-1] < order.first_step + order.steps:
         raise WireError(
             f"order {order.order} sends steps {order.send[0]} to {order.send[-1]}, "
@@ -411,12 +439,13 @@ def _check_floats(name: str, array: Array) -> None:
 
 def _write_state(message: State) -> Sequence[Bytes]:
     order = _u32("state.order", message.order)
-    return _STATE.pack(_tag(message.bundle), order), *_tensors(message.state, message.codec)
+    head = _STATE.pack(_tag(message.bundle), order)
+    return head, *_tensors(message.state, message.codec), *_difference(message.difference)
 
 
 def _read_state(reader: Reader) -> State:
     tag, order = reader.numbers(_STATE)
-    return State(tag, order, reader.tensors())
+    return State(tag, order, reader.tensors(), difference=reader.difference())
 
 
 def _step(message: Activation | Gradient) -> bytes:
@@ -440,6 +469,23 @@ def _tensors(tensors: Mapping[str, Array], codec: str | Encoder) -> list[Bytes]:
             raise WireError(f"tensor name {name!r:.40} is longer than 255 bytes", "fields")
         parts += [bytes([len(label)]), label, *pieces(tensors[name], codec)]
     return parts
+
+
+def _difference(difference: Difference | None) -> Sequence[Bytes]:
+    if difference is None:
+        return ()
+    _check_difference(difference)
+    places = sum(1 << place for place, part in enumerate(PARTS) if part in difference.parts)
+    head = _DIFFERENCE.pack(places, _u32("difference.base", difference.base))
+    return (head, *pieces(difference.values, difference.codec)) if places else (head,)
+
+
+def _check_difference(difference: Difference) -> None:
+    _check_floats("difference", difference.values)
+    if unknown := set(difference.parts) - set(PARTS):
+        raise WireError(f"a difference of unknown parts {', '.join(sorted(unknown))}", "fields")
+    if difference.values.ndim != 1:
+        raise WireError(f"a difference of shape {difference.values.shape} is not flat", "shape")
 
 
 _KINDS: dict[type, tuple[int, Callable[[Any], Sequence[Bytes]], Callable[[Reader], Any]]] = {

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edge.wire.weights import STATISTICS
 from hub.strategies.base import Fleet, Lower
-
-STATISTICS = ("running_mean", "running_var")
-"""How the names of batch norm's running statistics end."""
 
 
 def shares(fleet: Fleet, names: Mapping[str, object]) -> dict[str, float]:

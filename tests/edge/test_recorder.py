@@ -23,8 +23,9 @@ from edge.segment import Segment
 from edge.sensors import Batch
 from edge.wire import messages, topics
 from edge.wire.delivery import Delivery, Limits
-from edge.wire.messages import Activation, Goodbye, Gradient, Order, Report, Welcome
+from edge.wire.messages import Activation, Goodbye, Gradient, Order, Report, State, Welcome
 from edge.wire.tables import Tables
+from edge.wire.weights import Base, Difference
 from tests.tiny import write_bundle
 
 FLEET, NAME = "f", "d1"
@@ -473,6 +474,21 @@ def test_a_coder_and_its_tables_go_on_in_a_replay(staged):
         stage.order(number, round=number, steps=10, send=tuple(range(10)), batch=200, codec="entropy:1")
         stage.until(lambda: len(stage.got(Report)) == number)  # noqa: B023  asked at once
     assert len(ring.segments(stage.ring)) > 1
+    assert set(stage.again(home=True)) == {None}
+
+
+def test_weights_that_were_coded_are_coded_again_with_what_was_left_out(staged):
+    stage = staged(limit=40_000)
+    start = Base({"scale.weight": np.array([1, 2], np.float32)})
+    told = Difference(start.id, ("lower",), np.array([0.5, 0.25], np.float32))
+    for number in range(1, 40):
+        stage.order(number, round=number, give=("lower",), weights="quantised:2", difference=told)
+        stage.until(lambda: len(stage.got(Report)) == number)  # noqa: B023  asked at once
+        if number == 20:
+            stage.kill()
+            stage.start()
+    assert len({message.difference.values.tobytes() for message in stage.got(State)}) > 1
+    assert len(ring.segments(stage.ring)) > 2
     assert set(stage.again(home=True)) == {None}
 
 

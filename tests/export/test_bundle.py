@@ -122,6 +122,27 @@ def test_a_damaged_hub_bundle_is_refused(built, tmp_path, change, text):
         load_hub_bundle(rewritten(built.hub, tmp_path / "hub.bundle", change))
 
 
+def test_the_hub_knows_with_which_weights_devices_begin(built):
+    members, start = read(built.device), load_hub_bundle(built.hub).start
+    assert sorted(start) == sorted(piece.name for piece in built.manifest.slices)
+    for piece in built.manifest.slices:
+        vector = np.load(io.BytesIO(members[f"state/{piece.state}.npy"])).reshape(-1)
+        mine = vector[piece.offset : piece.offset + piece.size].reshape(piece.shape)
+        np.testing.assert_array_equal(start[piece.name], mine)
+
+
+def test_a_hub_bundle_of_an_older_release_does_not_say(built, tmp_path):
+    def older(members):
+        fields = json.loads(members["hub.json"])
+        for name in fields.pop("start"):
+            del members[name]
+        members["hub.json"] = json.dumps(fields).encode()
+
+    old = load_hub_bundle(rewritten(built.hub, tmp_path / "hub.bundle", older))
+    assert old.start == {}
+    assert list(old.upper) == list(load_hub_bundle(built.hub).upper)
+
+
 def test_a_cut_off_or_missing_hub_bundle_is_refused(built, tmp_path):
     torn = tmp_path / "torn.bundle"
     torn.write_bytes(built.hub.read_bytes()[:-40])

@@ -29,6 +29,10 @@ METHODS = {
     "fedavg": {},
     "scaffold": {},
     "fednova": {},
+    "fedavg, weights are coded": {},
+    "scaffold, weights are coded": {},
+    "splitfed, weights are coded": {},
+    "split_learning, weights are coded": {},
 }
 
 
@@ -95,6 +99,7 @@ def play(tmp_path, bundles):
             strategy=name,
             options=METHODS[method],
             codec=CODECS.get(method, "float32"),
+            weights_codec="entropy:1" if method.endswith("coded") else "float32",
             environ={"CUTLAYER_HUB_RUN_ORDER": "fixed", **environ},
         )
         settings = demo.write_config(wish, "embedded", 3, bundles(strategy).resolve())

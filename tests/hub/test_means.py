@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 
 from edge.wire.delivery import Delivery
@@ -16,9 +15,9 @@ def device(budget=None, facts=None, test_samples=10):
     return found
 
 
-def means(rounds=10, given=None, **default):
+def means(rounds=10, weights=(0, 0), **default):
     # A batch of 10 samples of 25 elements: 1000 bytes as float32.
-    return Means(default, rounds=rounds, batch=10, elements=25, codec="float32", given=given)
+    return Means(default, rounds=rounds, batch=10, elements=25, codec="float32", weights=lambda _name, _order: weights)
 
 
 def order(steps=4, kind="local", **more):
@@ -87,13 +86,13 @@ def test_a_budget_of_its_own_comes_first():
 
 
 def test_weights_that_find_no_room_are_not_asked_for_or_sent():
-    weights = {"w": np.zeros(5_000, np.float32)}
-    told = Order("local", 0, 1, state=weights)
-    assert means(down_per_run=30_000.0).pay(device(), told, 0, None).whole
-    assert not means(down_per_run=23_000.0).pay(device(), told, 0, None).whole
-    asked = Order("local", 0, 1, give=("lower",))
-    assert means(given={"lower": 20_000}, up_per_run=30_000.0).pay(device(), asked, 0, None).whole
-    assert not means(given={"lower": 20_000}, up_per_run=23_000.0).pay(device(), asked, 0, None).whole
+    told = Order("local", 0, 1)
+    assert means(weights=(0, 20_000), down_per_run=30_000.0).pay(device(), told, 0, None).whole
+    assert not means(weights=(0, 20_000), down_per_run=23_000.0).pay(device(), told, 0, None).whole
+    assert means(weights=(20_000, 0), up_per_run=30_000.0).pay(device(), told, 0, None).whole
+    assert not means(weights=(20_000, 0), up_per_run=23_000.0).pay(device(), told, 0, None).whole
+    # Coded they do.
+    assert means(weights=(2_500, 5_000), up_per_run=23_000.0, down_per_run=23_000.0).pay(device(), told, 0, None).whole
 
 
 def test_an_exchange_is_whole_or_not_at_all():

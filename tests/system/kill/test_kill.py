@@ -16,7 +16,7 @@ KILLS = 50
 PLANS = {
     "sequential split learning": Plan("split_learning", rounds=50, broker="mosquitto"),
     "AdaSplit": Plan("adasplit", {"kappa": 0.3, "replay": 2, "eta": 0.5, "select_every": 2}),
-    "SplitFed": Plan("splitfed", rounds=50),
+    "SplitFed, weights coded": Plan("splitfed", rounds=50, weights_codec="entropy:1"),
     "SCAFFOLD": Plan("scaffold", rounds=80, broker="mosquitto"),
 }
 
