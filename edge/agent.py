@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from edge.accounts import Accounts
 from edge.bundle import Bundle
+from edge.known import KNOWN_BYTES, Known
 from edge.mailbox import Arrived, Mailbox
 from edge.outbox import Outbox, OutboxError
 from edge.purse import Purse
@@ -64,6 +65,7 @@ class Agent:
         facts: Mapping[str, str | float],
         once: bool = False,
         checkpoint_steps: int = 8,
+        known_bytes: int = KNOWN_BYTES,
     ) -> None:
         self.finished = False
         self._bundle = bundle
@@ -73,6 +75,7 @@ class Agent:
         self._outbox = outbox
         self._accounts = accounts
         self._purse = purse
+        self._known_samples = Known(source, outbox, known_bytes)
         self._facts = facts
         self._once = once
         self._checkpoint_steps = checkpoint_steps
@@ -146,6 +149,7 @@ class Agent:
         if order.run != self._outbox.fact("run"):
             self._start_over(order.run)
             self._purse.begin("run")
+        self._known_samples.hear(order)
         if order.round != self._outbox.fact("round") or order.run != self._outbox.fact("run"):
             self._outbox.put_fact("round", order.round)
             self._purse.begin("round")
@@ -165,6 +169,7 @@ class Agent:
     def _start_over(self, run: int) -> None:
         """Another run than before: numbers count anew, and nothing that was learned stays."""
         self._mailbox.start_over()
+        self._known_samples.start_over()
         self._segment.reset()
         self._outbox.put_state(self._segment.snapshot())
         self._outbox.put_fact("run", run)
@@ -354,6 +359,9 @@ class Agent:
         )
         if purpose == "evaluate":
             return bool(self._mailbox.send(message))
+        self._known_samples.lost(self._mailbox.given_up)
+        self._mailbox.given_up.clear()
+        message = self._known_samples.pick(order, message)
         room = self._purse.room(self._mailbox.unsent_bytes)
         if room is not None:
             share = room // max(1, sum(step >= work.step for step in order.send))
@@ -373,6 +381,7 @@ class Agent:
         if sent:
             self._accounts.uploaded(message.smashed)
             self._purse.sent(sent, len(message.labels))
+            self._known_samples.sent(message)
         return bool(sent)
 
     def _advance(self, work: Work, result: Result, *, durable: bool) -> None:
@@ -420,6 +429,8 @@ class Agent:
         metrics.update(self._mailbox.account(order.order))
         if self._purse.limited:
             metrics["budget"] = self._purse.account()
+        if self._known_samples.used:
+            metrics["known"] = self._known_samples.account()
         self._mailbox.send(Report(order.order, order.round, brief(metrics)))
         self._drop_work()
         if order.beyond:

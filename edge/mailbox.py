@@ -71,6 +71,8 @@ class Mailbox:
             limits=limits or Limits(),
         )
         self._epoch_kept = self._delivery.received.epoch
+        self.given_up: list[Place] = []
+        """Activations that will not leave, until somebody takes them out."""
         self._room = Room(outbox_bytes)
         self._coder = Coder()
         self._expired: dict[str, int] = outbox.fact("expired", {"messages": 0, "bytes": 0, "order": 0, "count": 0})
@@ -220,6 +222,7 @@ class Mailbox:
             self._count_expired(size, place)
 
     def _count_expired(self, size: int, place: Place) -> None:
+        self.given_up.append(place)
         before = self._expired
         same = before["order"] == place.order and before["count"] > 0
         self._expired = {

@@ -10,7 +10,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,6 +50,8 @@ class Checkpoint:
     """Length of metrics.jsonl when the checkpoint was written; what is behind it is done again."""
     journal: int
     """Entries of the journal up to this number are in the checkpoint."""
+    known: Mapping[str, Any] = field(default_factory=dict)
+    """Where the cache of samples stood, see `hub.known`."""
 
 
 class Store:

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 import edge.accounts
 import edge.agent
+import edge.known
 import edge.mailbox
 import edge.outbox
 import edge.work
@@ -42,11 +43,12 @@ from edge.wire import coder, delivery, frames, inbound, ledger, messages, outbou
 
 log = logging.getLogger("cutlayer.recorder")
 
-FORMAT = 3
+FORMAT = 4
 CLASSES = freeze.classes_of(
     edge.agent,
     edge.work,
     edge.mailbox,
+    edge.known,
     edge.accounts,
     edge.outbox,
     messages,
@@ -424,6 +426,6 @@ def _packed(record: Mapping[str, Any]) -> bytes:
 def _role(table: str) -> str:
     """What the blobs of a table, or of a statement about it, are."""
     words = table.split()
-    if "state" in words:
+    if {"state", "known"} & set(words):
         return "tensors"
     return "payload" if {"unsent", "received"} & set(words) else "rows"

@@ -365,7 +365,7 @@ def test_a_recorder_whose_disk_is_full_lets_the_device_go_on(staged, monkeypatch
 
 
 def test_a_message_too_long_for_a_file_ends_it_and_the_next_one_runs(staged):
-    stage = staged(limit=16_000)
+    stage = staged(limit=18_000)
     stage.run(5)
     for _ in range(20):  # 400 bytes each, in one turn
         stage.link.publish(topics.down(FLEET, NAME), bytes(400))
