@@ -51,6 +51,8 @@ class Plan:
     devices: int = 3
     batch: int = 32
     broker: str = "embedded"
+    known: Mapping[str, float] = field(default_factory=dict)
+    """Which samples are not sent again."""
     kills: int = 0
     """Kills until it is left alone; it may end before."""
     pace: float = 0.8
@@ -235,6 +237,7 @@ class Campaign:
                 "order": "fixed",
                 "evaluate_every": 4,
             },
+            "known": dict(plan.known),
             "strategy": dict(plan.options),
         }
         (self._folder / "hub.toml").write_text(as_toml(hub), "utf-8")

@@ -113,7 +113,7 @@ class Arrays(Shuffled):
 
     def fingerprint(self) -> int:
         """Returns a CRC of the samples and their labels: another file may lie under the same name after a restart."""
-        return zlib.crc32(np.ascontiguousarray(self._y), zlib.crc32(np.ascontiguousarray(self._x)))
+        return zlib.crc32(np.ascontiguousarray(self._y).data, zlib.crc32(np.ascontiguousarray(self._x).data))
 
     def _rows(self, rows: npt.NDArray[np.int64], *, test: bool) -> tuple[Array, Array]:
         x, y = self._test if test else (self._x, self._y)

@@ -99,10 +99,25 @@ def summarise(records: Iterable[Mapping[str, Any]]) -> Row:
         method=run.get("strategy", "?"),
         **figures,  # type: ignore[arg-type]
         **_energy(last),
-        note=run.get("note"),
+        note="; ".join(filter(None, (run.get("note"), _known(devices)))) or None,
         bytes_source=", ".join(sources) or None,
         missing=missing,
     )
+
+
+def skipped(device: Mapping[str, Any]) -> float | None:
+    """Share of the samples of a device's uploads that were not sent, since the hub knew them; None where none might be skipped."""
+    known = device.get("known") or {}
+    count = known.get("sent", 0) + known.get("skipped", 0)
+    return known.get("skipped", 0) / count if count else None
+
+
+def _known(devices: Sequence[Mapping[str, Any]]) -> str | None:
+    """How much was not sent again, in a sentence."""
+    shares = [share for device in devices if (share := skipped(device)) is not None]
+    if not shares:
+        return None
+    return f"{100 * fmean(shares):.0f} % of the samples were not sent again: the hub had kept them"
 
 
 def latest_of_devices(records: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

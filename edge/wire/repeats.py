@@ -27,7 +27,7 @@ class Repeats:
     upload: int
     """Number of this upload at its device, from 1, ascending."""
     numbers: Array
-    """Of the samples that are sent, in their order: int64 `(sent,)`, 0 to 2³² − 1."""
+    """Of the samples that are sent, in their order: int64 `(sent,)`, 32 bits."""
     known: Array
     """Of the samples that the hub has: int64 `(known,)`."""
     uploads: Array

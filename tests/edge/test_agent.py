@@ -43,6 +43,8 @@ class Rows:
 class Stage:
     """The device under test, and the hub's end of the conversation."""
 
+    source = Rows
+
     def __init__(self, folder, broker, *, with_ends=False, outbox_bytes=1 << 20, **agent):
         self.folder, self.broker, self.agent_options = folder, broker, agent
         self.outbox_bytes = outbox_bytes
@@ -70,7 +72,15 @@ class Stage:
         accounts = Accounts(self.outbox, link, Meter(), loaded.manifest)
         purse = Purse(self.outbox, link, {})
         self.agent = Agent(
-            loaded, self.segment, Rows(), self.mailbox, self.outbox, accounts, purse, facts={}, **self.agent_options
+            loaded,
+            self.segment,
+            self.source(),
+            self.mailbox,
+            self.outbox,
+            accounts,
+            purse,
+            facts={},
+            **self.agent_options,
         )
         self.device_link = link
 
