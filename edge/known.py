@@ -5,8 +5,9 @@ The hub says with an order how little an activation may change to count as known
 goes up without the samples that have changed less, with their numbers instead. What it remembers becomes durable in the
 transaction of the message that it speaks of, so a step that is done again after a power cut makes the same message.
 
-Change is the norm of (now - then), as a share of that of then, of the activation itself, before the codec: what a codec loses it loses of every sample,
-sent again or not, and against what the hub decoded a coarse codec would never let a sample pass as unchanged.
+Change is the norm of (now - then) as a share of that of then, of the activation before the codec. What a codec loses it loses
+of every sample, sent again or not: with `entropy:1.5` that is 0.2 to 0.4 of the norm on the wearers, and measured against what
+the hub decoded a sample that has not changed at all would seem to have.
 """
 
 from collections.abc import Iterable, Sequence

@@ -147,7 +147,7 @@ class KnownConfig:
 
     megabytes: Annotated[float, Range(0, 1e6)] = 256.0
     """Disk (10^6 bytes) for what devices have sent, as float32, and what one round brings on top; the oldest samples make way, and are
-    sent again. In memory are 50 MB of it at most."""
+    sent again. In memory are some 50 MB of it, and an index."""
 
 
 @dataclass(frozen=True)

@@ -354,7 +354,7 @@ def _makes_sense(metrics: Mapping[str, Any]) -> bool:
         and isinstance(budget := metrics.get("budget", {}), Mapping)
         and all(type(number) in (int, float, type(None)) for number in budget.values())
         and isinstance(known := metrics.get("known", {}), Mapping)
-        and all(type(count) is int for count in known.values())
+        and all(type(count) is int and count >= 0 for count in known.values())
         and type(metrics["energy"].get("joules")) in (int, float, type(None))
     )
 

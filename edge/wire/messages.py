@@ -121,7 +121,7 @@ class Order:
     skip_below: float = 0.0
     """Samples whose activation has changed by less than this share since they were sent are not sent again; 0: all are sent."""
     refresh_rounds: int = 0
-    """They are, once they were sent so many rounds ago."""
+    """They are sent again so many rounds after they were, however little they have changed."""
     forget: tuple[int, ...] | None = ()
     """Samples that the hub has no longer, ascending; None: all of them."""
 

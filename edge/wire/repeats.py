@@ -25,7 +25,7 @@ class Repeats:
     """The samples of one batch."""
 
     upload: int
-    """Number of this upload at its device, from 1, ascending."""
+    """Number of this upload at its device: ascending, from 1 or anywhere."""
     numbers: Array
     """Of the samples that are sent, in their order: int64 `(sent,)`, 32 bits."""
     known: Array

@@ -572,6 +572,9 @@ TOTALS = {
 @pytest.mark.parametrize(
     ("changes", "taken"),
     [
+        ({"known": {"sent": 3, "skipped": 4}}, True),
+        ({"known": {"sent": 3, "skipped": -4}}, False),
+        ({"known": 3}, False),
         ({}, True),
         ({"peak_rss_bytes": None}, False),
         ({"peak_rss_bytes": None, "missing": {"peak_rss_bytes": "shared"}}, True),
