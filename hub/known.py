@@ -34,6 +34,8 @@ MEMORY_BYTES = 32 << 20
 """Of samples that are not in the file yet."""
 PAGES_KIB = 16 << 10
 """Of the file, in memory."""
+MISSED = "known sample that the hub has no longer"
+"""Under which it is counted."""
 BESIDE_BYTES = 64
 """Of each sample, beside its smashed data."""
 
@@ -77,7 +79,7 @@ class KnownSamples:
         self.served = 0
         """Samples that were not sent again and were found here, since this process began."""
         self.missed: Counter[str] = Counter()
-        """By device, samples that were named and are not here."""
+        """By device, samples that were named and are not here, until somebody takes the counts."""
         self._path, self._limit, self._refresh_rounds = path, limit, refresh_rounds
         self._database: sqlite3.Connection | None = None
         self._index: dict[Place, Kept] = {}
@@ -114,6 +116,11 @@ class KnownSamples:
             self._keep(Place(device, number), repeats.upload, message.round, row, label)
         rows = np.stack(smashed) if smashed else message.smashed
         return replace(message, smashed=rows, labels=np.array(labels, np.int64), repeats=None)
+
+    def take_missed(self) -> Counter[str]:
+        """How many samples of each device were named and are not here, since the last call."""
+        missed, self.missed = self.missed, Counter()
+        return missed
 
     def owed(self, device: str) -> tuple[int, ...] | None:
         """What a device has to forget, for its next order; None: everything. It counts as told."""

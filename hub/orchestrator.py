@@ -29,7 +29,7 @@ from hub import journal
 from hub.devices import Arrived, Devices, Left
 from hub.intake import Intake
 from hub.journal import Journal, NoJournal, Opened, Recorded
-from hub.known import KnownSamples
+from hub.known import MISSED, KnownSamples
 from hub.means import Forecasting, Means, Paid
 from hub.store import StoreError, patiently
 from hub.strategies.base import Batch, Fleet, Lower, Member, Order, Strategy
@@ -392,6 +392,8 @@ class Orchestrator:
         whole = {a.device: self._known.complete(a.device, cast("Activation", a.message)) for a in ready}
         came = {name: message for name, message in whole.items() if len(message.labels)}
         learned.served += self._known.served - served
+        for name, count in self._known.take_missed().items():
+            self._devices.expect(name).refused[MISSED] += count
         if not came:
             return state, {}  # the hub had none of the samples that it was said to know
         first = next(iter(came.values()))
