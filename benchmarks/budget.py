@@ -4,7 +4,8 @@ Every row is whole runs of the demo on the scarce task, with real processes and 
 leave a device in the run, IP and TCP headers included, evaluation apart. Accuracy as in `adasplit`. `sent` and `recv.` are the
 kernel's count of a device's socket, means over the devices; `wire` is the most that left any device with headers, as the
 device itself counts it (`tests/system/test_budget.py` has it counted from outside), all in kB; `msgs` and `samples` went up, of a
-device. `paired`: both steps of a round in one turn (`select_every=2`), which halves orders and reports.
+device. `paired`: both steps of a round in one turn (`select_every=2`), which halves orders and reports. `known`: samples that have
+changed by less than a tenth since they were sent are not sent again (`[known] skip_below`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,14 +46,17 @@ class Method:
 
 # Both steps of a round in one turn: half of the orders and reports.
 _TOGETHER = ("--set", "select_every=2")
+_KNOWN = ("--known", "skip_below=0.1")
 
 METHODS = {
     UNCOMPRESSED: Method("float32"),
     "entropy:1.5, any": Method(),
+    "entropy:1.5, any, known": Method(more=_KNOWN),
     "60 kB": Method(budget="60 kB"),
     "60 kB, paired": Method(budget="60 kB", more=_TOGETHER),
     "40 kB, paired": Method(budget="40 kB", more=_TOGETHER),
     "30 kB, paired": Method(budget="30 kB", more=_TOGETHER),
+    "30 kB, paired, known": Method(budget="30 kB", more=(*_TOGETHER, *_KNOWN)),
     "24 kB, paired": Method(budget="24 kB", more=_TOGETHER),
 }
 

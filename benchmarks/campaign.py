@@ -51,6 +51,8 @@ class Plan:
     devices: int = 3
     batch: int = 32
     broker: str = "embedded"
+    known: Mapping[str, float] = field(default_factory=dict)
+    """Which samples are not sent again."""
     kills: int = 0
     """Kills until it is left alone; it may end before."""
     pace: float = 0.8
@@ -237,6 +239,7 @@ class Campaign:
                 "evaluate_every": 4,
                 "weights_codec": plan.weights_codec,
             },
+            "known": dict(plan.known),
             "strategy": dict(plan.options),
         }
         (self._folder / "hub.toml").write_text(as_toml(hub), "utf-8")

@@ -3,6 +3,7 @@
 sensors.py    a batch of the device's own samples
 segment.py    one graph of the bundle: activation, new state
 wire/codec    the activation, coded (wire/entropy.py, wire/coder.py); wire/messages: with order, round, step
+known.py      without the samples that the hub has
 uploads.py    fewer samples, or coarser, where it does not fit the budget
 weights.py    weights that come and go as differences; what coding left out
 purse.py      what the budget has left; gate.py: nothing leaves beyond it; effort.py: joules and CPU seconds of a round

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from edge.accounts import Accounts
 from edge.bundle import Bundle
 from edge.effort import Verdict
+from edge.known import KNOWN_BYTES, Known
 from edge.mailbox import Arrived, Mailbox
 from edge.outbox import Outbox, OutboxError
 from edge.purse import Purse
@@ -65,6 +66,7 @@ class Agent:
         facts: Mapping[str, str | float],
         once: bool = False,
         checkpoint_steps: int = 8,
+        known_bytes: int = KNOWN_BYTES,
     ) -> None:
         self.finished = False
         self._bundle = bundle
@@ -75,6 +77,7 @@ class Agent:
         self._accounts = accounts
         self._purse = purse
         self._weights = Weights(bundle, outbox)
+        self._known_samples = Known(source, outbox, known_bytes)
         self._facts = facts
         self._once = once
         self._checkpoint_steps = checkpoint_steps
@@ -151,6 +154,7 @@ class Agent:
         if fresh:
             self._start_over(order.run)
             self._purse.begin("run")
+        self._known_samples.hear(order)
         if fresh or order.round != self._outbox.fact("round"):
             self._outbox.put_fact("round", order.round)
             self._purse.begin("round", order.rounds)
@@ -171,6 +175,7 @@ class Agent:
         """Another run than before: numbers count anew, and nothing that was learned stays."""
         self._mailbox.start_over()
         self._weights.start_over()
+        self._known_samples.start_over()
         self._segment.reset()
         self._outbox.put_state(self._segment.snapshot())
         self._outbox.put_fact("run", run)
@@ -379,7 +384,10 @@ class Agent:
         )
         if purpose == "evaluate":
             return bool(self._mailbox.send(message))
-        room, data = self._purse.room(self._mailbox.unsent_bytes), None
+        self._known_samples.lost(self._mailbox.given_up)
+        self._mailbox.given_up.clear()
+        message, data = self._known_samples.pick(order, message), None
+        room = self._purse.room(self._mailbox.unsent_bytes)
         if room is not None:
             mine = share(room, work.unsent, self._source.samples, order.batch)
             fitting = None if work.spent else fit(message, mine, order.codec, self._mailbox.codec, whole=work.waits)
@@ -394,6 +402,7 @@ class Agent:
         if sent:
             self._accounts.uploaded(message.smashed, sent)
             self._purse.sent(len(sent), len(message.labels))
+            self._known_samples.sent(message)
         return bool(sent)
 
     def _advance(self, work: Work, result: Result, *, durable: bool) -> None:
@@ -439,6 +448,8 @@ class Agent:
         metrics.update(self._mailbox.account(order.order))
         if self._purse.limited:
             metrics["budget"] = self._purse.account()
+        if self._known_samples.used:
+            metrics["known"] = self._known_samples.account()
         self._mailbox.send(Report(order.order, order.round, brief(metrics)))
         self._drop_work()
         if order.beyond and not work.cut:

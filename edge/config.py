@@ -156,6 +156,10 @@ class RunConfig:
     """Most bytes of messages that wait for the hub, on the disk and in memory. While the hub is there a device waits for room; while
     it is away the oldest activations make way, and are counted. Weights and reports never do."""
 
+    known_bytes: Annotated[int, Range(0, 1 << 40)] = 4194304
+    """Most bytes of activations that a device remembers, on the disk and in memory, where the hub does not want samples again
+    that have hardly changed; two a value. The oldest make way, and are sent again. 0 sends all."""
+
     recorder_bytes: Annotated[int, Range(0, 1 << 30)] = 4194304
     """Most bytes of the flight recorder, state/recorder: what this device saw and did last, for cutlayer-hub trial replay.
     0 records nothing."""

@@ -99,6 +99,7 @@ def assemble(
         facts={**facts(outbox), **{f"budget.{name}": amount for name, amount in config.budget.amounts().items()}},
         once=config.run.once,
         checkpoint_steps=config.run.checkpoint_steps,
+        known_bytes=config.run.known_bytes,
     )
 
 

@@ -71,6 +71,8 @@ class Mailbox:
             limits=limits or Limits(),
         )
         self._epoch_kept = self._delivery.received.epoch
+        self.given_up: list[Place] = []
+        """Activations that will not leave, until somebody takes them out."""
         self._room = Room(outbox_bytes)
         self._coder = Coder()
         self._embedding: dict[int, int] = {}
@@ -237,6 +239,7 @@ class Mailbox:
             self._count_expired(size, place)
 
     def _count_expired(self, size: int, place: Place) -> None:
+        self.given_up.append(place)
         before = self._expired
         same = before["order"] == place.order and before["count"] > 0
         self._expired = {

@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, array BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS received (name TEXT PRIMARY KEY, message BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS unsent (number INTEGER PRIMARY KEY, message BLOB NOT NULL, urgent INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS known (number INTEGER PRIMARY KEY, head TEXT NOT NULL, array BLOB NOT NULL);
 """
 
 
@@ -227,10 +228,24 @@ class Outbox:
         rows = self._rows("SELECT number, message, urgent FROM unsent ORDER BY number")
         return [Unsent(number, bytes(message), bool(urgent)) for number, message, urgent in rows]
 
+    def put_known(self, number: int, head: Any, array: bytes) -> None:
+        """Keep what the hub has of a sample: its place (anything JSON can carry) and its activation."""
+        self._put("INSERT OR REPLACE INTO known VALUES (?, ?, ?)", (number, json.dumps(head), array))
+
+    def drop_known(self, numbers: Iterable[int]) -> None:
+        """Forget that the hub has these samples."""
+        for number in numbers:
+            self._put("DELETE FROM known WHERE number = ?", (number,))
+
+    def known(self) -> list[tuple[int, Any, bytes]]:
+        """What was put of samples that the hub has, in no order."""
+        rows = self._rows("SELECT number, head, array FROM known")
+        return [(number, json.loads(head), bytes(array)) for number, head, array in rows]
+
     def forget_bundle(self) -> None:
         """Forget what belongs to the bundle so far; who this device is and the numbers of its messages stay."""
-        for table in ("state", "received", "unsent"):
-            self._put(f"DELETE FROM {table}")  # noqa: S608  the names are the three above
+        for table in ("state", "received", "unsent", "known"):
+            self._put(f"DELETE FROM {table}")  # noqa: S608  the names are the four above
         self._put("DELETE FROM facts WHERE name NOT IN ('outbox', 'stream', 'ledger')")
 
     def commit(self) -> None:
@@ -314,6 +329,16 @@ class MemoryOutbox(Outbox):
         """Nothing was kept."""
 
     def unsent(self) -> list[Unsent]:
+        """None."""
+        return []
+
+    def put_known(self, number: int, head: Any, array: bytes) -> None:
+        """Nothing is kept."""
+
+    def drop_known(self, numbers: Iterable[int]) -> None:
+        """Nothing was kept."""
+
+    def known(self) -> list[tuple[int, Any, bytes]]:
         """None."""
         return []
 

@@ -9,6 +9,7 @@ import difflib
 import importlib
 import inspect
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,6 +53,12 @@ class Source(Protocol):
 
     def batch(self, round: int, step: int, size: int, seed: int) -> Batch:  # noqa: A002  the paper's word for it
         """Returns the batch of a step of a round, the same one whenever it is asked for."""
+
+    def numbers(self, round: int, step: int, size: int, seed: int) -> npt.NDArray[np.int64] | None:  # noqa: A002
+        """Returns the numbers of that batch's samples, each the same sample for ever; None where samples have none."""
+
+    def fingerprint(self) -> int:
+        """Returns what tells these samples from others under the same numbers; 32 bits."""
 
     def test_batch(self, index: int, size: int) -> Batch:
         """Returns one batch of test samples, in their recorded order; empty beyond the last."""
@@ -99,6 +106,14 @@ class Arrays(Shuffled):
     def labels(self) -> dict[int, int]:
         """Returns how many training samples each label has."""
         return count_labels(self._y)
+
+    def numbers(self, round: int, step: int, size: int, seed: int) -> npt.NDArray[np.int64]:  # noqa: A002
+        """Returns the rows of a batch: what is held in memory stays in its place."""
+        return self._rows_of(round, step, size, seed)
+
+    def fingerprint(self) -> int:
+        """Returns a CRC of the samples and their labels: another file may lie under the same name after a restart."""
+        return zlib.crc32(np.ascontiguousarray(self._y).data, zlib.crc32(np.ascontiguousarray(self._x).data))
 
     def _rows(self, rows: npt.NDArray[np.int64], *, test: bool) -> tuple[Array, Array]:
         x, y = self._test if test else (self._x, self._y)
@@ -155,6 +170,13 @@ class OwnSource:
     def batch(self, round: int, step: int, size: int, seed: int) -> Batch:  # noqa: A002  the paper's word for it
         """Returns the user's batch of a step, checked."""
         return self._checked(f"batch of step {step}", lambda: self._own.batch(round, step, size, seed))
+
+    def numbers(self, round: int, step: int, size: int, seed: int) -> None:  # noqa: A002
+        """Returns None: what the user's object gives may be new every time."""
+
+    def fingerprint(self) -> int:
+        """Returns nothing of use: samples have no numbers."""
+        return 0
 
     def test_batch(self, index: int, size: int) -> Batch:
         """Returns one of the user's batches of test samples, checked."""

@@ -52,6 +52,14 @@ class Shuffled:
         """Rows to test on."""
         raise NotImplementedError
 
+    def numbers(self, round: int, step: int, size: int, seed: int) -> npt.NDArray[np.int64] | None:  # noqa: A002, ARG002
+        """Returns the numbers of a batch's samples, each the same sample for ever; None where samples have none."""
+        return None
+
+    def fingerprint(self) -> int:
+        """Returns what tells these samples from others under the same numbers; 32 bits."""
+        return 0
+
     def _rows(self, rows: npt.NDArray[np.int64], *, test: bool) -> tuple[Array, Array]:
         raise NotImplementedError
 
@@ -68,13 +76,16 @@ class Shuffled:
         Raises:
             SensorError: the step is negative, the size is not positive, or the recorded data cannot be read any more.
         """
+        return self._batch(self._rows_of(round, step, size, seed), test=False)
+
+    def _rows_of(self, round: int, step: int, size: int, seed: int) -> npt.NDArray[np.int64]:  # noqa: A002
         if step < 0:
             raise SensorError(f"step {step} of round {round}: steps start at 0")
         passed, index = divmod(step, self.batches(size))
         key = (seed, self._device, round, passed)
         if key != self._key or len(self._order) != self.samples:
             self._order, self._key = self._shuffle(key), key
-        return self._batch(self._order[index * size : (index + 1) * size], test=False)
+        return self._order[index * size : (index + 1) * size]
 
     def test_batch(self, index: int, size: int) -> Batch:
         """Returns one batch of test samples, in their recorded order; empty beyond the last."""

@@ -95,6 +95,7 @@ def _train(options: argparse.Namespace, run: Callable[[Any], None]) -> int:
         seed=options.seed,
         threads=options.threads,
         budget=dict(options.budget),
+        known=dict(options.known),
         c3_megabytes=options.c3_mb,
         c3_gflops=options.c3_gflops,
     )
@@ -256,6 +257,8 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=_positive, default=1, help="threads of the hub (1)")
     budget = 'what each device may spend, like "up_per_run=200 kB"; see [budget] of cutlayer-hub serve'
     add("--budget", type=_amount, action="append", default=[], metavar="KEY=AMOUNT", help=budget)
+    known = 'which samples are not sent again, like "skip_below=0.2"; see [known] of cutlayer-hub serve'
+    add("--known", type=_setting, action="append", default=[], metavar="KEY=VALUE", help=known)
     add("--c3-mb", type=float, help="megabytes of the C3-Score's budget")
     add("--c3-gflops", type=float, help="billions of multiply-adds of the C3-Score's budget")
     add("--out", type=Path, help="folder of the run (runs/<time>)")

@@ -142,6 +142,21 @@ class C3Config:
 
 
 @dataclass(frozen=True)
+class KnownConfig:
+    """Samples that devices do not send again while the hub has them: in orders that wait for no gradient, from data that stays."""
+
+    skip_below: Annotated[float, Range(0, 10)] = 0.0
+    """A sample stays unsent while its activation has changed by less than this share of its norm since it was sent; 0 sends all."""
+
+    refresh_rounds: Annotated[int, Range(1, 1_000_000)] = 16
+    """After so many rounds it is sent again, however little it has changed."""
+
+    megabytes: Annotated[float, Range(0, 1e6)] = 256.0
+    """Disk (10^6 bytes) for what devices have sent, as float32, and what one round brings on top; the oldest samples make way, and are
+    sent again. In memory are some 50 MB of it, and an index."""
+
+
+@dataclass(frozen=True)
 class HubConfig:
     """All sections of a hub's configuration."""
 
@@ -152,6 +167,7 @@ class HubConfig:
     budget: BudgetConfig
     """For every device that has no budget of its own."""
     c3: C3Config
+    known: KnownConfig
     strategy: Any
     """Options of the strategy, a frozen dataclass of its own."""
 
@@ -203,6 +219,7 @@ def schema(strategy: str) -> type:
         ("run", RunConfig),
         ("budget", BudgetConfig),
         ("c3", C3Config),
+        ("known", KnownConfig),
         ("strategy", kind.options),
     ]
     return dataclasses.make_dataclass("Sections", sections, frozen=True)

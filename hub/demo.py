@@ -90,6 +90,8 @@ class Wish:
     threads: int = 1
     budget: Mapping[str, str] = field(default_factory=dict)
     """What each device may spend, as [budget] of a configuration has it."""
+    known: Mapping[str, float] = field(default_factory=dict)
+    """Which samples are not sent again, as [known] of a configuration has it."""
     c3_megabytes: float | None = None
     c3_gflops: float | None = None
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
@@ -211,6 +213,7 @@ def write_config(
             "weights_codec": wish.weights_codec,
         },
         "budget": dict(wish.budget),
+        "known": dict(wish.known),
         "c3": {"megabytes": wish.c3_megabytes, "gflops": wish.c3_gflops},
         "strategy": dict(wish.options),
     }

@@ -399,6 +399,8 @@ def _makes_sense(metrics: Mapping[str, Any]) -> bool:
         and all(type(number) in (int, float) for number in (*coded.values(), metrics.get("nonzero_share", 0)))
         and isinstance(budget := metrics.get("budget", {}), Mapping)
         and all(type(number) in (int, float, type(None)) for number in budget.values())
+        and isinstance(known := metrics.get("known", {}), Mapping)
+        and all(type(count) is int and count >= 0 for count in known.values())
         and type(metrics["energy"].get("joules")) in (int, float, type(None))
     )
 

@@ -183,7 +183,10 @@ class Intake:
             return f"activation of bundle {message.bundle.hex()}, this run uses {self._bundle.hex()}"
         if message.smashed.shape != wanted:
             return f"activation of shape {message.smashed.shape}, wanted {wanted}"
-        if message.labels.ndim != 1 or not len(message.labels):
+        known = len(message.repeats.known) if message.repeats else 0
+        if known and known + len(message.labels) > self._terms.batch:
+            return f"batch of {len(message.labels)} samples and {known} known ones, wanted {self._terms.batch} at most"
+        if message.labels.ndim != 1 or not len(message.labels) + known:
             return f"labels of shape {message.labels.shape}, wanted one for each of one or more samples"
         if len(message.labels) and not 0 <= message.labels.min() <= message.labels.max() < self._shapes.classes:
             return f"label outside 0 to {self._shapes.classes - 1}"

@@ -204,6 +204,8 @@ class Means:
     def _sample(self, device: Device) -> float:
         spent = _spending(device)
         samples = spent.get("samples") or 0
+        # What was not sent again cost nothing, and is as likely not to be next time.
+        samples += samples and device.totals.get("known", {}).get("skipped", 0)
         return spent["bytes"] / samples if samples else self._sample_bytes
 
     def _round(self, device: Device, round_number: int) -> float:

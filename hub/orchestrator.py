@@ -29,6 +29,7 @@ from hub import journal
 from hub.devices import Arrived, Devices, Left, Unreadable
 from hub.intake import Intake
 from hub.journal import Journal, NoJournal, Opened, Recorded
+from hub.known import MISSED, KnownSamples
 from hub.means import Forecasting, Means, Paid
 from hub.store import StoreError, patiently
 from hub.strategies.base import Batch, Fleet, Lower, Member, Order, Quiet, Strategy
@@ -56,6 +57,8 @@ class Learned:
     samples: int = 0
     states: int = 0
     """Weights that devices gave."""
+    served: int = 0
+    """Of the samples, those that were not sent again."""
     seconds: float = 0.0
     """What the round took without its evaluation."""
 
@@ -73,11 +76,13 @@ class Orchestrator:
         *,
         kept: Journal | NoJournal | None = None,
         recorded: Recorded | None = None,
+        known: KnownSamples | None = None,
         now: Callable[[], float] = time.monotonic,
         say: Callable[[str, str], None] = lambda _name, _state: None,
     ) -> None:
         self._kept = kept or NoJournal()
         self._recorded = recorded or Recorded()
+        self._known = known or KnownSamples()
         self._fixed = terms.order == "fixed"
         self._devices = devices
         self._strategy = strategy
@@ -336,6 +341,8 @@ class Orchestrator:
                 self._order(order, opened.round + 1 - covered, opened.orders[name]),
                 allowance=paid[name].allowance,
                 rounds=covered,
+                forget=self._known.owed(name),
+                **self._skipping(order),
             )
             for name, order in orders.items()
         }
@@ -367,6 +374,12 @@ class Orchestrator:
             beyond=order.beyond,
             complete=self._fixed,
         )
+
+    def _skipping(self, order: Order) -> dict[str, Any]:
+        """Not where a gradient is to come back for each sample."""
+        if not self._terms.skip_below or not order.send or order.kind not in ("local", "forward"):
+            return {}
+        return {"skip_below": self._terms.skip_below, "refresh_rounds": self._terms.refresh_rounds}
 
     def _begin(
         self,
@@ -417,7 +430,14 @@ class Orchestrator:
 
     def _learn(self, state: Any, ready: Sequence[Arrived], learned: Learned) -> tuple[Any, dict[str, Gradient]]:
         """One step of the strategy, and the gradients it gives to the devices."""
-        came = {arrived.device: cast("Activation", arrived.message) for arrived in ready}
+        served = self._known.served
+        whole = {a.device: self._known.complete(a.device, cast("Activation", a.message)) for a in ready}
+        came = {name: message for name, message in whole.items() if len(message.labels)}
+        learned.served += self._known.served - served
+        for name, count in self._known.take_missed().items():
+            self._devices.expect(name).refused[MISSED] += count
+        if not came:
+            return state, {}  # the hub had none of the samples that it was said to know
         first = next(iter(came.values()))
         batches = {
             name: Batch(torch.from_numpy(message.smashed), torch.from_numpy(message.labels))

@@ -15,7 +15,7 @@ from hub.coding import Coded, whole
 from hub.drawing import DARK, FONTS, LIGHT, Drawing
 from hub.plots import PLOTS, draw
 from hub.runlog import Record, RunLog, read_run
-from hub.summary import Budgets, Row, evaluation, moved, training_received, training_sent
+from hub.summary import Budgets, Row, evaluation, moved, skipped, training_received, training_sent
 from hub.table import MISSING, figure, human, lay_out, unit_of
 
 NAME = "report.html"
@@ -269,6 +269,10 @@ def _ended_early(log: RunLog) -> str:
 def _fleet(log: RunLog) -> dict[str, Any]:
     """The table of devices: a unit a column, a line a device."""
     heads, columns = [("accuracy", "%")], [[_share(log.accuracies().get(name)) for name in log.latest]]
+    spared = [skipped(record) for record in log.latest.values()]
+    if any(share is not None for share in spared):
+        heads.append(("not sent again", "% of samples"))
+        columns.append([_share(share) for share in spared])
     for heading, family, value in FLEET:
         figures = [value(record) for record in log.latest.values()]
         known = [f for f in figures if f is not None]

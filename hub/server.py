@@ -32,6 +32,7 @@ from hub.broker import start_broker
 from hub.config import HubConfig
 from hub.devices import Device, Devices, take_steps
 from hub.journal import Journal, NoJournal, Recorded, done_in
+from hub.known import KnownSamples
 from hub.orchestrator import Learned, Orchestrator
 from hub.progress import Progress
 from hub.store import Checkpoint, Store, patiently
@@ -82,6 +83,7 @@ class Run:
     upper_flops: int
     """Multiply-adds of a step of the upper segment, per sample."""
     journal: Journal | NoJournal
+    known: KnownSamples
     rounds_done: int = 0
     tally: Tally = field(default_factory=Tally)
 
@@ -135,6 +137,9 @@ def serve(
     with ExitStack() as down:
         journal = Journal(store.root / "journal.db") if durable else NoJournal()
         down.callback(journal.close)
+        known = _known(config, store.root / "known.db" if durable else None)
+        down.callback(known.close)
+        known.restore(checkpoint.known if checkpoint else {})
         covered = checkpoint.journal if checkpoint else journal.last
         ledgers = done_in(journal.entries(covered), checkpoint.ledgers) if checkpoint else None
         devices, link = _devices(config, connect or _mqtt(config, url), bundle, store, ledgers, journal)
@@ -149,6 +154,7 @@ def serve(
             store.next_order,
             kept=journal,
             recorded=Recorded(journal.entries(covered)),
+            known=known,
             now=now,
             say=progress.device,
         )
@@ -160,14 +166,14 @@ def serve(
             facts = orchestrator.facts()
             fleet = orchestrator.fleet(facts)
             state = strategy.init(fleet, upper, rounds=config.run.rounds, seed=config.run.seed)
-            run = Run(strategy, orchestrator, devices, store, fleet, facts, state, flops, journal)
+            run = Run(strategy, orchestrator, devices, store, fleet, facts, state, flops, journal, known)
             patiently(lambda: store.record(_run_record(config, bundle, facts, run_facts or {})))
             _save(run)
         else:
             orchestrator.weights.load(checkpoint.weights)
             fleet = orchestrator.fleet(checkpoint.fleet)
             state = strategy.load(fleet, upper, checkpoint.strategy)
-            run = Run(strategy, orchestrator, devices, store, fleet, checkpoint.fleet, state, flops, journal)
+            run = Run(strategy, orchestrator, devices, store, fleet, checkpoint.fleet, state, flops, journal, known)
             run.rounds_done, run.tally = checkpoint.rounds_done, Tally(**checkpoint.tally)
             if run.rounds_done < config.run.rounds and not orchestrator.in_turn:
                 orchestrator.gather(watch)  # in a turn they are told what they missed as they come
@@ -244,6 +250,7 @@ def _keep(
         "late": sorted(learned.late),
         "present": len(run.devices.online()),
         "hub_flops": run.strategy.samples(run.state) * run.upper_flops,
+        **({"served": learned.served} if learned.served else {}),
     }
     records = [record]
     records += [_device_record(number + 1, d) for _, d in sorted(run.devices.known.items()) if d.totals]
@@ -271,9 +278,22 @@ def _save(run: Run) -> None:
         "tally": asdict(run.tally),
         "journal": covered,
         "weights": run.orchestrator.weights.save(),
+        "known": _kept(run.known),
     }
     patiently(lambda: run.store.save(checkpoint))
     patiently(lambda: run.journal.forget(covered))
+    patiently(run.known.settle)
+
+
+def _known(config: HubConfig, path: Path | None) -> KnownSamples:
+    limit = int(config.known.megabytes * 1e6) if config.known.skip_below else 0
+    return KnownSamples(path, limit, config.known.refresh_rounds)
+
+
+def _kept(known: KnownSamples) -> dict[str, Any]:
+    saved: dict[str, Any] = {}
+    patiently(lambda: saved.update(known.save()))
+    return saved
 
 
 def _device_record(number: int, device: Device) -> dict[str, Any]:
@@ -307,7 +327,7 @@ def _device_record(number: int, device: Device) -> dict[str, Any]:
         "expired": totals.get("expired", 0),
         "expired_bytes": totals.get("expired_bytes", 0),
         "delivery": totals.get("delivery", {}),
-        **{name: totals[name] for name in ("missing", "budget") if totals.get(name)},
+        **{name: totals[name] for name in ("missing", "budget", "known") if totals.get(name)},
     }
 
 
@@ -369,6 +389,8 @@ def _terms(config: HubConfig, run_id: int) -> Terms:
         rounds_per_order=run.rounds_per_order or (ROUNDS_PER_ORDER if limited else 1),
         weights_codec=run.weights_codec,
         budget=config.budget.amounts(),
+        skip_below=config.known.skip_below,
+        refresh_rounds=config.known.refresh_rounds,
     )
 
 

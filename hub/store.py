@@ -52,6 +52,8 @@ class Checkpoint:
     """Entries of the journal up to this number are in the checkpoint."""
     weights: Mapping[str, Any] = field(default_factory=dict)
     """What the devices held of weights."""
+    known: Mapping[str, Any] = field(default_factory=dict)
+    """Where the cache of samples stood, see `hub.known`."""
 
 
 class Store:

@@ -103,7 +103,7 @@ def summarise(records: Iterable[Mapping[str, Any]]) -> Row:
         method=run.get("strategy", "?"),
         **figures,  # type: ignore[arg-type]
         **_energy(last),
-        note="; ".join(text for text in (run.get("note"), unkept(devices)) if text) or None,
+        note="; ".join(text for text in (run.get("note"), unkept(devices), _known(devices)) if text) or None,
         coding=coding_of(devices),
         bytes_source=", ".join(sources) or None,
         missing=missing,
@@ -137,6 +137,21 @@ def unkept(devices: Sequence[Mapping[str, Any]]) -> str | None:
     limits = sorted({f"{device['budget']['joules_per_round']:g} J" for device in silent})
     reasons = sorted({str((device.get("energy") or {}).get("reason") or "no reason was given") for device in silent})
     return f"the budget of {', '.join(limits)} a round was not kept to on {len(silent)} of {len(devices)} devices: {'; '.join(reasons)}"
+
+
+def skipped(device: Mapping[str, Any]) -> float | None:
+    """Share of the samples of a device's uploads that were not sent, since the hub knew them; None where none might be skipped."""
+    known = device.get("known") or {}
+    count = known.get("sent", 0) + known.get("skipped", 0)
+    return known.get("skipped", 0) / count if count else None
+
+
+def _known(devices: Sequence[Mapping[str, Any]]) -> str | None:
+    """How much was not sent again, in a sentence."""
+    shares = [share for device in devices if (share := skipped(device)) is not None]
+    if not shares:
+        return None
+    return f"{100 * fmean(shares):.0f} % of the samples were not sent again: the hub had kept them"
 
 
 def latest_of_devices(records: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

@@ -40,6 +40,10 @@ class Terms:
     """Codec of weights, both ways; float32 sends them as they are."""
     budget: Mapping[str, float] = field(default_factory=dict)
     """Amounts that hold for devices without a budget of their own; names as in `edge.wire.budget`."""
+    skip_below: float = 0.0
+    """Devices do not send a sample again whose activation has changed by less than this share; 0: they do."""
+    refresh_rounds: int = 0
+    """After so many rounds they do."""
 
 
 @dataclass(frozen=True)

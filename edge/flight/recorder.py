@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 import edge.accounts
 import edge.agent
+import edge.known
 import edge.mailbox
 import edge.outbox
 import edge.weights
@@ -48,6 +49,7 @@ CLASSES = freeze.classes_of(
     edge.agent,
     edge.work,
     edge.mailbox,
+    edge.known,
     edge.accounts,
     edge.outbox,
     edge.weights,
@@ -427,6 +429,6 @@ def _packed(record: Mapping[str, Any]) -> bytes:
 def _role(table: str) -> str:
     """What the blobs of a table, or of a statement about it, are."""
     words = table.split()
-    if "state" in words:
+    if {"state", "known"} & set(words):
         return "tensors"
     return "payload" if {"unsent", "received"} & set(words) else "rows"

@@ -7,14 +7,15 @@ message is checked in the same way when it is packed and when it is unpacked.
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from edge.wire import fields
+from edge.wire import fields, repeats
 from edge.wire.codec import Array, Bytes, Encoder, decode, parse_codec, pieces
 from edge.wire.fields import Check
 from edge.wire.frames import DEFAULT_LIMITS, U32, Limits, WireError
 from edge.wire.manifest import PARTS
+from edge.wire.repeats import Repeats
 from edge.wire.tables import Tables
 from edge.wire.weights import EXACT, Difference
 
@@ -23,6 +24,8 @@ PURPOSES = ("train", "evaluate")
 STEPS_LIMIT = 1_000_000
 BATCH_LIMIT = 65_536
 TENSORS_LIMIT = 4096
+FORGET_LIMIT = 4096
+"""Most samples that an order names to be forgotten; with more, all are."""
 
 _TAG_BYTES = 4
 _u32 = fields.integer(0, U32)
@@ -122,6 +125,12 @@ class Order:
     """Codec of the weights that the device gives. Unless it is float32, those that come with the order are its base from then on."""
     difference: Difference | None = None
     """Weights to load first, as a difference to a base that the hub knows the device to hold; it gives its own as one to the base it has then."""
+    skip_below: float = 0.0
+    """Samples whose activation has changed by less than this share since they were sent are not sent again; 0: all are sent."""
+    refresh_rounds: int = 0
+    """They are sent again so many rounds after they were, however little they have changed."""
+    forget: tuple[int, ...] | None = ()
+    """Samples that the hub has no longer, ascending; None: all of them."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,13 @@ class Activation:
     """int64 `(batch,)` or `(batch, …)`."""
     codec: str | Encoder = "float32"
     """For packing; unpacked messages do not say."""
+    repeats: Repeats | None = None
+    """Which samples these are, and which others of the batch the hub has; None where the hub has not asked."""
+
+    def first(self, count: int) -> "Activation":
+        """The first so many samples of it."""
+        rest = self.repeats.first(count) if self.repeats else None
+        return replace(self, smashed=self.smashed[:count], labels=self.labels[:count], repeats=rest)
 
 
 @dataclass(frozen=True)
@@ -272,6 +288,10 @@ class Reader:
         _check_difference(found)
         return found
 
+    def goes_on_with(self, form: int) -> bool:
+        """Whether there is more, and its first byte is this one."""
+        return self._data[self._offset : self._offset + 1] == bytes([form])
+
     def end(self) -> None:
         """Raise `WireError` unless everything has been read."""
         if self._offset != len(self._data):
@@ -286,6 +306,8 @@ SMASHED_AT = 1 + _STEP.size + 1
 _LOSS = struct.Struct("<f")
 _STATE = struct.Struct(f"<{_TAG_BYTES}sI")
 _DIFFERENCE = struct.Struct("<BI")
+_REPEATS = struct.Struct("<BI")
+_REPEATS_FORM = 1
 
 _STEP_FIELDS: dict[str, Check] = {"order": _u32, "round": _u32, "step": _u32}
 
@@ -322,12 +344,24 @@ _FIELDS: dict[type, dict[str, Check]] = {
         "allowance": fields.optional(_count),
         "rounds": fields.integer(1, STEPS_LIMIT),
         "weights": fields.text(64),
+        "skip_below": fields.number,
+        "refresh_rounds": _u32,
+        "forget": fields.optional(fields.ascending(_u32, FORGET_LIMIT)),
     },
 }
 
 _LATER: dict[type, dict[str, Any]] = {
     Welcome: {"budget": {}},
-    Order: {"beyond": 0, "complete": False, "allowance": None, "rounds": 1, "weights": EXACT},
+    Order: {
+        "beyond": 0,
+        "complete": False,
+        "allowance": None,
+        "rounds": 1,
+        "weights": EXACT,
+        "skip_below": 0.0,
+        "refresh_rounds": 0,
+        "forget": (),
+    },
 }
 """Keys that are not written where they have this value, and have it where they are missing: they came after version 1."""
 
@@ -385,6 +419,8 @@ def _check_order(order: Order) -> None:
             f"several rounds are for local orders that send nothing, up to {STEPS_LIMIT} steps",
             "fields",
         )
+    if order.skip_below < 0 or (order.skip_below and order.kind not in ("local", "forward")):
+        raise WireError(f"order {order.order} has skip_below = {order.skip_below}, and is {order.kind}", "fields")
     if order.beyond and order.kind != "local":
         raise WireError(f"order {order.order} has beyond = {order.beyond}, but is {order.kind}, not local", "fields")
 
@@ -394,7 +430,23 @@ def _write_activation(message: Activation) -> Sequence[Bytes]:
         raise WireError(f"purpose {message.purpose!r} is none of {', '.join(PURPOSES)}", "fields")
     _check_activation(message)
     purpose = bytes([PURPOSES.index(message.purpose)])
-    return _step(message), purpose, *pieces(message.smashed, message.codec), *pieces(message.labels, "labels")
+    codec = message.codec if len(message.labels) else "float32"  # of no sample there is nothing to learn a table from
+    return (
+        _step(message),
+        purpose,
+        *pieces(message.smashed, codec),
+        *pieces(message.labels, "labels"),
+        *_write_repeats(message),
+    )
+
+
+def _write_repeats(message: Activation) -> Sequence[Bytes]:
+    if message.repeats is None:
+        return ()
+    if message.purpose != "train":
+        raise WireError(f"an activation to {message.purpose} has known samples", "known")
+    lists = repeats.pack(message.repeats, len(message.labels))
+    return _REPEATS.pack(_REPEATS_FORM, message.repeats.upload), *lists
 
 
 def _read_activation(reader: Reader) -> Activation:
@@ -404,7 +456,16 @@ def _read_activation(reader: Reader) -> Activation:
         raise WireError(f"unknown purpose {purpose}", "fields")
     message = Activation(tag, order, round_, step, PURPOSES[purpose], reader.tensor(), reader.tensor())
     _check_activation(message)
-    return message
+    if not reader.goes_on_with(_REPEATS_FORM):
+        return message
+    return replace(message, repeats=_read_repeats(reader, message))
+
+
+def _read_repeats(reader: Reader, message: Activation) -> Repeats:
+    _, upload = reader.numbers(_REPEATS)
+    if message.purpose != "train":
+        raise WireError(f"an activation to {message.purpose} has known samples", "known")
+    return repeats.unpack(upload, (reader.tensor(), reader.tensor(), reader.tensor()), len(message.labels))
 
 
 def _check_activation(message: Activation) -> None:

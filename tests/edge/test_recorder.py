@@ -46,6 +46,12 @@ class Rows:
     def test_batch(self, index, size):
         return Batch(ROWS[index : index + 1], np.zeros(1, np.int64))
 
+    def numbers(self, round_number, step, size, seed):
+        return np.arange(step % 4, step % 4 + size)
+
+    def fingerprint(self):
+        return 1
+
 
 class Watch:
     """Keeps what it is told."""
@@ -400,7 +406,7 @@ def test_a_recorder_whose_disk_is_full_lets_the_device_go_on(staged, monkeypatch
 
 
 def test_a_message_too_long_for_a_file_ends_it_and_the_next_one_runs(staged):
-    stage = staged(limit=16_000)
+    stage = staged(limit=18_000)
     stage.run(5)
     for _ in range(20):  # 400 bytes each, in one turn
         stage.link.publish(topics.down(FLEET, NAME), bytes(400))
@@ -425,6 +431,23 @@ def test_long_messages_that_wait_for_the_hub_are_kept_by_their_length(staged):
     stage.until(lambda: stage.got(Report))
     files = stage.files()
     assert any(not kept for file in files for _, kept in file.record["blobs"])
+    assert set(stage.again()) == {None}
+    assert set(stage.again(home=False)) == {None}
+
+
+def test_samples_that_the_hub_knows_are_skipped_again(staged):
+    stage = staged(limit=64_000)
+    told = {"kind": "forward", "send": (0, 1, 2, 3), "skip_below": 0.1, "refresh_rounds": 90}
+    for number in range(1, 30):
+        forget = (2,) if number == 9 else ()
+        stage.order(number, round=number, forget=forget, **told)
+        stage.until(lambda number=number: len(stage.got(Report)) == number)
+        if number == 5:
+            stage.kill()
+            stage.start()
+    sent = [len(message.labels) for message in stage.got(Activation)]
+    assert (sum(sent[:4]), sum(sent[4:32]), sum(sent[32:36]), sum(sent[36:])) == (4, 0, 1, 0)
+    assert len(stage.files()) > 3, "so that some begin when much is known"
     assert set(stage.again()) == {None}
     assert set(stage.again(home=False)) == {None}
 

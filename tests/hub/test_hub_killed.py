@@ -20,6 +20,8 @@ METHODS = {
     "adasplit, the gradient comes down": {"kappa": 0.0, "server_gradient": True, "masks": False},
     "adasplit, its tables named": {"kappa": 0.0, "replay": 1},
     "adasplit, several rounds an order": {"kappa": 0.67, "schedule": "constant"},
+    "adasplit, known samples are skipped": {"kappa": 0.34, "replay": 1, "eta": 1.0},
+    "locsplitfed, the cache is too small": {"replay": 1},
     "split_learning": {},
     "parallel_split_learning": {},
     "splitfed": {},
@@ -34,6 +36,12 @@ METHODS = {
     "splitfed, weights are coded": {},
     "split_learning, weights are coded": {},
 }
+
+KNOWN = {
+    "adasplit, known samples are skipped": {"skip_below": 0.3, "refresh_rounds": 2},
+    "locsplitfed, the cache is too small": {"skip_below": 0.5, "refresh_rounds": 9, "megabytes": 0.02},
+}
+"""[known] of the hub."""
 
 
 CODECS = {"adasplit, its tables named": "entropy:1"}
@@ -100,6 +108,7 @@ def play(tmp_path, bundles):
             options=METHODS[method],
             codec=CODECS.get(method, "float32"),
             weights_codec="entropy:1" if method.endswith("coded") else "float32",
+            known=KNOWN.get(method, {}),
             environ={"CUTLAYER_HUB_RUN_ORDER": "fixed", **environ},
         )
         settings = demo.write_config(wish, "embedded", 3, bundles(strategy).resolve())
@@ -123,6 +132,18 @@ def play(tmp_path, bundles):
         return outcome(folder), deaths
 
     return run
+
+
+@pytest.mark.parametrize("method", KNOWN)
+def test_samples_are_skipped_in_it_and_served(play, method, tmp_path):
+    play(method, [])
+    records = read(next(tmp_path.glob("run-*")))
+    last = [record for record in records if record["record"] == "device" and record["round"] == 3]
+    assert sum(record["known"]["skipped"] for record in last) > 20
+    served = sum(record.get("served", 0) for record in records if record["record"] == "round")
+    skipped = sum(record["known"]["skipped"] for record in last)
+    assert 0 < served <= skipped
+    assert (served < skipped) == ("too small" in method)
 
 
 def mortal(fleet, life, told):

@@ -1,6 +1,7 @@
 """The orchestrator with real agents over a memory link; the clock moves only when the hub polls."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ from edge.wire import messages, topics
 from edge.wire.coder import Coder
 from edge.wire.delivery import Delivery
 from edge.wire.messages import Activation, Hello, Report, State
+from edge.wire.repeats import Repeats
 from hub.devices import Device, Devices, keep_report
+from hub.known import BESIDE_BYTES, KnownSamples
 from hub.orchestrator import FleetError, Orchestrator
 from hub.store import ORDERS_RESERVED, Store
 from hub.strategies.base import Learned, Order, Stand
@@ -45,6 +48,12 @@ class Signs:
     def test_batch(self, index, size):
         return Batch(self.x[index * size : (index + 1) * size], self.y[index * size : (index + 1) * size])
 
+    def numbers(self, round_number, step, size, seed):
+        return np.arange(step * size % 4, step * size % 4 + size)
+
+    def fingerprint(self):
+        return 1
+
 
 class Everybody:
     """A strategy in its smallest form: one turn a round, everybody sends step 0, the hub notes what it learned."""
@@ -55,6 +64,7 @@ class Everybody:
         self.order = order or Order(kind="forward", first_step=0, steps=2, send=(0,))
         self.together_with = []
         self.turns, self.stands, self.served = [], {}, []
+        self.smashed = {}
 
     def turn(self, state, round_number, turn, present):
         if turn:
@@ -65,6 +75,7 @@ class Everybody:
     def learn(self, state, round_number, step, batches):
         lessons = {}
         for device, batch in batches.items():
+            self.smashed[round_number, step, device] = batch.smashed.tolist(), batch.labels.tolist()
             gradient = torch.ones_like(batch.smashed) if self.order.kind == "exchange" else None
             lessons[device] = Learned(float(batch.smashed.sum()), gradient)
         self.together_with.append(sorted(batches))
@@ -142,7 +153,7 @@ class Field:
                 board.agent.turn(lambda: self.now)
         return self.poll(timeout)
 
-    def orchestrator(self, strategy, *, next_order=None, say=None, **terms):
+    def orchestrator(self, strategy, *, next_order=None, say=None, known=None, **terms):
         values = {
             "rounds": 3, "batch": 2, "seed": 0, "run": 1, "devices": len(self.boards), "minimum_devices": 1,
             "order": "free", "gather_seconds": 5.0, "turn_seconds": 20.0, "grace_seconds": 2.0, "evaluate_every": 1,
@@ -158,6 +169,7 @@ class Field:
             shapes,
             next_order,
             now=lambda: self.now,
+            known=known,
             **({"say": say} if say else {}),
         )
 
@@ -588,6 +600,9 @@ TOTALS = {
 @pytest.mark.parametrize(
     ("changes", "taken"),
     [
+        ({"known": {"sent": 3, "skipped": 4}}, True),
+        ({"known": {"sent": 3, "skipped": -4}}, False),
+        ({"known": 3}, False),
         ({}, True),
         ({"peak_rss_bytes": None}, False),
         ({"peak_rss_bytes": None, "missing": {"peak_rss_bytes": "shared"}}, True),
@@ -635,3 +650,76 @@ def test_when_every_budget_is_spent_and_nobody_is_there_the_run_says_so(field):
     orchestrator._pump(0.0)
     with pytest.raises(FleetError, match="the budgets of all 3 devices are spent"):
         orchestrator.present(fleet)
+
+
+def missed(field):
+    return sum(device.refused["known sample that the hub has no longer"] for device in field.devices.known.values())
+
+
+def cached(field, strategy, known, **terms):
+    return gathered(field, strategy, known=known, skip_below=0.1, refresh_rounds=9, **terms)
+
+
+SENT_ALL = [[3, 1], [1, 3]], [0, 1]
+
+
+def test_a_sample_that_was_not_sent_again_is_learned_from_again(field):
+    strategy, known = Everybody(), KnownSamples(None, 1000, 9)
+    orchestrator, fleet = cached(field, strategy, known)
+    rounds = [orchestrator.train([], fleet, number)[1] for number in (0, 1, 2)]
+    assert list(strategy.smashed.values()) == [SENT_ALL] * 9
+    assert [(learned.samples, learned.served) for learned in rounds] == [(6, 0), (6, 6), (6, 6)]
+    assert field.devices.known["a"].totals["known"] == {"sent": 2, "skipped": 4}
+    assert field.devices.known["a"].totals["elements"] == 2 * 2
+
+
+def test_a_hub_that_has_lost_its_cache_goes_on_and_gets_the_samples_again(field):
+    strategy = Everybody()
+    orchestrator, fleet = cached(field, strategy, KnownSamples(None, 1000, 9))
+    orchestrator.train([], fleet, 0)
+    orchestrator._known = KnownSamples(None, 1000, 9)
+    _, learned = orchestrator.train([], fleet, 1)
+    assert (learned.samples, learned.served, learned.late, missed(field)) == (0, 0, set(), 6)
+    assert field.devices.known["a"].refused == {"known sample that the hub has no longer": 2}
+    assert [key for key in strategy.smashed if key[0] == 1] == [], "of a batch of nothing there is nothing to learn"
+    orchestrator.train([], fleet, 2)
+    assert strategy.smashed[2, 0, "b"] == SENT_ALL
+
+
+def test_what_the_hub_has_no_room_for_is_sent_again_or_missing_and_never_another(field):
+    """Five of six samples find room: what makes way in a turn may be named in the same turn, and is told with the next order."""
+    strategy, known = Everybody(), KnownSamples(None, 5 * (2 * 4 + BESIDE_BYTES), 9)
+    orchestrator, fleet = cached(field, strategy, known)
+    learned = sum(orchestrator.train([], fleet, number)[1].samples for number in range(6))
+    pairs = {(*row, label) for lesson in strategy.smashed.values() for row, label in zip(*lesson, strict=True)}
+    assert pairs == {(3, 1, 0), (1, 3, 1)}
+    assert learned + missed(field) == 6 * 6
+    counts = [field.devices.known[name].totals["known"] for name in "abc"]
+    assert sum(count["sent"] + count["skipped"] for count in counts) == 6 * 6
+    assert 6 < sum(count["sent"] for count in counts) < 36
+    assert missed(field) <= 6
+
+
+def test_for_orders_that_give_gradients_every_sample_is_sent(field):
+    strategy, known = Everybody(Order(kind="exchange", first_step=0, steps=1, send=(0,))), KnownSamples(None, 1000, 9)
+    orchestrator, fleet = cached(field, strategy, known)
+    for number in (0, 1):
+        orchestrator.train([], fleet, number)
+    assert known.served == 0
+    assert "known" not in field.devices.known["a"].totals
+
+
+def test_more_known_samples_than_a_batch_has_are_refused(field):
+    strategy, known = Everybody(), KnownSamples(None, 1000, 9)
+    orchestrator, fleet = cached(field, strategy, known)
+    board = field.boards["a"]
+    pick = board.agent._known_samples.pick
+
+    def lie(order, message):
+        names = Repeats(9, np.array([0, 1]), np.array([7]), np.array([1]))
+        return replace(pick(order, message), repeats=names)
+
+    board.agent._known_samples.pick = lie
+    _, learned = orchestrator.train([], fleet, 0)
+    assert field.devices.known["a"].refused["batch of 2 samples and 1 known ones, wanted 2 at most"] == 1
+    assert learned.selected == {"b": 1, "c": 1}

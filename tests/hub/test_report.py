@@ -302,3 +302,12 @@ def test_refusals_in_a_devices_own_record_count_too(tmp_path):
     text = page_of(write(tmp_path, records))
     assert ["bed-1", "0", "2 late activation"] in Page(text).rows
     assert "adasplit on wearables, 1 device<" in text
+
+
+def test_the_share_that_was_not_sent_again_is_a_column_only_where_there_is_one(tmp_path):
+    records = tiny_run()
+    assert "not sent again" not in page_of(write(tmp_path / "without", records))
+    records[-3]["known"] = {"sent": 30, "skipped": 10}
+    text = page_of(write(tmp_path / "with", records))
+    assert "<th>not sent again<span>% of samples</span></th>" in text
+    assert "<td>25.0</td>" in text

@@ -79,9 +79,18 @@ def test_the_same_seed_is_the_same_run_bit_by_bit(wish, strategy, options):
 
 
 @pytest.mark.system
-@pytest.mark.parametrize(("strategy", "options"), [("split_learning", {}), ("adasplit", ADASPLIT)])
-def test_it_is_the_run_of_real_processes_number_by_number(wish, strategy, options):
-    simulated, real = (wish(name, strategy, options=options, windows="scarce") for name in ("simulated", "real"))
+@pytest.mark.parametrize(
+    ("strategy", "options", "known"),
+    [
+        ("split_learning", {}, {}),
+        ("adasplit", ADASPLIT, {}),
+        ("adasplit", ADASPLIT | {"kappa": 0, "eta": 1}, {"skip_below": 0.5}),
+    ],
+)
+def test_it_is_the_run_of_real_processes_number_by_number(wish, strategy, options, known):
+    simulated, real = (
+        wish(name, strategy, options=options, windows="scarce", known=known) for name in ("simulated", "real")
+    )
     simulate.run(simulated)
     demo.run(real)
     assert learned(simulated.folder) == learned(real.folder)
@@ -89,6 +98,8 @@ def test_it_is_the_run_of_real_processes_number_by_number(wish, strategy, option
     for mine, theirs in zip(of(simulated.folder, "device"), of(real.folder, "device"), strict=True):
         for name in ("steps", "flops", "paper_flops", "paper_bytes", "elements", "restarts", "refused"):
             assert mine[name] == theirs[name], name
+        assert ("known" in mine) == bool(known)
+        assert mine.get("known") == theirs.get("known")
         if mine["round"] == 2:  # the socket carries the same frames, and MQTT around them
             assert 0.9 * theirs["socket_sent"] < mine["socket_sent"] < theirs["socket_sent"]
 

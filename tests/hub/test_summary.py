@@ -128,3 +128,12 @@ def test_a_device_that_says_why_it_does_not_know_is_quoted():
     assert row.missing["peak_rss_bytes"] == "it shares its process"
     mixed = summarise([RUN, device("bed-1", 1, **why), device("bed-2", 1, peak_rss_bytes=None)])
     assert mixed.missing["peak_rss_bytes"] == "2 of 2 devices did not report it"
+
+
+def test_what_was_not_sent_again_stands_beside_the_bytes():
+    records = tiny_run()
+    assert summarise(records).note is None
+    records[-3]["known"], records[-2]["known"] = {"sent": 30, "skipped": 10}, {"sent": 10, "skipped": 30}
+    assert summarise(records).note == "50 % of the samples were not sent again: the hub had kept them"
+    records[0] = {**records[0], "note": "simulated"}
+    assert summarise(records).note.startswith("simulated; 50 %")

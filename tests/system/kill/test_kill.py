@@ -13,9 +13,11 @@ from tests.system.conftest import need_mosquitto
 
 KILLS = 50
 
+KNOWN = {"skip_below": 0.3, "refresh_rounds": 6}
+
 PLANS = {
     "sequential split learning": Plan("split_learning", rounds=50, broker="mosquitto"),
-    "AdaSplit": Plan("adasplit", {"kappa": 0.3, "replay": 2, "eta": 0.5, "select_every": 2}),
+    "AdaSplit": Plan("adasplit", {"kappa": 0.3, "replay": 2, "eta": 0.5, "select_every": 2}, known=KNOWN),
     "SplitFed, weights coded": Plan("splitfed", rounds=50, weights_codec="entropy:1"),
     "SCAFFOLD": Plan("scaffold", rounds=80, broker="mosquitto"),
 }
