@@ -29,6 +29,10 @@ COARSER = 3.0
 """How much shorter a device can make activations that all have to go up."""
 WEIGHTS_OVERHEAD = 1.1
 """On the wire, of a byte of weights, gradients or activations."""
+TURN_BYTES = 300
+"""Each way, at least, of one order and its report, with frames, acknowledgements and headers: 360 were measured."""
+START_BYTES = 4_500
+"""Each way: a connection, what both sides say of themselves, and what is left over at the end."""
 END_BYTES = 2_500
 """Left over for the end: with less a device gives its connection up, so that nothing has to be sent beyond its budget."""
 LEAST_SHARE = 0.05
@@ -90,6 +94,18 @@ class Means:
         facts = device.hello.facts if device.hello else {}
         own = {name: float(facts[key]) for name in NAMES if (key := f"budget.{name}") in facts}
         return {**self._default, **own}
+
+    def too_little(self, device: Device, orders: int) -> str | None:
+        """A sentence where what a device may spend in the run carries not even so many orders and reports; else None."""
+        amounts, least = self.amounts(device), START_BYTES + TURN_BYTES * orders
+        found = [name for way in WAYS if amounts.get(name := f"{way}_per_run", least) < least]
+        if not found:
+            return None
+        given = " and ".join(f'{name} = "{amounts[name] / 1000:g} kB"' for name in found)
+        return (
+            f"device {device.name!r}: {given} carries not even the control messages of {orders} orders: the smallest that works is "
+            f'"{-(-least // 1000)} kB"'
+        )
 
     def spent(self, device: Device) -> bool:
         """Whether a device has so little left that it may not come back."""

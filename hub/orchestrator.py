@@ -153,6 +153,18 @@ class Orchestrator:
             )
         )
 
+    def check_budgets(self, state: Any, fleet: Fleet) -> None:
+        """Refuse, before the run begins, what cannot even be ordered and reported.
+
+        Raises:
+            FleetError: naming each device, what it may spend, and what would do.
+        """
+        quiet = self._quiet(state)
+        orders = -(-quiet // self._terms.rounds_per_order) + self._terms.rounds - quiet
+        found = [self._means.too_little(self._devices.expect(name), orders) for name in fleet.names]
+        if problems := [sentence for sentence in found if sentence]:
+            raise FleetError("\n".join(problems))
+
     def present(self, fleet: Fleet) -> list[str]:
         """The devices of the fleet that are there; waits while they are too few, and with a fixed order for all to have come."""
         warned = False
@@ -319,9 +331,12 @@ class Orchestrator:
         patiently(self._kept.commit)
         return opened
 
+    def _quiet(self, state: Any) -> int:
+        return self._strategy.quiet_rounds(state) if isinstance(self._strategy, Quiet) else 0
+
     def _covered(self, state: Any, round_number: int) -> int:
         """How many rounds the orders of this one cover; 0 where a later one's will: all of them are given in the last."""
-        quiet = self._strategy.quiet_rounds(state) if isinstance(self._strategy, Quiet) else 0
+        quiet = self._quiet(state)
         if round_number >= quiet:
             return 1
         most = self._terms.rounds_per_order

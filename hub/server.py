@@ -166,6 +166,7 @@ def serve(
             facts = orchestrator.facts()
             fleet = orchestrator.fleet(facts)
             state = strategy.init(fleet, upper, rounds=config.run.rounds, seed=config.run.seed)
+            orchestrator.check_budgets(state, fleet)
             run = Run(strategy, orchestrator, devices, store, fleet, facts, state, flops, journal, known)
             patiently(lambda: store.record(_run_record(config, bundle, facts, run_facts or {})))
             _save(run)

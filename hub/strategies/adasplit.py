@@ -29,6 +29,7 @@ from edge.wire.toml_fields import Range
 from hub import selection
 from hub.segment import Replay, Tuning, UpperSegment
 from hub.selection import History
+from hub.sparsity import steered
 from hub.strategies.base import Batch, Fleet, Kind, Learned, Lower, Order, Orders, Stand
 from hub.strategies.checkpoint import BRIEF
 from hub.strategies.sides import Cut
@@ -49,6 +50,9 @@ class AdaSplitOptions:
 
     beta: Annotated[float, Range(0, 1e3)] = 0.0
     """β, the weight of Σ|a|: more zeros in what is sent."""
+
+    nonzero: Annotated[float | None, Range(1e-3, 1)] = None
+    """Share of the elements of activations that are not to be zero: β is steered towards it, for each device by itself, from what it last sent. Unset, β stays as it is. Ours."""
 
     temperature: Annotated[float, Range(1e-3, 100)] = 0.07
     """τ of the contrastive loss."""
@@ -126,6 +130,8 @@ class State:
     """Of this turn."""
     handed: dict[str, Lower] = field(default_factory=dict)
     """The lower segment each device gave last."""
+    betas: dict[str, float] = field(default_factory=dict)
+    """β of each device, where it is steered."""
     resting: frozenset[str] = field(default=frozenset(), metadata=BRIEF)
     """Devices that shall not be asked for activations in the turn to come."""
 
@@ -163,9 +169,13 @@ class AdaSplit(Cut):
             "lr": self._lr(state, round),
             "weight_decay": self.o.weight_decay,
             "temperature": self.o.temperature,
-            "beta": self.o.beta,
         }
-        orders = {name: self._order(state, name, settings, sends=name in selected) for name in sorted(present)}
+        orders = {
+            name: self._order(
+                state, name, {**settings, "beta": state.betas.get(name, self.o.beta)}, sends=name in selected
+            )
+            for name in sorted(present)
+        }
         return state, {name: order for name, order in orders.items() if order is not None}
 
     def learn(
@@ -189,8 +199,13 @@ class AdaSplit(Cut):
         reports: Mapping[str, Mapping[str, Any]],
         states: Mapping[str, Lower],
     ) -> State:
-        """Tell the bandit what each iteration of the turn brought."""
+        """Tell the bandit what each iteration of the turn brought, and steer β by what the devices say of it."""
         state.handed = dict(states)
+        for name, metrics in reports.items():
+            share = metrics.get("nonzero_share")
+            if self.o.nonzero is not None and isinstance(share, (int, float)):
+                before = state.betas.get(name, self.o.beta)
+                state.betas[name] = steered(before, float(share), self.o.nonzero)
         if not self._is_local(state, round):
             for step in state.steps:
                 state.history = state.history.after(state.losses.get(step, {}))

@@ -407,3 +407,24 @@ def test_where_all_rest_nobody_is_asked():
 def test_the_local_rounds_are_quiet_unless_they_differ_or_something_goes_up(options, quiet):
     strategy, state = begin(**options)
     assert strategy.quiet_rounds(state) == quiet
+
+
+def test_beta_is_steered_for_each_device_by_what_it_sent_and_kept_in_the_checkpoint():
+    strategy, state = begin(kappa=0.0, beta=0.01, nonzero=0.2)
+    state, orders = strategy.turn(state, 0, 0, BOTH)
+    assert {order.settings["beta"] for order in orders.values()} == {0.01}
+    state = strategy.settle(state, 0, 0, {"a": {"nonzero_share": 0.3}, "b": {}}, {})
+    saved = strategy.save(state)
+    _, orders = strategy.turn(state, 0, 1, BOTH)
+    assert orders["a"].settings["beta"] == pytest.approx(0.01 * 1.5**2)
+    assert orders["b"].settings["beta"] == 0.01
+    loaded = strategy.load(TWO, upper(), saved)
+    assert loaded.betas == state.betas
+
+
+def test_without_a_share_that_is_wanted_beta_stays():
+    strategy, state = begin(kappa=0.0, beta=0.01)
+    state, _ = strategy.turn(state, 0, 0, BOTH)
+    state = strategy.settle(state, 0, 0, {"a": {"nonzero_share": 0.9}}, {})
+    _, orders = strategy.turn(state, 0, 1, BOTH)
+    assert orders["a"].settings["beta"] == 0.01
