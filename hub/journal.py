@@ -24,6 +24,7 @@ from edge.wire.table import parse_table
 from edge.wire.tables import TABLES, Tables
 from hub.devices import Arrived
 from hub.store import StoreError
+from hub.strategies.base import Outlook
 
 _FORGET_TABLES = """
     DELETE FROM tables WHERE rowid NOT IN (
@@ -43,8 +44,8 @@ class Opened:
     """Number of the order of each device that was told something."""
     sends: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Which steps upload, for devices whose budget did not carry all that the strategy asked for."""
-    resting: tuple[str, ...] = ()
-    """Devices that were not asked for activations, for want of means."""
+    outlook: Outlook = field(default=Outlook())
+    """What the devices' budgets let the strategy ask for."""
 
 
 @dataclass(frozen=True)
@@ -201,8 +202,9 @@ class Journal:
     def _read(self, number: int, kind: str, head: dict[str, Any], tables: Mapping[str, Tables]) -> Entry:
         if kind == "Opened":
             sends = {name: tuple(steps) for name, steps in head.get("sends", {}).items()}
-            resting = tuple(head.get("resting", ()))
-            return Opened(head["round"], head["turn"], tuple(head["present"]), head["orders"], sends, resting)
+            resting, payable, control = head.get("outlook", Outlook())
+            outlook = Outlook(tuple(resting), payable, control)
+            return Opened(head["round"], head["turn"], tuple(head["present"]), head["orders"], sends, outlook)
         if kind == "GaveUp":
             return GaveUp(**head)
         found = self._database.execute(

@@ -7,12 +7,13 @@ large one. Where a strategy can choose among its devices (`Forecasting`), those 
 instead. Who is asked gets an allowance, within which the device drops samples, or codes more coarsely.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any, NamedTuple
 
 from edge.wire.budget import APART, NAMES, PERIODS, WAYS
 from hub.devices import Device
-from hub.strategies.base import Order
+from hub.strategies.base import Order, Outlook
 
 TARGET = 0.98
 """Share of what is left that is planned with."""
@@ -37,17 +38,6 @@ END_BYTES = 2_500
 """Left over for the end: with less a device gives its connection up, so that nothing has to be sent beyond its budget."""
 LEAST_SHARE = 0.05
 """Of the activations that a strategy asks for; with less, a device's allowance is spent on few samples each."""
-
-
-@runtime_checkable
-class Forecasting(Protocol):
-    """A strategy that knows how many activations it will still ask for, and can do with some devices in a turn."""
-
-    def uploads_left(self, state: Any, device: str) -> float:
-        """Expected number, from the present turn on."""
-
-    def rest(self, state: Any, names: Collection[str]) -> Any:
-        """The state, for a turn in which these devices shall not be asked for activations."""
 
 
 class Paid(NamedTuple):
@@ -142,40 +132,46 @@ class Means:
             return Paid(order.send)
         asked = len(order.send)
         rested = expected is not None  # who cannot pay has not been asked
-        expected = max(asked, expected if expected is not None else asked * max(1, self._rounds - round_number))
+        expected = max(asked, expected if expected is not None else asked * self._rounds_left(round_number))
         share = self._share(device, free, expected)
         every = rested or order.kind == "exchange"
         send = order.send if every else tuple(step for step in order.send if self._due(device.name, share))
         return Paid(send, int(free * len(send) / max(expected * share, len(send), 1)))
 
-    def resting(
-        self, devices: Mapping[str, Device], round_number: int, expected: Mapping[str, float]
-    ) -> tuple[str, ...]:
-        """Who shall not be asked for activations in a turn: each device as seldom as what it has left allows.
+    def outlook(self, devices: Mapping[str, Device], round_number: int, expected: Mapping[str, float]) -> Outlook:
+        """What can be paid, and who rests in a turn: each device as often as it must with what it has left.
 
         Args:
             devices: that are there, by name.
             round_number: from 0.
             expected: activations that each will be asked for from here on.
         """
-        found = []
+        resting, payable, control = [], [], []
         for name, device in sorted(devices.items()):
             free = self._free(device, round_number)
-            if (
-                free is not None
-                and expected[name] > 0
-                and not self._due(name, self._share(device, free, expected[name]))
-            ):
-                found.append(name)
-        return tuple(found)
+            if free is None or expected[name] <= 0:
+                continue
+            share = self._share(device, free, expected[name])
+            payable.append(share)
+            rest = TARGET * (self._left(device, self.amounts(device)) or 0.0) - END_BYTES
+            control.append(
+                min(1.0, self._rounds_left(round_number) * self._round(device, round_number) / max(rest, 1.0))
+            )
+            if not self._due(name, share):
+                resting.append(name)
+        if not payable:
+            return Outlook()
+        return Outlook(tuple(resting), round(median(payable), 3), round(median(control), 3))
 
     def _free(self, device: Device, round_number: int) -> float | None:
         """Bytes for all activations to come; None: any number."""
         rest = self._left(device, self.amounts(device))
         if rest is None:
             return None
-        rounds = max(1, self._rounds - round_number)
-        return max(0.0, TARGET * rest - END_BYTES - rounds * self._round(device, round_number))
+        return max(0.0, TARGET * rest - END_BYTES - self._rounds_left(round_number) * self._round(device, round_number))
+
+    def _rounds_left(self, round_number: int) -> int:
+        return max(1, self._rounds - round_number)
 
     def _share(self, device: Device, free: float, expected: float) -> float:
         """Of so many activations those that can be paid in full."""

@@ -30,9 +30,9 @@ from hub.devices import Arrived, Devices, Left, Unreadable
 from hub.intake import Intake
 from hub.journal import Journal, NoJournal, Opened, Recorded
 from hub.known import MISSED, KnownSamples
-from hub.means import Forecasting, Means, Paid
+from hub.means import Means, Paid
 from hub.store import StoreError, patiently
-from hub.strategies.base import Batch, Fleet, Lower, Member, Order, Quiet, Strategy
+from hub.strategies.base import Batch, Fleet, Forecasting, Lower, Member, Order, Outlook, Quiet, Strategy
 from hub.strategies.base import Learned as Lesson
 from hub.terms import Shapes, Terms
 from hub.turn import Turn
@@ -194,9 +194,9 @@ class Orchestrator:
         while True:
             before = self._recorded.opened()
             present = list(before.present) if before else self.present(fleet)
-            resting = before.resting if before else self._resting(state, present, round_number)
-            if resting:
-                state = cast("Forecasting", self._strategy).rest(state, resting)
+            outlook = before.outlook if before else self._outlook(state, present, round_number)
+            if isinstance(self._strategy, Forecasting):
+                state = self._strategy.foresee(state, outlook)
             state, orders = self._strategy.turn(state, round_number, number, present)
             if orders is None:
                 return self._strategy.end_round(state, round_number), learned
@@ -205,7 +205,7 @@ class Orchestrator:
                 orders = {}
             paid = self._paid(state, orders, round_number)
             if before is None:
-                before = self._note_turn(round_number, number, present, resting, orders, paid)
+                before = self._note_turn(round_number, number, present, outlook, orders, paid)
                 turn = self._open(orders, before, paid, fleet, covered)
                 self._tell(turn)
             else:
@@ -306,27 +306,27 @@ class Orchestrator:
             paid[name] = self._means.pay(device, order, round_number, left)
         return paid
 
-    def _resting(self, state: Any, present: Collection[str], round_number: int) -> tuple[str, ...]:
-        """Who shall not be asked for activations in this turn, because others can better pay for them."""
+    def _outlook(self, state: Any, present: Collection[str], round_number: int) -> Outlook:
+        """What the devices can pay, and who shall not be asked because others can better pay."""
         if not isinstance(self._strategy, Forecasting):
-            return ()
+            return Outlook()
         devices = {name: self._devices.expect(name) for name in present}
         expected = {name: self._strategy.uploads_left(state, name) for name in present}
-        return self._means.resting(devices, round_number, expected)
+        return self._means.outlook(devices, round_number, expected)
 
     def _note_turn(
         self,
         round_number: int,
         number: int,
         present: list[str],
-        resting: tuple[str, ...],
+        outlook: Outlook,
         orders: Mapping[str, Order],
         paid: Mapping[str, Paid],
     ) -> Opened:
         """Write down what is about to be said: a hub that is killed must say the same again, under the same numbers."""
         numbers = {name: self._next_order() for name in orders if paid[name].whole}
         sends = {name: paid[name].send for name in numbers if paid[name].send != orders[name].send}
-        opened = Opened(round_number, number, tuple(present), numbers, sends, resting)
+        opened = Opened(round_number, number, tuple(present), numbers, sends, outlook)
         self._kept.append(opened)
         patiently(self._kept.commit)
         return opened

@@ -30,9 +30,14 @@ from hub import selection
 from hub.segment import Replay, Tuning, UpperSegment
 from hub.selection import History
 from hub.sparsity import steered
-from hub.strategies.base import Batch, Fleet, Kind, Learned, Lower, Order, Orders, Stand
+from hub.strategies.base import Batch, Fleet, Kind, Learned, Lower, Order, Orders, Outlook, Stand
 from hub.strategies.checkpoint import BRIEF
 from hub.strategies.sides import Cut
+
+LEAST_PAYABLE = 0.5
+LONGER = 0.75
+MOST_CONTROL = 0.25
+"""See `AdaSplit._adapt`."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +137,12 @@ class State:
     """The lower segment each device gave last."""
     betas: dict[str, float] = field(default_factory=dict)
     """β of each device, where it is steered."""
-    resting: frozenset[str] = field(default=frozenset(), metadata=BRIEF)
-    """Devices that shall not be asked for activations in the turn to come."""
+    more_local: int = 0
+    """Rounds by which the local phase goes on, because the devices cannot pay for what would follow."""
+    joined: int = 0
+    """Iterations that one selection serves, where that is more than was asked for."""
+    outlook: Outlook = field(default=Outlook(), metadata=BRIEF)
+    """What the devices' budgets allow in the turn to come."""
 
 
 class AdaSplit(Cut):
@@ -156,15 +165,16 @@ class AdaSplit(Cut):
 
     def turn(self, state: State, round: int, turn: int, present: Collection[str]) -> tuple[State, Orders | None]:
         """One turn for a whole round of the local phase; one for every `select_every` iterations of the global phase."""
+        if not turn:
+            self._adapt(state, round)
         local = self._is_local(state, round)
-        length = state.fleet.steps if local and not self.o.handover else self.o.select_every
+        length = state.fleet.steps if local and not self.o.handover else max(self.o.select_every, state.joined)
         state.steps = range(state.fleet.steps)[turn * length : (turn + 1) * length]
         if not state.steps:
             return state, None
         state.losses = {}
         state.upper.set_lr(self._lr(state, round))
         selected = set() if local else self._select(state, present)
-        state.resting = frozenset()
         settings = {
             "lr": self._lr(state, round),
             "weight_decay": self.o.weight_decay,
@@ -227,12 +237,12 @@ class AdaSplit(Cut):
 
     def uploads_left(self, state: State, device: str) -> float:
         """Activations that a device will still be asked for if every device is selected as often as the others; see `hub.means`."""
-        iterations = (state.rounds - self._local_rounds(state)) * state.fleet.steps - state.iteration
+        iterations = (state.rounds - self._local_rounds(state) - state.more_local) * state.fleet.steps - state.iteration
         return iterations * max(1, round(self.o.eta * len(state.fleet))) / len(state.fleet)
 
-    def rest(self, state: State, names: Collection[str]) -> State:
-        """The bandit chooses among the others; see `hub.means`."""
-        state.resting = frozenset(names)
+    def foresee(self, state: State, outlook: Outlook) -> State:
+        """The bandit leaves out who rests; κ and `select_every` follow what can be paid, see `_adapt`."""
+        state.outlook = outlook
         return state
 
     def quiet_rounds(self, state: State) -> int:
@@ -244,7 +254,20 @@ class AdaSplit(Cut):
         return 0 if self.o.frozen else int(self.o.kappa * state.rounds + 1e-9)
 
     def _is_local(self, state: State, round: int) -> bool:
-        return round < self._local_rounds(state)
+        return round < self._local_rounds(state) + state.more_local
+
+    def _adapt(self, state: State, round: int) -> None:
+        """What the devices' budgets change, between two rounds.
+
+        κ: where they cannot pay for half of what would follow, the local phase goes on for a round, and another, but for a quarter of
+        the global phase. `select_every`: where orders and reports would take more than a quarter of what is left, a selection serves
+        twice as many iterations, up to a round.
+        """
+        local, outlook = self._local_rounds(state), state.outlook
+        if local and round == local + state.more_local and outlook.payable < LEAST_PAYABLE:
+            state.more_local = min(state.more_local + 1, int(LONGER * (state.rounds - local)))
+        if not self.o.handover and not self._is_local(state, round) and outlook.control > MOST_CONTROL:
+            state.joined = min(state.fleet.steps, 2 * max(self.o.select_every, state.joined))
 
     def _lr(self, state: State, round: int) -> float:
         if self.o.schedule == "constant":
@@ -254,7 +277,7 @@ class AdaSplit(Cut):
 
     def _select(self, state: State, present: Collection[str]) -> set[str]:
         k = max(1, round(self.o.eta * len(state.fleet)))
-        candidates = [state.fleet.index(name) for name in present if name not in state.resting]
+        candidates = [state.fleet.index(name) for name in present if name not in state.outlook.resting]
         rng = np.random.default_rng([state.seed, 1, state.iteration])
         if self.o.selection == "random":
             chosen = selection.by_chance(k, candidates, rng)

@@ -25,7 +25,18 @@ Activations come step by step, and within a step in the order of the fleet: one 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
 
 import numpy.typing as npt
 from torch import Tensor, nn
@@ -154,6 +165,28 @@ class AdamOptions:
     def settings(self) -> dict[str, float]:
         """As the devices' graphs want them."""
         return {"lr": self.lr, "weight_decay": self.weight_decay}
+
+
+class Outlook(NamedTuple):
+    """What the devices can pay of what a strategy may ask of them."""
+
+    resting: tuple[str, ...] = ()
+    """Devices that shall not be asked for activations in the turn to come."""
+    payable: float = 1.0
+    """Of the activations that a device in the middle of the fleet is expected to send, the share that it can pay in full."""
+    control: float = 0.0
+    """Of what is left to it, the share that orders and reports will take if they go on as they did."""
+
+
+@runtime_checkable
+class Forecasting(Protocol):
+    """A strategy that knows how many activations it will still ask for, and can do with less."""
+
+    def uploads_left(self, state: Any, device: str) -> float:
+        """Expected number, from the present turn on."""
+
+    def foresee(self, state: Any, outlook: Outlook) -> Any:
+        """The state, for a turn with this outlook."""
 
 
 @runtime_checkable

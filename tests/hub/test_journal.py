@@ -11,6 +11,7 @@ from edge.wire.tables import Tables
 from hub.devices import Arrived
 from hub.journal import GaveUp, Journal, Learned, NoJournal, Opened, Put, Recorded, done_in
 from hub.store import StoreError, patiently
+from hub.strategies.base import Outlook
 
 
 def arrived(device="a", number=1, epoch=5, message=None):
@@ -32,7 +33,7 @@ def opened(tmp_path):
 
 
 ENTRIES = [
-    Opened(3, 0, ("a", "b"), {"a": 17, "b": 18}),
+    Opened(3, 0, ("a", "b"), {"a": 17, "b": 18}, {"b": (1, 3)}, Outlook(("b",), 0.25, 0.125)),
     Learned((arrived("a", 4), arrived("b", 9, 6))),
     Put(arrived("b", 10, 6, State(b"\1\2\3\4", 18, {"w": np.float32([1, 2])}))),
     GaveUp("a", "no report within 20 s"),

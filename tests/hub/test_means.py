@@ -4,7 +4,7 @@ from edge.wire.delivery import Delivery
 from edge.wire.messages import Hello
 from hub.devices import Device
 from hub.means import DARK_BYTES, END_BYTES, MESSAGE_BYTES, ROUND_BYTES, TARGET, Means
-from hub.strategies.base import Order
+from hub.strategies.base import Order, Outlook
 
 
 def device(budget=None, facts=None, test_samples=10):
@@ -58,7 +58,8 @@ def test_what_is_not_asked_for_is_owed_to_the_orders_after_it():
 def test_who_can_pay_a_quarter_of_what_is_expected_rests_in_three_turns_of_four():
     planner = means(up_per_run=(2 * 1250 + ROUND_BYTES + END_BYTES) / TARGET)
     poor, rich = device(), device({"up_left": 90_000})
-    rested = [planner.resting({"poor": poor, "rich": rich}, 9, {"poor": 8.0, "rich": 8.0}) for _ in range(8)]
+    looks = [planner.outlook({"poor": poor, "rich": rich}, 9, {"poor": 8.0, "rich": 8.0}) for _ in range(8)]
+    rested = [outlook.resting for outlook in looks]
     assert rested.count(("poor",)) == 6
     assert rested.count(()) == 2
     # Who is asked in spite of it has means for a whole activation, and sends all that it is asked for.
@@ -68,8 +69,20 @@ def test_who_can_pay_a_quarter_of_what_is_expected_rests_in_three_turns_of_four(
 
 
 def test_nobody_rests_without_a_budget_or_where_nothing_is_to_come():
-    assert means().resting({"a": device()}, 0, {"a": 8.0}) == ()
-    assert means(up_per_run=16_000.0).resting({"a": device()}, 0, {"a": 0.0}) == ()
+    assert means().outlook({"a": device()}, 0, {"a": 8.0}) == Outlook()
+    assert means(up_per_run=16_000.0).outlook({"a": device()}, 0, {"a": 0.0}) == Outlook()
+
+
+def test_the_outlook_is_that_of_a_device_in_the_middle_of_the_fleet():
+    # A quarter, three quarters and all of 4 activations can be paid in the last round, which takes 1500 bytes.
+    lefts = {
+        name: (share * 4 * 1250 + ROUND_BYTES + END_BYTES) / TARGET
+        for name, share in (("a", 0.25), ("b", 0.75), ("c", 2))
+    }
+    fleet = {name: device({"up_left": left, "up_spent": 9 * ROUND_BYTES}) for name, left in lefts.items()}
+    found = means(up_per_run=90_000.0).outlook(fleet, 9, dict.fromkeys(fleet, 4.0))
+    assert found.payable == 0.75
+    assert found.control == round(ROUND_BYTES / (0.75 * 5000 + ROUND_BYTES), 3)
 
 
 def test_the_device_says_what_is_left_and_what_things_cost():

@@ -8,7 +8,7 @@ from torch import nn
 
 from hub.strategies import STRATEGIES
 from hub.strategies.adasplit import AdaSplit, AdaSplitOptions
-from hub.strategies.base import Batch, Fleet, Member
+from hub.strategies.base import Batch, Fleet, Member, Outlook
 
 BOTH = ("a", "b")
 TWO = Fleet((Member("a", 5, 3), Member("b", 2, 1)))
@@ -371,18 +371,45 @@ def test_every_wrong_option_is_told_at_once():
         AdaSplit(AdaSplitOptions(kappa=2, eta=3))
 
 
+def adapted(outlook, *, rounds=10, **options):
+    """Of each round: whether it was local, and the steps of its turns."""
+    strategy, state = begin(TWO, rounds=rounds, **options)
+    found = []
+    for number in range(rounds):
+        state = strategy.foresee(state, outlook(number))
+        state, told = turns(strategy, state, number)
+        found.append((not any(senders(orders) for orders in told), [orders["a"].steps for orders in told]))
+    return found
+
+
+def test_where_half_cannot_be_paid_the_local_phase_goes_on_until_it_can():
+    found = adapted(lambda number: Outlook((), 0.3 if number < 6 else 0.6), kappa=0.4)
+    assert [local for local, _ in found] == [True] * 6 + [False] * 4
+
+
+def test_a_quarter_of_the_global_phase_stays():
+    found = adapted(lambda _: Outlook((), 0.1), kappa=0.2)
+    assert [local for local, _ in found] == [True] * 8 + [False] * 2
+
+
+def test_where_orders_take_too_much_a_selection_serves_a_whole_round():
+    found = adapted(lambda number: Outlook((), 1.0, 0.3 if number > 4 else 0.2), kappa=0.3)
+    assert [steps for _, steps in found] == [[3]] * 3 + [[1, 1, 1]] * 2 + [[2, 1]] + [[3]] * 4
+
+
 # What devices can pay ------------------------------------------------------------------------------------------------
 
 
 def test_devices_that_rest_are_not_asked_and_others_are_in_the_turn_that_follows():
     strategy, state = begin(fleet_of(5), kappa=0.0, eta=0.4)
-    state = strategy.rest(state, ["d00", "d02", "d04"])
+    state = strategy.foresee(state, Outlook(("d00", "d02", "d04")))
     state, orders = strategy.turn(state, 0, 0, state.fleet.names)
     assert senders(orders) == ["d01", "d03"]
     assert len(orders) == 5  # the others learn alone
     state = strategy.settle(state, 0, 0, {}, {})
     chosen = set()
     for number in range(1, 12):
+        state = strategy.foresee(state, Outlook())
         state, orders = strategy.turn(state, number, 0, state.fleet.names)
         chosen |= set(senders(orders))
         state = strategy.settle(state, number, 0, {}, {})
@@ -391,7 +418,7 @@ def test_devices_that_rest_are_not_asked_and_others_are_in_the_turn_that_follows
 
 def test_where_all_rest_nobody_is_asked():
     strategy, state = begin(kappa=0.0)
-    _, orders = strategy.turn(strategy.rest(state, BOTH), 0, 0, BOTH)
+    _, orders = strategy.turn(strategy.foresee(state, Outlook(BOTH)), 0, 0, BOTH)
     assert senders(orders) == []
 
 
