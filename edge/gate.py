@@ -11,8 +11,9 @@ SEGMENT_BYTES = 1200
 """Payload of a TCP segment, at least; for estimating headers."""
 MARGIN_BYTES = 1024
 """Kept for what nobody decides: acknowledgements of what arrives, pings, the end of the connection."""
-BUFFER_BYTES, WINDOW_BYTES = 4 << 10, 6 << 10
-"""Where what arrives is limited: receive buffer of the connection, and the most bytes that may be under way to here with it."""
+BUFFER_BYTES, WINDOW_BYTES = 4 << 10, 10 << 10
+"""Where what arrives is limited: receive buffer of the connection, and the most bytes that may be under way to here with it: Linux
+doubles the buffer, and offers nearly all of that; headers and the probes of a closed window come on top."""
 _LEAST_READ = 64
 BURST_SECONDS = 2.0
 """How much of the rate a rest may save up."""

@@ -24,7 +24,7 @@ ROUND_BYTES = 1500
 BITS = {"float32": 32.0, "float16": 16.0}
 """Of an element, as long as nothing has been measured."""
 CODED_BITS = 1.0
-DARK_BYTES = 6_000
+DARK_BYTES = {"up": 6_000, "down": 14_000}
 """With less left a device may have no connection any more: it must stay below its budget whatever has to be sent again."""
 COARSER = 3.0
 """How much shorter a device can make activations that all have to go up."""
@@ -32,8 +32,8 @@ WEIGHTS_OVERHEAD = 1.1
 """On the wire, of a byte of weights, gradients or activations."""
 TURN_BYTES = 300
 """Each way, at least, of one order and its report, with frames, acknowledgements and headers: 360 were measured."""
-START_BYTES = 4_500
-"""Each way: a connection, what both sides say of themselves, and what is left over at the end."""
+START_BYTES = {"up": 4_500, "down": 14_500}
+"""A connection, what both sides say of themselves, and what is left over at the end."""
 END_BYTES = 2_500
 """Left over for the end: with less a device gives its connection up, so that nothing has to be sent beyond its budget."""
 LEAST_SHARE = 0.05
@@ -87,21 +87,21 @@ class Means:
 
     def too_little(self, device: Device, orders: int) -> str | None:
         """A sentence where what a device may spend in the run carries not even so many orders and reports; else None."""
-        amounts, least = self.amounts(device), START_BYTES + TURN_BYTES * orders
-        found = [name for way in WAYS if amounts.get(name := f"{way}_per_run", least) < least]
-        if not found:
-            return None
-        given = " and ".join(f'{name} = "{amounts[name] / 1000:g} kB"' for name in found)
-        return (
-            f"device {device.name!r}: {given} carries not even the control messages of {orders} orders: the smallest that works is "
-            f'"{-(-least // 1000)} kB"'
-        )
+        amounts = self.amounts(device)
+        for way, start in START_BYTES.items():
+            name, least = f"{way}_per_run", start + TURN_BYTES * orders
+            if amounts.get(name, least) < least:
+                return (
+                    f'device {device.name!r}: {name} = "{amounts[name] / 1000:g} kB" carries not even the control messages of '
+                    f'{orders} orders: the smallest that works is "{-(-least // 1000)} kB"'
+                )
+        return None
 
     def spent(self, device: Device) -> bool:
         """Whether a device has so little left that it may not come back."""
         amounts = self.amounts(device)
         lefts = [self._left(device, amounts, way) for way in WAYS]
-        return any(rest is not None and rest < DARK_BYTES for rest in lefts)
+        return any(rest is not None and rest < least for rest, least in zip(lefts, DARK_BYTES.values(), strict=True))
 
     def counts_evaluation(self, device: Device) -> bool:
         """Whether test samples that go up are taken off what a device may upload."""

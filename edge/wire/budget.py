@@ -35,7 +35,8 @@ DAY_SECONDS = 86_400.0
 
 LEAST_UP = {"run": 16_000, "day": 16_000, "round": 4_000}
 """The smallest amounts that carry a connection, a hello and the reports; bytes."""
-LEAST_DOWN = {"run": 16_000, "day": 16_000, "round": 4_000}
+LEAST_DOWN = {"run": 24_000, "day": 24_000, "round": 16_000}
+"""The same; 10 kB more, which may be under way to here at any time."""
 
 
 @dataclass(frozen=True)

@@ -125,19 +125,20 @@ def test_test_samples_go_up_at_the_end_where_they_fit():
 
 def test_what_carries_not_even_the_orders_of_a_run_is_named_with_the_smallest_that_does():
     # 4500 to begin and to end, 300 for each of 100 orders.
-    planner = means(up_per_run=34_499.0, down_per_run=34_500.0)
+    planner = means(up_per_run=34_499.0, down_per_run=44_500.0)
     assert planner.too_little(device(), 100) == (
         "device 'a': up_per_run = \"34.499 kB\" carries not even the control messages of 100 orders: "
         'the smallest that works is "35 kB"'
     )
     assert planner.too_little(device(), 99) is None
+    assert 'down_per_run = "44 kB"' in means(down_per_run=44_000.0).too_little(device(), 100)
     assert means(up_per_day=16_000.0).too_little(device(), 10_000) is None
 
 
 def test_a_device_with_next_to_nothing_left_may_not_come_back():
     planner = means(up_per_run=60_000.0)
-    assert not planner.spent(device({"up_left": DARK_BYTES}))
-    assert planner.spent(device({"up_left": DARK_BYTES - 1}))
+    assert not planner.spent(device({"up_left": DARK_BYTES["up"]}))
+    assert planner.spent(device({"up_left": DARK_BYTES["up"] - 1}))
 
 
 def test_rounds_that_have_become_dearer_are_planned_with():
