@@ -44,7 +44,7 @@ def _task(panel: Axes, groups: Mapping[str, Sequence[Row]]) -> None:
 
 
 def _place(group: Sequence[Row]) -> tuple[float, float]:
-    """kB and percent."""
+    """Bytes in kB, and accuracy in percent."""
     return moved(group) / 1e3, 100 * mean(group, "accuracy_last")
 
 

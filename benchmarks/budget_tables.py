@@ -22,11 +22,12 @@ class Wish:
     """How much less accurate it may be, percent points."""
     part: int
     title: str
+    heading: str
 
 
 WISHES = (
-    Wish(UNCOMPRESSED, 0.5, 30, "uncompressed AdaSplit's"),
-    Wish(SEQUENTIAL, 1.0, 500, "sequential split learning's"),
+    Wish(UNCOMPRESSED, 0.5, 30, "uncompressed AdaSplit's", "to uncompr."),
+    Wish(SEQUENTIAL, 1.0, 500, "sequential split learning's", "to seq. SL"),
 )
 
 
@@ -80,12 +81,10 @@ def _wanted(groups: Mapping[str, Sequence[Row]]) -> list[str]:
     wishes = [wish for wish in WISHES if wish.method in groups]
     if not wishes:
         return []
-    heads = ["method, sent and received"]
-    heads += [part for wish in wishes for part in (_short(wish), "its bytes", "wanted")]
+    heads = ["method", *(part for wish in wishes for part in (wish.heading, "bytes", "wanted"))]
     lines = [
         [name, *(cell for wish in wishes for cell in _compared(group, groups[wish.method], wish))]
         for name, group in groups.items()
-        if name not in (wish.method for wish in wishes)
     ]
     told = " ".join(_told(wish, groups) for wish in wishes)
     return [
@@ -93,12 +92,8 @@ def _wanted(groups: Mapping[str, Sequence[Row]]) -> list[str]:
             f"Wanted: {told} Bytes are sent and received. Points are differences of the same seeds, their mean and ± their deviation; "
             "met is said of the means, whatever the deviation."
         ),
-        *([markdown.table(heads, lines)] if lines else []),
+        markdown.table(heads, lines),
     ]
-
-
-def _short(wish: Wish) -> str:
-    return "to uncompr." if wish.method == UNCOMPRESSED else "to seq. SL"
 
 
 def _told(wish: Wish, groups: Mapping[str, Sequence[Row]]) -> str:
@@ -115,11 +110,15 @@ def _met(group: Sequence[Row], other: Sequence[Row], wish: Wish) -> bool:
 
 def _compared(group: Sequence[Row], other: Sequence[Row], wish: Wish) -> list[str]:
     points, part = compare(group, other)
-    if not points:
+    if not points or group is other:
         return [LACKING] * 3
     deviation = f" ± {statistics.stdev(points):.1f}" if len(points) > 1 else ""
     verdict = "met" if _met(group, other, wish) else "missed"
-    return [f"{statistics.fmean(points):+.1f}{deviation}", f"1/{part:.0f}" if part >= 1 else f"x {1 / part:.1f}", verdict]
+    return [
+        f"{statistics.fmean(points):+.1f}{deviation}",
+        f"1/{part:.0f}" if part >= 1 else f"x {1 / part:.1f}",
+        verdict,
+    ]
 
 
 def compare(group: Sequence[Row], other: Sequence[Row]) -> tuple[list[float], float]:
