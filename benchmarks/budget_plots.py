@@ -26,7 +26,7 @@ def write(measured: Sequence[Run], folder: Path) -> None:
         for (title, rows), panel in zip(known.items(), axes, strict=False):
             _task(panel, {group[0]["method"]: group for group in by_method(rows)})
             panel.set(xscale="log", title=title, xlabel="kB a device, sent and received", ylabel="accuracy, %")
-            plain_numbers(panel)
+            plain_numbers(panel, (1, 3))
         axes[len(known)].set_axis_off()
         axes[len(known)].legend(handles=_names(), loc="center", frameon=False, ncols=1, fontsize=8)
         figure.savefig(folder / FILE, metadata={"Date": None}, bbox_inches="tight")

@@ -105,9 +105,9 @@ def _against(drawn: Mapping[str, Sequence[Row]], label: str, cost: Callable[[Seq
     return figure
 
 
-def plain_numbers(panel: Axes) -> None:
-    """Plain numbers on a logarithmic axis, at 1, 2, 5 and their tens."""
-    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+def plain_numbers(panel: Axes, steps: Sequence[float] = (1, 2, 5)) -> None:
+    """Plain numbers on a logarithmic axis, at these steps and their tens."""
+    panel.xaxis.set_major_locator(LogLocator(subs=steps))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.xaxis.set_minor_locator(NullLocator())
 
