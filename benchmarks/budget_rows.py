@@ -17,6 +17,7 @@ class Method:
 
     trained: papers_rows.Method
     weights_codec: str = "float32"
+    evaluation_codec: str = "float32"
     part: int | None = None
     """The budget is one of so many parts of what uncompressed AdaSplit sends with the same seed."""
     budget: int | None = None
@@ -40,6 +41,7 @@ class Method:
     def arguments(self, budget: int | None) -> list[str]:
         """Of the demo, with a budget in bytes."""
         told = [*self.trained.arguments, "--weights-codec", self.weights_codec]
+        told += ["--evaluation-codec", self.evaluation_codec]
         told += [part for key, value in self.known.items() for part in ("--known", f"{key}={value:g}")]
         return told + (["--budget", f"up_per_run={budget} B", "--budget", "evaluation=apart"] if budget else [])
 
@@ -74,10 +76,10 @@ METHODS: dict[str, Method] = {
     "AdaSplit, 16 kB": Method(_paired(_ENTROPY), budget=SMALLEST),
     "AdaSplit, 1/30, known": Method(_paired(_ENTROPY), part=30, known=_KNOWN),
     "AdaSplit, 16 kB, known": Method(_paired(_ENTROPY), budget=SMALLEST, known=_KNOWN),
-    "AdaSplit, topk:0.1": Method(_paired("topk:0.1")),
-    "AdaSplit, topk:0.03": Method(_paired("topk:0.03")),
-    "AdaSplit, randtopk:0.1": Method(_paired("randtopk:0.1")),
-    "AdaSplit, randtopk:0.03": Method(_paired("randtopk:0.03")),
+    "AdaSplit, topk:0.1": Method(_paired("topk:0.1"), evaluation_codec="topk:0.1"),
+    "AdaSplit, topk:0.03": Method(_paired("topk:0.03"), evaluation_codec="topk:0.03"),
+    "AdaSplit, randtopk:0.1": Method(_paired("randtopk:0.1"), evaluation_codec="topk:0.1"),
+    "AdaSplit, randtopk:0.03": Method(_paired("randtopk:0.03"), evaluation_codec="topk:0.03"),
     SEQUENTIAL: Method(_papers(SEQUENTIAL), tasks=_EVERY),
     "SplitFed v1, entropy": Method(_papers(TUNED.format("SplitFed v1"), _ENTROPY), "entropy:1"),
     "SplitFed v2, entropy": Method(_papers(TUNED.format("SplitFed v2"), _ENTROPY), "entropy:1"),

@@ -157,6 +157,13 @@ def test_a_recorded_upload_is_not_measured_again(tmp_path, demos):
     assert "skip_below=0.1" in demos["AdaSplit, 1/30, known"]
 
 
+def test_what_is_trained_sparse_is_tested_sparse_by_the_largest(tmp_path, demos):
+    measured(tmp_path, only="scarce: AdaSplit, randtopk:0.1", quick=True)
+    arguments = demos["AdaSplit, randtopk:0.1"]
+    assert arguments[arguments.index("--codec") + 1] == "randtopk:0.1"
+    assert arguments[arguments.index("--evaluation-codec") + 1] == "topk:0.1"
+
+
 def test_rows_that_are_there_are_not_measured_again(tmp_path, demos):
     there = frozenset(("scarce", "FedAvg, uniform:8", seed, 40) for seed in (0, 2))
     assert [row["seed"] for row in measured(tmp_path, only="scarce: FedAvg, uniform", measured=there)] == [1]
