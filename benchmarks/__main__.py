@@ -83,6 +83,7 @@ def _measure(name: str, asked: argparse.Namespace) -> None:
             asked.quick,
             asked.only,
             measured,
+            results.read(asked.results / f"{name}.jsonl"),
             seeds=asked.seeds,
             kills=asked.kills,
             killed=_killed(asked.results / f"{name}.jsonl"),
@@ -128,12 +129,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--table", action="store_true", help="measure nothing, draw the tables of the results again")
     parser.add_argument("--quick", action="store_true", help="few repeats, marked as not for quoting")
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains TEXT")
-    parser.add_argument("--missing", action="store_true", help="papers: only rows that the results do not have yet")
-    parser.add_argument("--seeds", type=int, metavar="N", help="papers: at most so many seeds of each task")
-    parser.add_argument("--kills", type=int, default=1000, metavar="N", help="power_cuts: kills in all (1000)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="papers, codec: folder of CIFAR-10, notMNIST, MNIST")
     parser.add_argument(
-        "--fashion", type=Path, default=FASHION, metavar="DIR", help=f"papers: folder of Fashion-MNIST ({FASHION})"
+        "--missing", action="store_true", help="papers, budget: only rows that the results do not have yet"
+    )
+    parser.add_argument("--seeds", type=int, metavar="N", help="papers, budget: at most so many seeds of each task")
+    parser.add_argument("--kills", type=int, default=1000, metavar="N", help="power_cuts: kills in all (1000)")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="papers, codec, budget: folder of CIFAR-10, notMNIST, MNIST"
+    )
+    parser.add_argument(
+        "--fashion",
+        type=Path,
+        default=FASHION,
+        metavar="DIR",
+        help=f"papers, budget: folder of Fashion-MNIST ({FASHION})",
     )
     return parser
 

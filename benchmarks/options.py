@@ -1,8 +1,11 @@
 """What the command line asks of a case."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.results import Run
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian package dataset-fashion-mnist puts its files."""
@@ -24,6 +27,8 @@ class Options:
     """Measure only rows whose name contains this."""
     measured: frozenset[tuple[str, str, int, int]] = frozenset()
     """Task, method, seed and rounds of rows that are there and not asked for again."""
+    recorded: Sequence[Run] = ()
+    """Runs of the case that are in its results."""
     seeds: int | None = None
     """At most so many seeds of each task; None takes all."""
     kills: int = 1000

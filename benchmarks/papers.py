@@ -27,6 +27,8 @@ import torch
 
 from benchmarks import papers_plots, papers_tables, runs
 from benchmarks.options import BenchmarkError, Options
+from benchmarks.papers_data import facts, lacking, shares
+from benchmarks.papers_data import spec as bundle_spec
 from benchmarks.papers_rows import (
     METHODS,
     REFERENCES,
@@ -40,11 +42,11 @@ from benchmarks.papers_rows import (
 )
 from benchmarks.results import Row, Run
 from benchmarks.runs import known_figures
-from export.bundle import BuildSpec, example_input
+from export.bundle import example_input
 from export.cost import cost_below, cuts
 from export.cut import load_factory
 from export.objectives import OBJECTIVES
-from hub.datasets import DatasetError, Federation, split
+from hub.datasets import Federation
 from hub.outcome import record_references
 from hub.summary import Row as Figures
 from hub.summary import summarise
@@ -59,7 +61,7 @@ def run(options: Options) -> Iterator[Row]:
     failed: list[str] = []
     measured = 0
     for task in TASKS:
-        reason = _lacking(task, options)
+        reason = lacking(task, options)
         if reason:
             options.say(f"{task.name}: left out: {reason}")
             continue
@@ -94,18 +96,9 @@ def _wanted(task: Task, seed: int, options: Options) -> Iterator[tuple[str, Meth
                     yield name, varied
 
 
-def _lacking(task: Task, options: Options) -> str:
-    """Why a task cannot be measured here; empty where it can."""
-    if task.source == "fashion" and not options.fashion.is_dir():
-        return f"there is no folder {options.fashion}: install the Debian package dataset-fashion-mnist, or name another with --fashion"
-    if task.source == "data" and options.data is None:
-        return "its data are not installed by anything: give the folder of the originals with --data (benchmarks/sources.py says what is looked for)"
-    return ""
-
-
 def _demo(name: str, method: Method, task: Task, seed: int, options: Options) -> Row:
-    federation, folder = _data(task, seed, options)
-    spec = _spec(task, federation, method, seed)
+    federation, folder = shares(task, seed, options)
+    spec = bundle_spec(task, federation, method, seed)
     where = runs.filename("bundle", task.name, spec.cut, spec.objective, spec.optimizer, seed)
     arguments = [
         "--seed", str(seed), "--bundle", str(runs.bundle(options.folder / where, spec)), "--devices", str(task.devices),
@@ -121,56 +114,17 @@ def _demo(name: str, method: Method, task: Task, seed: int, options: Options) ->
 def _references(task: Task, seed: int, options: Options) -> list[Row]:
     """Both reference rows of a seed, trained with the methods' model, rounds and initial weights."""
     torch.set_num_threads(1)
-    federation, _ = _data(task, seed, options)
+    federation, _ = shares(task, seed, options)
     out = options.folder / runs.filename(task.name, "references", seed)
-    spec = _spec(task, federation, METHODS[SEQUENTIAL], seed)
+    spec = bundle_spec(task, federation, METHODS[SEQUENTIAL], seed)
     built = runs.bundle(out / "bundle", spec)
     record_references(out, federation, built / "hub.bundle", task.rounds, 32, seed)
     figures = [Figures.from_record(record) for record in runs.records_of(out)]
     return [_row(task, federation, one.method, seed, one) for one in figures]
 
 
-def _spec(task: Task, federation: Federation, method: Method, seed: int) -> BuildSpec:
-    objective, optimizer = method.built
-    arguments = {"classes": federation.classes, **task.arguments}
-    return BuildSpec(task.model, method.cut, objective, optimizer, arguments, federation.shape, seed=seed)
-
-
-def _data(task: Task, seed: int, options: Options) -> tuple[Federation, Path | None]:
-    """The shares the demo will make too, and the folder it is to read them from."""
-    folder = {"": None, "fashion": options.fashion, "data": None}[task.source]
-    if task.source == "data":
-        folder = _one_folder(options)
-    try:
-        return split(task.dataset, task.devices, task.windows, seed, folder), folder
-    except DatasetError as error:
-        raise BenchmarkError(str(error)) from error
-
-
-def _one_folder(options: Options) -> Path:
-    """A folder with links to all that is in --data, and to Fashion-MNIST."""
-    folder = options.folder / "data"
-    if not folder.exists() and options.data:
-        folder.mkdir()
-        for path in options.data.iterdir():
-            (folder / path.name).symlink_to(path.resolve())
-        if not (folder / "fashion-mnist").exists():
-            (folder / "fashion-mnist").symlink_to(options.fashion.resolve())
-    return folder
-
-
 def _row(task: Task, federation: Federation, name: str, seed: int, figures: Figures) -> Row:
-    shares = federation.values()
-    facts = {
-        "task": task.name,
-        "provenance": federation.provenance,
-        "devices": task.devices,
-        "rounds": task.rounds,
-        "classes": federation.classes,
-        "train": [min(len(d.y_train) for d in shares), max(len(d.y_train) for d in shares)],
-        "test": [min(len(d.y_test) for d in shares), max(len(d.y_test) for d in shares)],
-    }
-    return {**facts, "method": name, "seed": seed, **known_figures(figures)}
+    return {**facts(task, federation), "method": name, "seed": seed, **known_figures(figures)}
 
 
 def _segment(task: Task, federation: Federation, method: Method) -> Row:

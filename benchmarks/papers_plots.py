@@ -33,7 +33,7 @@ _FAMILIES = {
     "one_shot": "local",
 }
 """What a strategy's lower segment learns from; those not named average whole models."""
-_STYLE = {
+STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cutlayer",
     "font.size": 9,
@@ -44,6 +44,7 @@ _STYLE = {
     "grid.color": "#dddddd",
     "figure.facecolor": "white",
 }
+"""Of every plot."""
 _DASHES = {"local only": (0, (1, 2)), "centralised": (0, (5, 3))}
 
 PLOTS: dict[str, str] = {
@@ -58,7 +59,7 @@ PLOTS: dict[str, str] = {
 def write(measured: Sequence[Run], folder: Path) -> None:
     """Draw all plots into the folder."""
     drawn = {task.name: runs.last_rows(measured, task.name, [*METHODS, *REFERENCES], task.rounds)[0] for task in TASKS}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         known = {name: rows for name, rows in drawn.items() if rows}
         megabytes = _against(known, "MB a device, sent and received", lambda group: moved(group) / 1e6)
         seconds = _against(known, "wall seconds of a run", lambda group: mean(group, "seconds"))
@@ -67,7 +68,8 @@ def write(measured: Sequence[Run], folder: Path) -> None:
             figure.savefig(folder / name, metadata={"Date": None}, bbox_inches="tight")
 
 
-def _grid(panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+def grid(panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels of a height in inches; places that are left over are empty."""
     lines = -(-panels // columns)
     figure = Figure(figsize=(4 * columns, height * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).flatten().tolist()
@@ -78,7 +80,7 @@ def _grid(panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]
 
 def _against(drawn: Mapping[str, Sequence[Row]], label: str, cost: Callable[[Sequence[Row]], float]) -> Figure:
     """Accuracy after the last round against what it cost, a panel a task."""
-    figure, axes = _grid(len(drawn) + 1, 3, 3.4)
+    figure, axes = grid(len(drawn) + 1, 3, 3.4)
     for (name, rows), panel in zip(drawn.items(), axes, strict=False):
         groups = {group[0]["method"]: group for group in by_method(rows)}
         for reference, dashes in _DASHES.items():
@@ -95,7 +97,7 @@ def _against(drawn: Mapping[str, Sequence[Row]], label: str, cost: Callable[[Seq
                     ls="none",
                 )
         panel.set(xscale="log", title=_title(name), xlabel=label, ylabel="accuracy, %")
-        _plain(panel)
+        plain_numbers(panel)
     handles = [_handle(f"${number}$", name) for number, name in enumerate(METHODS, 1)]
     handles += [Line2D([], [], color="black", lw=0.9, ls=dashes, label=name) for name, dashes in _DASHES.items()]
     axes[len(drawn)].set_axis_off()
@@ -103,9 +105,9 @@ def _against(drawn: Mapping[str, Sequence[Row]], label: str, cost: Callable[[Seq
     return figure
 
 
-def _plain(panel: Axes) -> None:
-    """Plain numbers, at 1, 2, 5 and their tens."""
-    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+def plain_numbers(panel: Axes, steps: Sequence[float] = (1, 2, 5)) -> None:
+    """Plain numbers on a logarithmic axis, at these steps and their tens."""
+    panel.xaxis.set_major_locator(LogLocator(subs=steps))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.xaxis.set_minor_locator(NullLocator())
 
@@ -115,11 +117,16 @@ def _handle(marker: str, name: str) -> Line2D:
 
 
 def _colour(name: str) -> str:
-    return _COLOURS[_FAMILIES.get(METHODS[name].strategy, "averaging")]
+    return colour_of(METHODS[name].strategy)
+
+
+def colour_of(strategy: str) -> str:
+    """The colour of a strategy's family."""
+    return _COLOURS[_FAMILIES.get(strategy, "averaging")]
 
 
 def _c3(drawn: Mapping[str, Sequence[Row]]) -> Figure:
-    figure, axes = _grid(len(drawn), max(1, len(drawn)), 0.8 + 0.17 * len(METHODS))
+    figure, axes = grid(len(drawn), max(1, len(drawn)), 0.8 + 0.17 * len(METHODS))
     figure.set_figwidth(2.3 * len(drawn) + 1.5)
     names = list(METHODS)
     for place, ((task, rows), panel) in enumerate(zip(drawn.items(), axes, strict=False)):
@@ -147,7 +154,7 @@ def _sensitivity(measured: Sequence[Run]) -> Figure:
         key: runs.same_seeds({name: groups.get(name if method else OURS, []) for name, method in sweep.rows.items()})
         for key, sweep in SWEEPS.items()
     }
-    figure, axes = _grid(len(found), 3, 3.0)
+    figure, axes = grid(len(found), 3, 3.0)
     for (key, points), panel in zip(found.items(), axes, strict=False):
         places = [(moved(group) / 1e6, 100 * mean(group, "accuracy_last")) for group in points.values()]
         panel.plot(
@@ -159,7 +166,7 @@ def _sensitivity(measured: Sequence[Run]) -> Figure:
         for name, place in zip(points, places, strict=True):
             panel.annotate(name.removeprefix(f"{key} "), place, xytext=(4, 4), textcoords="offset points", fontsize=8)
         panel.set(xscale="log", title=key, xlabel="MB a device, sent and received", ylabel="accuracy, %")
-        _plain(panel)
+        plain_numbers(panel)
         panel.margins(x=0.2, y=0.2)
     return figure
 

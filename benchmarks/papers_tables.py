@@ -19,7 +19,7 @@ def tables(measured: Sequence[Run], words: Sequence[str]) -> str:
     for task in TASKS:
         rows, from_ = runs.last_rows(measured, task.name, [*METHODS, *REFERENCES], task.rounds)
         if rows:
-            parts += [f"## {task.title}", _sizes(rows), _reached(rows), _work(rows)]
+            parts += [f"## {task.title}", sizes(rows), _reached(rows), _work(rows)]
             parts += _beside(task, rows)
             sources |= {run.id: run for run in from_}
     swept = _sensitivity(measured, sources)
@@ -30,7 +30,8 @@ def tables(measured: Sequence[Run], words: Sequence[str]) -> str:
     return "\n\n".join(parts)
 
 
-def _sizes(rows: Sequence[Row]) -> str:
+def sizes(rows: Sequence[Row]) -> str:
+    """Where a task's data come from, and how much of them is used."""
     one = rows[0]
     train, test = (LACKING.join(map(str, dict.fromkeys(one[key]))) for key in ("train", "test"))
     seeds = sorted({row["seed"] for row in rows})

@@ -51,7 +51,7 @@ def bundle(folder: Path, spec: BuildSpec) -> Path:
 def filename(*parts: object) -> str:
     """A name for a run's folder."""
     text = "-".join(map(str, parts))
-    return text.replace(" ", "-").replace(",", "").replace("'", "")
+    return text.replace(" ", "-").replace("/", "_").replace(",", "").replace("'", "")
 
 
 def known_figures(figures: Figures) -> Row:
@@ -67,7 +67,7 @@ def last_rows(
 ) -> tuple[list[Row], list[Run]]:
     """The last row of each of the known methods and each seed, in their order, and the runs they come from.
 
-    With `rounds`, only rows of so many: the task may have been shorter once.
+    With `rounds`, only rows of so many: the task may have been shorter once, or have kept no count.
 
     Accuracy and bytes do not depend on how busy the machine was, so rows of several runs may stand in one table.
     """
@@ -76,7 +76,7 @@ def last_rows(
         last |= {
             (row["method"], row["seed"]): (row, run)
             for row in run.rows
-            if row["task"] == task and (rounds is None or row["rounds"] == rounds)
+            if row["task"] == task and (rounds is None or row.get("rounds") == rounds)
         }
     # A method that is no longer asked about keeps its rows in the file and has none in the table.
     kept = [item for (method, _), item in last.items() if method in known]

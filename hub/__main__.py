@@ -92,6 +92,7 @@ def _train(options: argparse.Namespace, run: Callable[[Any], None]) -> int:
         broker=options.broker,
         codec=options.codec,
         weights_codec=options.weights_codec,
+        evaluation_codec=options.evaluation_codec,
         seed=options.seed,
         threads=options.threads,
         budget=dict(options.budget),
@@ -253,6 +254,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-references", action="store_true", help="do not train each device alone for comparison")
     add("--codec", default="float32", help="float32, float16, entropy:K or quantised:K (float32)")
     add("--weights-codec", default="float32", metavar="CODEC", help="the same for weights, or uniform:BITS (float32)")
+    add("--evaluation-codec", default="float32", metavar="CODEC", help="the same for evaluation (float32)")
     add("--seed", type=int, default=0)
     add("--threads", type=_positive, default=1, help="threads of the hub (1)")
     budget = 'what each device may spend, like "up_per_run=200 kB"; see [budget] of cutlayer-hub serve'

@@ -85,6 +85,7 @@ class Wish:
     broker: str = "embedded"
     codec: str = "float32"
     weights_codec: str = "float32"
+    evaluation_codec: str = "float32"
     batch: int = 32
     seed: int = 0
     threads: int = 1
@@ -211,6 +212,7 @@ def write_config(
             "threads": wish.threads,
             "codec": wish.codec,
             "weights_codec": wish.weights_codec,
+            "evaluation_codec": wish.evaluation_codec,
         },
         "budget": dict(wish.budget),
         "known": dict(wish.known),
