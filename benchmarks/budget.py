@@ -11,7 +11,7 @@ device itself counts it (`tests/system/test_budget.py` has it counted from outsi
 `samples` how many went up, of a device.
 
 All AdaSplit is the demo's mode (η = 0.2, no masks, replay 32, constant learning rate 0.001), with the codec `entropy:1.5` where nothing else is
-said. With a budget, `topk` or `randtopk` both steps of a round are in one turn (`select_every=2`), which halves orders and reports. `known`:
+said. With `topk` or `randtopk` both steps of a round are in one turn (`select_every=2`), which halves orders and reports; with a budget that follows what the devices can pay. `known`:
 samples that have changed by less than a tenth since they were sent are not sent again (`[known] skip_below`).
 Evaluation is in float32, but for `topk` and `randtopk`: their hub has seen sparse samples only, so it is tested on the same share by `topk`, as the paper does.
 
