@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from importlib import metadata
 
 import numpy as np
@@ -80,7 +81,8 @@ def _data(config: DeviceConfig) -> Iterator[str]:
 def _budget(config: DeviceConfig) -> Iterator[str]:
     from edge import effort, meters  # noqa: PLC0415
 
-    effort.refuse_unmeasured(config.budget, meters.Meter(sample_seconds=config.run.sample_seconds))
+    with closing(meters.Meter(sample_seconds=config.run.sample_seconds, config=config.energy)) as meter:
+        effort.refuse_unmeasured(config.budget, meter)
     given = vars(config.budget).items()
     yield ", ".join(f"{name} = {text}" for name, text in given if text is not None and name != "evaluation") or "none"
 

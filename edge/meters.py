@@ -6,10 +6,10 @@
         cost = meter.end("round")   # a Measurement
 
 Windows may nest and overlap: each gets the whole of what was spent between its begin and its end, nothing is divided among
-them. A name can be used again once its window has ended. This is the only file that imports psutil.
+them. A name can be used again once its window has ended. This is the only file that imports psutil (memory.py: peaks and limits, thermal.py: warmth).
 """
 
-import os
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -21,34 +21,16 @@ from typing import Self
 import psutil
 
 from edge import energy
-from edge.energy import Energy, Files, Integrator, Mark, UnreadableError
+from edge.energy import Energy, Integrator, Mark
+from edge.energy.config import EnergyConfig
+from edge.energy.ina import SENSOR_SECONDS
+from edge.files import Files
+from edge.memory import SEEN, SINCE_BEGIN, SINCE_START, peak_bytes, reset_peak
+from edge.thermal import Temperature, temperature
 
-__all__ = ["Energy", "Measurement", "Meter", "Temperature", "Used", "temperature"]
-
-# Names under which kernels show the temperature of the processor, best first; other zones are chargers, radios, disks.
-CPU_ZONES = (
-    "cpu-thermal",
-    "cpu_thermal",
-    "cpu-therm",
-    "x86_pkg_temp",
-    "soc-thermal",
-    "soc_thermal",
-    "cpu0-thermal",
-    "acpitz",
-)
-
-SINCE_BEGIN = "VmHWM, reset at the window's begin"
-SINCE_START = "VmHWM since the process started: /proc/self/clear_refs does not take a reset"
-SEEN = "largest resident size at the readings of the window: /proc/self/status has no VmHWM"
-
-
-@dataclass(frozen=True)
-class Temperature:
-    """The processor's temperature in °C and the zone it was read from, or None and why."""
-
-    celsius: float | None = None
-    source: str | None = None
-    reason: str | None = None
+__all__ = [
+    "SEEN", "SINCE_BEGIN", "SINCE_START", "Energy", "Measurement", "Meter", "Temperature", "Used", "temperature",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,6 +49,13 @@ class Measurement:
     uss_bytes: int | None
     temperature: Temperature
     energy: Energy
+    sampling_cpu_seconds: float = 0.0
+    """What reading the energy source took of the processor meanwhile, its programs included; part of the board's joules."""
+
+    @property
+    def sampling_share(self) -> float:
+        """Share of one core that reading the energy source took; wanted is less than 0.01."""
+        return self.sampling_cpu_seconds / self.seconds if self.seconds else 0.0
 
     @property
     def temperature_celsius(self) -> float | None:
@@ -87,6 +76,8 @@ class Measurement:
             "temperature_source": self.temperature.source,
             "temperature_reason": self.temperature.reason,
             "energy": self.energy.to_record(),
+            "sampling_cpu_seconds": self.sampling_cpu_seconds,
+            "sampling_share": self.sampling_share,
         }
 
 
@@ -109,6 +100,7 @@ class _Window:
     mark: Mark
     peak_rss_bytes: int
     peak_rss_source: str
+    sampling: float
 
 
 class Meter:
@@ -119,6 +111,7 @@ class Meter:
         now: a monotonic clock in seconds.
         read: how a file's text is read.
         sample_seconds: time between two readings of a power sensor; counters are read more rarely.
+        config: which source of energy; without it the best that can be read.
     """
 
     def __init__(
@@ -127,7 +120,8 @@ class Meter:
         now: Callable[[], float] = time.monotonic,
         *,
         read: Callable[[Path], str] = Path.read_text,
-        sample_seconds: float = energy.SENSOR_SECONDS,
+        sample_seconds: float = SENSOR_SECONDS,
+        config: EnergyConfig | None = None,
     ) -> None:
         self._files = Files(root, read)
         self._now = now
@@ -135,9 +129,11 @@ class Meter:
         self._windows: dict[str, _Window] = {}
         # The sampling thread and the loop both advance the sum.
         self._lock = threading.Lock()
-        self._integrator = Integrator(*energy.find(self._files, sample_seconds))
+        self._integrator = Integrator(*energy.find(self._files, sample_seconds, now, config))
         self._failures = 0
         """Of the energy source, when `used` was asked last."""
+        self._sampling = self._sampling_thread = 0.0
+        """CPU seconds that reading has taken: of those who called, and of the thread with all that it does."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -150,10 +146,12 @@ class Meter:
                 self._integrator.rest()
             # The reset below would take the peak so far from the windows around this one.
             self._note_peak()
-            source = self._reset_peak()
+            source = reset_peak(self._files)
             now = self._now()
-            mark = self._integrator.advance(now)
-            self._windows[window] = _Window(now, time.process_time(), mark, self._peak() or 0, source)
+            sampling = self.sampling_cpu_seconds
+            mark = self._advance(now)
+            peak = peak_bytes(self._files) or 0
+            self._windows[window] = _Window(now, time.process_time(), mark, peak, source, sampling)
 
     def end(self, window: str) -> Measurement:
         """Closes a window and returns what it cost; raises ValueError when none of this name is open."""
@@ -162,7 +160,7 @@ class Meter:
                 names = ", ".join(sorted(self._windows)) or "none"
                 raise ValueError(f"window {window!r} is not open; open: {names}")
             now = self._now()
-            mark = self._integrator.advance(now)
+            mark = self._advance(now)
             self._note_peak()
             return self._measurement(window, self._windows.pop(window), now, mark)
 
@@ -180,16 +178,38 @@ class Meter:
         if not joules:
             return Used(time.process_time(), reason="not asked for")
         with self._lock:
-            mark = self._integrator.advance(self._now())
+            mark = self._advance(self._now())
             gap, self._failures = mark.failures > self._failures, mark.failures
             reason = self.missing_energy or (self._integrator.failure if gap else "")
             return Used(time.process_time(), None if reason else mark.joules, reason)
+
+    @property
+    def sampling_cpu_seconds(self) -> float:
+        """What reading the energy source has taken of the processor so far."""
+        return self._sampling + self._sampling_thread
+
+    def take_baseline(self, seconds: float, wait: Callable[[float], object] = time.sleep) -> Energy:
+        """Measures the idle board for so long; energies of later windows have its power beside them as `idle_watts`.
+
+        Args:
+            seconds: at least some readings of the source long; a window that is too short is not taken for a baseline.
+            wait: lets the time pass.
+
+        Returns:
+            The idle window's energy.
+        """
+        self.begin("idle baseline")
+        wait(seconds)
+        idle = self.end("idle baseline").energy
+        if idle.joules is not None and idle.seconds and not idle.too_short:
+            self._integrator.idle_watts = idle.joules / idle.seconds
+        return idle
 
     def sample(self) -> None:
         """Reads the energy source if it is time to; call it from a loop that runs no sampling thread."""
         with self._lock:
             if self._windows and self._integrator.due(self._now()):
-                self._integrator.advance(self._now())
+                self._advance(self._now())
 
     def start(self) -> None:
         """Starts a thread that samples until `close`; without an energy source there is nothing to read, and no thread.
@@ -205,10 +225,11 @@ class Meter:
         self._thread.start()
 
     def close(self) -> None:
-        """Stops the thread; open windows are given up."""
+        """Stops the thread and closes the source; open windows are given up."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        self._integrator.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -222,6 +243,16 @@ class Meter:
     def _sample_on(self, seconds: float) -> None:
         while not self._stop.wait(seconds):
             self.sample()
+            self._sampling_thread = time.thread_time()
+
+    def _advance(self, now: float) -> Mark:
+        """Reads the source, and counts what that takes: its programs' time, and ours unless this is the thread."""
+        began, children = time.thread_time(), _children_seconds()
+        mark = self._integrator.advance(now)
+        self._sampling += _children_seconds() - children
+        if threading.current_thread() is not self._thread:
+            self._sampling += time.thread_time() - began
+        return mark
 
     def _measurement(self, name: str, window: _Window, now: float, mark: Mark) -> Measurement:
         rss, uss = self._memory()
@@ -236,6 +267,7 @@ class Meter:
             uss_bytes=uss,
             temperature=temperature(self._files),
             energy=self._integrator.between(window.mark, mark),
+            sampling_cpu_seconds=self.sampling_cpu_seconds - window.sampling,
         )
 
     def _memory(self) -> tuple[int, int | None]:
@@ -244,49 +276,14 @@ class Meter:
         except (psutil.Error, AttributeError):
             return self._process.memory_info().rss, None
 
-    def _peak(self) -> int | None:
-        try:
-            status = self._files.text("proc/self/status")
-        except UnreadableError:
-            return None
-        lines = (line.split() for line in status.splitlines())
-        return next((int(words[1]) * 1024 for words in lines if words[:1] == ["VmHWM:"]), None)
-
     def _note_peak(self) -> None:
-        peak = self._peak()
+        peak = peak_bytes(self._files)
         peak = self._process.memory_info().rss if peak is None else peak
         for window in self._windows.values():
             window.peak_rss_bytes = max(window.peak_rss_bytes, peak)
 
-    def _reset_peak(self) -> str:
-        """Lets VmHWM start over from the present size; returns what the peak from here on means."""
-        if self._peak() is None:
-            return SEEN
-        try:
-            # Neither created nor truncated: this is a file of the kernel's, and where it is missing it must stay so.
-            descriptor = os.open(self._files.root / "proc/self/clear_refs", os.O_WRONLY)
-        except OSError:
-            return SINCE_START
-        try:
-            os.write(descriptor, b"5")
-        except OSError:
-            return SINCE_START
-        finally:
-            os.close(descriptor)
-        return SINCE_BEGIN
 
-
-def temperature(files: Files) -> Temperature:
-    """Reads the processor's thermal zone below /sys/class/thermal, in °C."""
-    folder = "sys/class/thermal"
-    zones: dict[str, str] = {}
-    try:
-        for name in files.names(folder, "thermal_zone*"):
-            zones.setdefault(files.text(f"{folder}/{name}/type").lower(), f"{folder}/{name}/temp")
-        kind = next(kind for kind in CPU_ZONES if kind in zones)
-        return Temperature(files.number(zones[kind]) / 1000, f"/{zones[kind]} ({kind})")
-    except StopIteration:
-        found = f": only {', '.join(zones)}" if zones else ""
-        return Temperature(reason=f"no processor zone under /{folder}{found}")
-    except UnreadableError as error:
-        return Temperature(reason=str(error))
+def _children_seconds() -> float:
+    """CPU seconds of programs that this process has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -232,6 +232,8 @@ def test_a_report_is_plain_json_with_every_figure_and_its_source(tmp_path, meter
     assert isinstance(cost, Measurement)
     assert record["temperature_celsius"] == cost.temperature_celsius == 51
     assert record["energy"] == {
-        "joules": 4.0, "kind": "sensor", "source": "hwmon 5V", "reason": None, "resolution": "2 readings in 2 s",
+        "joules": 4.0, "unit": "J", "kind": "sensor", "source": "hwmon 5V", "reason": None, "hertz": 0.5, "seconds": 2.0,
+        "resolution": "2 readings in 2 s", "too_short": False, "idle_watts": None, "above_idle_joules": None,
+        "uncertainty_joules": pytest.approx(2 * 0.02 * 2 / 12**0.5),  # an INA219 over 10 mOhm has steps of 20 mW
     }  # fmt: skip
     assert {"seconds", "cpu_seconds", "peak_rss_bytes", "peak_rss_source", "rss_bytes", "uss_bytes"} < record.keys()
