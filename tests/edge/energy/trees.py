@@ -22,9 +22,12 @@ class Board:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.refusing: dict[str, OSError] = {}
+        self._put: dict[str, object] = {}
 
     def put(self, files: Mapping[str, object]) -> None:
-        for path, content in files.items():
+        changed = {path: content for path, content in files.items() if self._put.get(path) != content}
+        self._put |= changed
+        for path, content in changed.items():
             (self.root / path).parent.mkdir(parents=True, exist_ok=True)
             (self.root / path).write_text(f"{content}\n")
 
