@@ -64,11 +64,17 @@ class Meter:
         self._told: float | None = None
         """The sum, when it was asked last."""
         self._forget()
+        try:
+            self._await_first(sleep)
+        except UnreadableError:
+            self.close()
+            raise
+
+    def _await_first(self, sleep: Callable[[float], None]) -> None:
         for _ in range(math.ceil(FIRST_SECONDS / POLL_SECONDS)):
             if self._hear():
                 return
             sleep(POLL_SECONDS)
-        self.close()
         raise UnreadableError(f"{self.name} said nothing in {FIRST_SECONDS:g} s")
 
     def joules_since(self, seconds: float) -> float:  # noqa: ARG002  the meter's own times count

@@ -74,16 +74,14 @@ def open_port(address: str) -> Port:
             f"{address} wants read permission (serial ports: membership of the group dialout)"
         ) from None
     except (OSError, termios.error) as error:
-        why = getattr(error, "strerror", None) or error
+        why = getattr(error, "strerror", None) or error.args[-1]
         raise UnreadableError(f"{address} cannot be opened: {why}") from None
 
 
 def _open_pipe(path: str, address: str) -> Port:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode):
-        # What was written before is over; a line's length back, so that the last one is heard at once.
-        os.lseek(descriptor, max(0, status.st_size - 256), os.SEEK_SET)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.lseek(descriptor, 0, os.SEEK_END)  # what was written before is over
     return Descriptor(descriptor, address, ends=False)
 
 
