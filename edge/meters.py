@@ -119,7 +119,7 @@ class Meter:
         root: Path = Path("/"),
         now: Callable[[], float] = time.monotonic,
         *,
-        read: Callable[[Path], str] = Path.read_text,
+        read: Callable[[Path], str] | None = None,
         sample_seconds: float = SENSOR_SECONDS,
         config: EnergyConfig | None = None,
     ) -> None:

@@ -135,3 +135,19 @@ def test_every_key_is_documented():
     assert not re.search(
         r"^\n# (a|one|true|the) [^\n]*; (required|not set|the default)", describe(), flags=re.MULTILINE
     )
+
+
+def test_energy_names_its_source_and_what_that_wants(tmp_path):
+    given = load(written(tmp_path, LEAST + '[energy]\nsource = "meter"\nmeter = "tcp://[::1]:5025"\n'), {}).energy
+    assert (given.source, given.meter) == ("meter", "tcp://[::1]:5025")
+    assert load(written(tmp_path, LEAST), {}).energy.source == "auto"
+    for text, reason in (
+        ('source = "meter"', 'source = "meter" wants meter: add it'),
+        ('source = "model"', 'source = "model" wants model: add it'),
+        ('source = "model"\nmodel = "m.json"', f'model = "{tmp_path / "m.json"}": there is no such file'),
+        ('meter = "udp://x:1"', "must be pipe:/PATH, tcp://HOST:PORT or serial:/PATH@BAUD"),
+        ('source = "guess"', 'must be one of "auto", "rapl", "hwmon", "pmic", "battery", "meter", "model", "none"'),
+    ):
+        with pytest.raises(ConfigError) as error:
+            load(written(tmp_path, f"{LEAST}[energy]\n{text}\n"), {})
+        assert reason in str(error.value)
