@@ -87,6 +87,13 @@ def _budget(config: DeviceConfig) -> Iterator[str]:
     yield ", ".join(f"{name} = {text}" for name, text in given if text is not None and name != "evaluation") or "none"
 
 
+def _energy(config: DeviceConfig) -> Iterator[str]:
+    from edge import meters  # noqa: PLC0415
+
+    with closing(meters.Meter(sample_seconds=config.run.sample_seconds, config=config.energy)) as meter:
+        yield meter.energy_source or meter.missing_energy
+
+
 def _steps(config: DeviceConfig) -> Iterator[str]:
     from edge import bundle, device, segment  # noqa: PLC0415
 
@@ -109,5 +116,6 @@ _TESTS: dict[str, Callable[[DeviceConfig], Iterator[str]]] = {
     "bundle": _bundle,
     "data": _data,
     "budget": _budget,
+    "energy": _energy,
     "steps": _steps,
 }

@@ -49,6 +49,8 @@ class Measurement:
     uss_bytes: int | None
     temperature: Temperature
     energy: Energy
+    uss_grown_bytes: int | None = None
+    """By how much `uss_bytes` is more at the end than at the begin: around the loading of a model, the model's own share."""
     sampling_cpu_seconds: float = 0.0
     """What reading the energy source took of the processor meanwhile, its programs included; part of the board's joules."""
 
@@ -72,6 +74,7 @@ class Measurement:
             "peak_rss_source": self.peak_rss_source,
             "rss_bytes": self.rss_bytes,
             "uss_bytes": self.uss_bytes,
+            "uss_grown_bytes": self.uss_grown_bytes,
             "temperature_celsius": self.temperature.celsius,
             "temperature_source": self.temperature.source,
             "temperature_reason": self.temperature.reason,
@@ -100,6 +103,7 @@ class _Window:
     mark: Mark
     peak_rss_bytes: int
     peak_rss_source: str
+    uss_bytes: int | None
     sampling: float
 
 
@@ -148,10 +152,10 @@ class Meter:
             self._note_peak()
             source = reset_peak(self._files)
             now = self._now()
-            sampling = self.sampling_cpu_seconds
+            sampling, uss = self.sampling_cpu_seconds, self._memory()[1]
             mark = self._advance(now)
             peak = peak_bytes(self._files) or 0
-            self._windows[window] = _Window(now, time.process_time(), mark, peak, source, sampling)
+            self._windows[window] = _Window(now, time.process_time(), mark, peak, source, uss, sampling)
 
     def end(self, window: str) -> Measurement:
         """Closes a window and returns what it cost; raises ValueError when none of this name is open."""
@@ -168,6 +172,12 @@ class Meter:
     def missing_energy(self) -> str:
         """What was looked for and not found, where joules are not measured; empty where they are."""
         return self._integrator.missing
+
+    @property
+    def energy_source(self) -> str:
+        """The source's name and class; empty where there is none."""
+        source = self._integrator.source
+        return f"{source.name}, {source.kind}" if source else ""
 
     def used(self, *, joules: bool = False) -> Used:
         """What the process has taken so far, without the memory that makes a window dear: for between two steps.
@@ -267,6 +277,7 @@ class Meter:
             uss_bytes=uss,
             temperature=temperature(self._files),
             energy=self._integrator.between(window.mark, mark),
+            uss_grown_bytes=None if uss is None or window.uss_bytes is None else uss - window.uss_bytes,
             sampling_cpu_seconds=self.sampling_cpu_seconds - window.sampling,
         )
 

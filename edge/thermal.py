@@ -1,5 +1,6 @@
 """How warm a board is, and whether it has been slowed down for it (or for a weak power supply)."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,6 +25,9 @@ FIRMWARE = "sys/devices/platform/soc/soc:firmware/get_throttled"
 
 # Of `vcgencmd get_throttled`; the same 16 bits higher: it has happened since the board was switched on.
 FLAGS = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
+
+SLOWS = re.compile("cpufreq|processor|powerclamp")
+"""Cooling devices that lower clocks; others are fans."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Thermal:
     """The same of any time since it was switched on."""
     flags_source: str
     """Where the flags were read, or why there are none."""
+    cooling: tuple[tuple[str, int, int], ...]
+    """What the kernel does against heat: device (such as "cpufreq-cpu0" or "pwm-fan"), its state now, and the highest there is."""
     throttle_count: int | None
     """Of x86: how often cores and packages were throttled since the start; None elsewhere."""
 
@@ -94,6 +100,7 @@ def thermal(files: Files, vcgencmd: Vcgencmd | None = None) -> Thermal:
         None if bits is None else _named(bits),
         None if bits is None else _named(bits >> 16),
         source,
+        tuple(_cooling(files)),
         _throttle_count(files),
     )
 
@@ -107,6 +114,11 @@ def slowed(before: Thermal, after: Thermal) -> str:
     count = (after.throttle_count or 0) - (before.throttle_count or 0)
     if count > 0:
         said.append(f"throttled {count} times")
+    said += [
+        f"{name} is at {state} of {most}"
+        for name, state, most in after.cooling
+        if state > 0 and SLOWS.search(name.lower())
+    ]
     for zone in after.zones:
         for kind, celsius in zone.trips:
             if kind == "passive" and zone.celsius is not None and zone.celsius >= celsius:
@@ -147,6 +159,14 @@ def _zones(files: Files) -> Iterator[Zone]:
             if kind and at is not None and at > 0:
                 trips.append((kind, at / 1000))
         yield Zone(files.text_or_none(f"{folder}/type") or name, None if milli is None else milli / 1000, tuple(trips))
+
+
+def _cooling(files: Files) -> Iterator[tuple[str, int, int]]:
+    for name in files.names(ZONES, "cooling_device*"):
+        folder = f"{ZONES}/{name}"
+        state, most = files.number_or_none(f"{folder}/cur_state"), files.number_or_none(f"{folder}/max_state")
+        if state is not None and most is not None:
+            yield files.text_or_none(f"{folder}/type") or name, state, most
 
 
 def _throttle_count(files: Files) -> int | None:

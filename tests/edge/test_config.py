@@ -1,8 +1,10 @@
+import os
 import re
 from pathlib import Path
 
 import pytest
 
+from edge import check
 from edge.config import ConfigError, describe, load
 from edge.outbox import OUTBOX_BYTES
 
@@ -151,3 +153,14 @@ def test_energy_names_its_source_and_what_that_wants(tmp_path):
         with pytest.raises(ConfigError) as error:
             load(written(tmp_path, f"{LEAST}[energy]\n{text}\n"), {})
         assert reason in str(error.value)
+
+
+def test_check_tells_where_joules_come_from(tmp_path):
+    config = load(written(tmp_path, LEAST + '[energy]\nsource = "none"\n'), {})
+    assert list(check._energy(config)) == ['not measured: [energy] source = "none"']
+    os.mkfifo(tmp_path / "power")
+    with (tmp_path / "power").open("r+b", buffering=0) as ours:
+        ours.write(b"0 2.0\n0.1 2.0\n")
+        address = f"pipe:{tmp_path}/power"
+        config = load(written(tmp_path, f'{LEAST}[energy]\nsource = "meter"\nmeter = "{address}"\n'), {})
+        assert list(check._energy(config)) == [f"meter at {address}, metered"]

@@ -201,6 +201,19 @@ def test_on_this_machine_a_big_allocation_is_seen_by_its_window_only():
     assert 0 < int(after.uss_bytes or 0) <= after.rss_bytes
 
 
+def test_what_stays_allocated_is_the_windows_own_share():
+    meter = Meter()
+    meter.begin("load")
+    block = bytearray(os.urandom(1)) * (64 * MIB)
+    loaded = meter.end("load")
+    if loaded.uss_bytes is None:
+        pytest.skip("this kernel does not tell of unshared memory")
+    meter.begin("free")
+    del block
+    assert loaded.uss_grown_bytes == pytest.approx(64 * MIB, rel=0.2)
+    assert meter.end("free").uss_grown_bytes < -50 * MIB
+
+
 # Temperature, reports -------------------------------------------------------------------------------------------
 
 

@@ -60,7 +60,14 @@ def test_trips_that_are_switched_off_and_zones_that_do_not_answer(board):
     assert thermal(board.files).zones == (Zone("cpu-thermal", 50.0, (("critical", 105.0),)), Zone("gpu", None, ()))
 
 
-CALM = Thermal(Temperature(50.0), (Zone("cpu-thermal", 50.0, (("passive", 80.0),)),), (), (), "a file", 5)
+def test_cooling_is_told_with_its_state(board):
+    folder = "sys/class/thermal/cooling_device0"
+    board.put({f"{folder}/type": "cpufreq-cpu0", f"{folder}/cur_state": 2, f"{folder}/max_state": 5})
+    board.put({"sys/class/thermal/cooling_device1/type": "pwm-fan"})
+    assert thermal(board.files).cooling == (("cpufreq-cpu0", 2, 5),)
+
+
+CALM = Thermal(Temperature(50.0), (Zone("cpu-thermal", 50.0, (("passive", 80.0),)),), (), (), "a file", (), 5)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +77,8 @@ CALM = Thermal(Temperature(50.0), (Zone("cpu-thermal", 50.0, (("passive", 80.0),
         ({"flags": ("under-voltage",), "since_start": ("under-voltage",)}, "under-voltage"),
         ({"since_start": ("clock capped",)}, "clock capped in between"),
         ({"throttle_count": 9}, "throttled 4 times"),
+        ({"cooling": (("pwm-fan", 2, 4), ("cpufreq-cpu0", 0, 5), ("intel_powerclamp", -1, 100))}, ""),
+        ({"cooling": (("pwm-fan", 4, 4), ("cpufreq-cpu0", 2, 5))}, "cpufreq-cpu0 is at 2 of 5"),
         (
             {"zones": (Zone("cpu-thermal", 81.4, (("passive", 80.0), ("critical", 110.0))),)},
             "cpu-thermal is at 81 °C, from 80 °C its clock is lowered",

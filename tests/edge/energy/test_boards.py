@@ -110,6 +110,14 @@ def test_a_sensor_that_dies_has_neither_joules_nor_uncertainty(board):
     assert energy.to_record()["unit"] == "J"
 
 
+def test_a_reading_that_jumps_and_is_credible_shows_in_the_uncertainty(board):
+    board.put(ina226("hwmon0", 5_000_000))
+    path = f"{HWMON}/hwmon0/power1_input"
+    energy = window(board, 10, lambda t: {path: 95_000_000 if 4.95 < t < 5.05 else 5_000_000})
+    assert energy.joules == pytest.approx(50 + 9)
+    assert energy.uncertainty_joules == pytest.approx(2 * 9 * (2 / 12) ** 0.5, rel=0.01)
+
+
 # What the configuration names -----------------------------------------------------------------------------------
 
 
