@@ -5,6 +5,7 @@ which does not start over.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -77,10 +78,13 @@ def room(files: Files, unit: str | None = None) -> Room:
 
     Args:
         files: below the root.
-        unit: a systemd service such as `cutlayer.service`, that is loaded; without one, the group this process is in.
+        unit: a systemd service such as `cutlayer.service`; without one, the group this process is in. Of a service that does not
+            run, the limit is that of its unit file.
     """
     meminfo = dict(_meminfo(files))
     limit, source = _limit(files, f"/system.slice/{unit}" if unit else None)
+    if unit and limit is None and (written := _unit_limit(files, unit, meminfo.get("MemTotal"))):
+        limit, source = written
     return Room(meminfo.get("MemTotal"), meminfo.get("MemAvailable"), limit, source)
 
 
@@ -114,3 +118,27 @@ def _limit(files: Files, group: str | None) -> tuple[int | None, str]:
     if group and not any(files.exists(f"{folder}{group}") for folder, _, _ in trees):
         return None, f"{group.rsplit('/', 1)[-1]} is not running, so its MemoryMax is not known"
     return None, "no control group limits it"
+
+
+UNITS = ("usr/lib/systemd/system", "lib/systemd/system", "etc/systemd/system")
+"""Where unit files lie; the later overrides the earlier, and drop-ins override both."""
+SUFFIXES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def _unit_limit(files: Files, unit: str, total: int | None) -> tuple[int, str] | None:
+    """MemoryMax of a unit file and its drop-ins, in bytes, and the file; None without one."""
+    paths = [f"{folder}/{unit}" for folder in UNITS]
+    paths += [
+        f"{folder}/{unit}.d/{name}" for folder in UNITS for name in sorted(files.names(f"{folder}/{unit}.d", "*.conf"))
+    ]
+    found = None
+    for path in paths:
+        for value in re.findall(r"(?m)^MemoryMax=(.*)$", files.text_or_none(path) or ""):
+            amount = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT%]?)", value.strip())
+            if amount is None:
+                found = None  # "infinity", or empty: what stood before is taken back
+            elif amount[2] != "%":
+                found = int(float(amount[1]) * SUFFIXES[amount[2]]), f"/{path}"
+            elif total is not None:
+                found = int(float(amount[1]) / 100 * total), f"/{path}"
+    return found

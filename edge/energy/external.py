@@ -26,7 +26,7 @@ DRIFT = 2e-4
 POLL_SECONDS = 0.01
 
 
-class Meter:
+class ExternalMeter:
     """Hears an external meter.
 
     Args:

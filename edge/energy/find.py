@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edge.board import board_name
 from edge.energy.battery import battery
 from edge.energy.config import EnergyConfig
-from edge.energy.external import Meter
+from edge.energy.external import ExternalMeter
 from edge.energy.ina import SENSOR_SECONDS, hwmon
 from edge.energy.model import Modelled, load
 from edge.energy.pmic import has_pmic, pmic
@@ -32,7 +32,7 @@ def _pmic(wish: Wish) -> Source:
 
 
 def _meter(wish: Wish) -> Source:
-    return Meter(wish.config.meter or "", wish.seconds_between, now=wish.now)
+    return ExternalMeter(wish.config.meter or "", wish.seconds_between, now=wish.now)
 
 
 def _model(wish: Wish) -> Source:

@@ -75,3 +75,30 @@ def test_where_nothing_is_told_nothing_is_known(put):
     found = room(put({}))
     assert (found.total_bytes, found.available_bytes, found.headroom_bytes(1)) == (None, None, None)
     assert found.to_record()["limit_source"] == "no control group limits it"
+
+
+@pytest.mark.parametrize(
+    ("lines", "limit"),
+    [
+        ("MemoryMax=300M", 300 * MIB),
+        ("MemoryMax=1.5G", 1536 * MIB),
+        ("MemoryMax=50%", 3884356 * 1024 // 2),
+        ("MemoryMax=104857600", 100 * MIB),
+        ("MemoryMax=infinity", None),
+        ("#MemoryMax=1M", None),
+    ],
+)
+def test_of_a_service_that_does_not_run_the_unit_file_tells(put, lines, limit):
+    unit = "etc/systemd/system/cutlayer.service"
+    found = room(put({"proc/meminfo": MEMINFO, unit: f"[Service]\n{lines}"}), "cutlayer.service")
+    assert found.limit_bytes == limit
+    assert found.limit_source == (
+        f"/{unit}" if limit else "cutlayer.service is not running, so its MemoryMax is not known"
+    )
+
+
+def test_a_drop_in_has_the_last_word_and_a_running_service_the_very_last(put):
+    drop = "etc/systemd/system/cutlayer.service.d/override.conf"
+    files = {"lib/systemd/system/cutlayer.service": "MemoryMax=300M", drop: "MemoryMax=200M"}
+    assert room(put(files), "cutlayer.service").limit_source == f"/{drop}"
+    assert room(put({f"{SERVICE}/memory.max": 150 * MIB}), "cutlayer.service").limit_bytes == 150 * MIB

@@ -7,7 +7,7 @@ import tty
 import pytest
 
 from edge.energy import Integrator
-from edge.energy.external import AGAIN_SECONDS, SILENT_SECONDS, Meter
+from edge.energy.external import AGAIN_SECONDS, SILENT_SECONDS, ExternalMeter
 from edge.energy.ports import open_port
 from edge.files import UnreadableError
 
@@ -42,7 +42,7 @@ class Wire:
         return self.time
 
     def integrator(self) -> Integrator:
-        return Integrator(Meter("tcp://meter:1", now=self.now, sleep=lambda _: None, open_port=self.open), "")
+        return Integrator(ExternalMeter("tcp://meter:1", now=self.now, sleep=lambda _: None, open_port=self.open), "")
 
     def says(self, integrator: Integrator, seconds: float, data: bytes = b""):
         self.time += seconds
@@ -170,7 +170,7 @@ def heard(address: str, write) -> list[float]:
         time[0] += seconds
         write(EARLY + b"0.0 2.0\n")
 
-    meter = Meter(address, now=lambda: time[0], sleep=sleep)
+    meter = ExternalMeter(address, now=lambda: time[0], sleep=sleep)
     meter.joules_since(0.0)
     joules = []
     for second in (1, 2):
