@@ -11,6 +11,7 @@ outbox.py     state, position and message in one transaction
 wire/delivery numbers, chunks, acknowledgements, resends
 mqtt_link.py  to the broker and back: what is urgent overtakes bulk (link.py: what any link does)
 accounts.py   what all this has cost, with the source of each figure
+meters.py     windows of time, memory and joules (energy/: where joules come from; memory.py, thermal.py); board.py: which board
 mailbox.py    ties delivery, outbox and link together: commit, then publish
 agent.py      ties everything together: the one loop, from a batch to an update
 device.py     builds it from a configuration and takes it down in the right order

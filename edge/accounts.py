@@ -137,7 +137,7 @@ class Accounts:
 
     def _add_energy(self, window: Energy) -> dict[str, Any]:
         """The energy so far; a total with a window missing would be too low, so it is missing too, and says why."""
-        record = window.to_record()
+        record = window.to_report()
         if window.joules is None:
             self._total["energy_gap"] = window.reason
         else:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from importlib import metadata
 
 import numpy as np
@@ -80,9 +81,17 @@ def _data(config: DeviceConfig) -> Iterator[str]:
 def _budget(config: DeviceConfig) -> Iterator[str]:
     from edge import effort, meters  # noqa: PLC0415
 
-    effort.refuse_unmeasured(config.budget, meters.Meter(sample_seconds=config.run.sample_seconds))
+    with closing(meters.Meter(sample_seconds=config.run.sample_seconds, config=config.energy)) as meter:
+        effort.refuse_unmeasured(config.budget, meter)
     given = vars(config.budget).items()
     yield ", ".join(f"{name} = {text}" for name, text in given if text is not None and name != "evaluation") or "none"
+
+
+def _energy(config: DeviceConfig) -> Iterator[str]:
+    from edge import meters  # noqa: PLC0415
+
+    with closing(meters.Meter(sample_seconds=config.run.sample_seconds, config=config.energy)) as meter:
+        yield meter.energy_source or meter.missing_energy
 
 
 def _steps(config: DeviceConfig) -> Iterator[str]:
@@ -107,5 +116,6 @@ _TESTS: dict[str, Callable[[DeviceConfig], Iterator[str]]] = {
     "bundle": _bundle,
     "data": _data,
     "budget": _budget,
+    "energy": _energy,
     "steps": _steps,
 }

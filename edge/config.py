@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from edge.energy.config import EnergyConfig
 from edge.wire import toml_fields
 from edge.wire.budget import BudgetConfig
 from edge.wire.toml_fields import ConfigError, Example, PathUnless, Pattern, Range
 
 __all__ = [
-    "BrokerConfig", "BundleConfig", "ConfigError", "DataConfig", "DeviceConfig", "IdentityConfig", "RunConfig", "describe", "load",
+    "BrokerConfig", "BundleConfig", "ConfigError", "DataConfig", "DeviceConfig", "EnergyConfig", "IdentityConfig", "RunConfig", "describe", "load",
 ]  # fmt: skip
 
 PREFIX = "CUTLAYER"
@@ -189,6 +190,7 @@ class DeviceConfig:
     data: DataConfig
     run: RunConfig
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    energy: EnergyConfig = field(default_factory=EnergyConfig)
 
 
 def load(path: Path, environ: Mapping[str, str]) -> DeviceConfig:

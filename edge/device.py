@@ -1,13 +1,11 @@
 """Puts a device together from its configuration, runs it, and takes it down in the right order."""
 
 import logging
-import platform
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from importlib import metadata
 
-from edge import bundle, effort, sensors
+from edge import board, bundle, effort, sensors
 from edge.accounts import Accounts
 from edge.agent import Agent
 from edge.config import DeviceConfig, RunConfig
@@ -47,7 +45,7 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
         down.callback(recorder.close)
         prepare(outbox, loaded)
         link = recorder.link(_link(config, instance))
-        meter = down.enter_context(Meter(sample_seconds=config.run.sample_seconds))
+        meter = down.enter_context(Meter(sample_seconds=config.run.sample_seconds, config=config.energy))
         effort.refuse_unmeasured(config.budget, meter)
         purse = Purse(outbox, link, config.budget.amounts(), gauge=meter)
         down.callback(purse.close)  # after the link's last bytes
@@ -129,14 +127,7 @@ def prepare(outbox: Outbox, loaded: bundle.Bundle) -> None:
 
 def facts(outbox: Outbox) -> dict[str, str | float]:
     """What the hub should know of this board."""
-    return {
-        "outbox": str(outbox.fact("outbox")),
-        "machine": platform.machine(),
-        "system": platform.platform(terse=True),
-        "python": platform.python_version(),
-        "onnxruntime": metadata.version("onnxruntime"),
-        "cutlayer": metadata.version("cutlayer"),
-    }
+    return {"outbox": str(outbox.fact("outbox")), **board.software()}
 
 
 def status(config: DeviceConfig) -> Iterator[str]:

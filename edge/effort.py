@@ -7,7 +7,8 @@ Another step is expected to cost what those of its kind cost on the average so f
 graph, which is counted, but says nothing of the next. While nothing is known one step is tried. Counted is all that the process takes
 while an order is in hand, waiting included, from the order to its report; joules are the board's, of which nobody can say
 whose they are. As with bytes, a step is begun only below a ceiling that is on the disk: a device that loses power counts
-up to that ceiling. Nothing here is modelled: a round whose sensor fails has no further step.
+up to that ceiling. Nothing here is modelled, unless the device's configuration names a model: a round whose sensor fails has no
+further step.
 """
 
 import logging

@@ -6,10 +6,11 @@
         cost = meter.end("round")   # a Measurement
 
 Windows may nest and overlap: each gets the whole of what was spent between its begin and its end, nothing is divided among
-them. A name can be used again once its window has ended. This is the only file that imports psutil.
+them. A name can be used again once its window has ended. This is the only file that imports psutil; memory.py has peaks and
+limits, thermal.py how warm it is, energy/ where joules come from.
 """
 
-import os
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -21,83 +22,17 @@ from typing import Self
 import psutil
 
 from edge import energy
-from edge.energy import Energy, Files, Integrator, Mark, UnreadableError
+from edge.energy import Energy, Integrator, Mark
+from edge.energy.config import EnergyConfig
+from edge.energy.ina import SENSOR_SECONDS
+from edge.files import Files
+from edge.measurement import Measurement, Used
+from edge.memory import SEEN, SINCE_BEGIN, SINCE_START, peak_bytes, reset_peak
+from edge.thermal import Temperature, temperature
 
-__all__ = ["Energy", "Measurement", "Meter", "Temperature", "Used", "temperature"]
-
-# Names under which kernels show the temperature of the processor, best first; other zones are chargers, radios, disks.
-CPU_ZONES = (
-    "cpu-thermal",
-    "cpu_thermal",
-    "cpu-therm",
-    "x86_pkg_temp",
-    "soc-thermal",
-    "soc_thermal",
-    "cpu0-thermal",
-    "acpitz",
-)
-
-SINCE_BEGIN = "VmHWM, reset at the window's begin"
-SINCE_START = "VmHWM since the process started: /proc/self/clear_refs does not take a reset"
-SEEN = "largest resident size at the readings of the window: /proc/self/status has no VmHWM"
-
-
-@dataclass(frozen=True)
-class Temperature:
-    """The processor's temperature in °C and the zone it was read from, or None and why."""
-
-    celsius: float | None = None
-    source: str | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What one window cost this process; memory in bytes at the end of the window and at its peak.
-
-    `uss_bytes` (what would be free if the process ended) and the temperature are None where the system does not tell.
-    """
-
-    window: str
-    seconds: float
-    cpu_seconds: float
-    peak_rss_bytes: int
-    peak_rss_source: str
-    rss_bytes: int
-    uss_bytes: int | None
-    temperature: Temperature
-    energy: Energy
-
-    @property
-    def temperature_celsius(self) -> float | None:
-        """The processor's temperature at the end of the window."""
-        return self.temperature.celsius
-
-    def to_record(self) -> dict[str, object]:
-        """Returns a dictionary for reports: plain values, missing ones None with their reason beside them."""
-        return {
-            "window": self.window,
-            "seconds": self.seconds,
-            "cpu_seconds": self.cpu_seconds,
-            "peak_rss_bytes": self.peak_rss_bytes,
-            "peak_rss_source": self.peak_rss_source,
-            "rss_bytes": self.rss_bytes,
-            "uss_bytes": self.uss_bytes,
-            "temperature_celsius": self.temperature.celsius,
-            "temperature_source": self.temperature.source,
-            "temperature_reason": self.temperature.reason,
-            "energy": self.energy.to_record(),
-        }
-
-
-@dataclass(frozen=True)
-class Used:
-    """What a process and its board have taken since some moment before it: only differences mean something."""
-
-    cpu_seconds: float
-    joules: float | None = None
-    reason: str = ""
-    """Why there are no joules: not asked for, no sensor, or it could not be read since it was asked last."""
+__all__ = [
+    "SEEN", "SINCE_BEGIN", "SINCE_START", "Energy", "Measurement", "Meter", "Temperature", "Used", "temperature",
+]  # fmt: skip
 
 
 @dataclass
@@ -109,6 +44,8 @@ class _Window:
     mark: Mark
     peak_rss_bytes: int
     peak_rss_source: str
+    uss_bytes: int | None
+    sampling: float
 
 
 class Meter:
@@ -119,6 +56,7 @@ class Meter:
         now: a monotonic clock in seconds.
         read: how a file's text is read.
         sample_seconds: time between two readings of a power sensor; counters are read more rarely.
+        config: which source of energy; without it the best that can be read.
     """
 
     def __init__(
@@ -126,8 +64,9 @@ class Meter:
         root: Path = Path("/"),
         now: Callable[[], float] = time.monotonic,
         *,
-        read: Callable[[Path], str] = Path.read_text,
-        sample_seconds: float = energy.SENSOR_SECONDS,
+        read: Callable[[Path], str] | None = None,
+        sample_seconds: float = SENSOR_SECONDS,
+        config: EnergyConfig | None = None,
     ) -> None:
         self._files = Files(root, read)
         self._now = now
@@ -135,9 +74,11 @@ class Meter:
         self._windows: dict[str, _Window] = {}
         # The sampling thread and the loop both advance the sum.
         self._lock = threading.Lock()
-        self._integrator = Integrator(*energy.find(self._files, sample_seconds))
+        self._integrator = Integrator(*energy.find(self._files, sample_seconds, now, config))
         self._failures = 0
         """Of the energy source, when `used` was asked last."""
+        self._sampling = self._sampling_thread = 0.0
+        """CPU seconds that reading has taken: of those who called, and of the thread with all that it does."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -150,10 +91,12 @@ class Meter:
                 self._integrator.rest()
             # The reset below would take the peak so far from the windows around this one.
             self._note_peak()
-            source = self._reset_peak()
+            source = reset_peak(self._files)
             now = self._now()
-            mark = self._integrator.advance(now)
-            self._windows[window] = _Window(now, time.process_time(), mark, self._peak() or 0, source)
+            sampling, uss = self.sampling_cpu_seconds, self._memory()[1]
+            mark = self._advance(now)
+            peak = peak_bytes(self._files) or 0
+            self._windows[window] = _Window(now, time.process_time(), mark, peak, source, uss, sampling)
 
     def end(self, window: str) -> Measurement:
         """Closes a window and returns what it cost; raises ValueError when none of this name is open."""
@@ -162,7 +105,7 @@ class Meter:
                 names = ", ".join(sorted(self._windows)) or "none"
                 raise ValueError(f"window {window!r} is not open; open: {names}")
             now = self._now()
-            mark = self._integrator.advance(now)
+            mark = self._advance(now)
             self._note_peak()
             return self._measurement(window, self._windows.pop(window), now, mark)
 
@@ -170,6 +113,12 @@ class Meter:
     def missing_energy(self) -> str:
         """What was looked for and not found, where joules are not measured; empty where they are."""
         return self._integrator.missing
+
+    @property
+    def energy_source(self) -> str:
+        """The source's name and class; empty where there is none."""
+        source = self._integrator.source
+        return f"{source.name}, {source.kind}" if source else ""
 
     def used(self, *, joules: bool = False) -> Used:
         """What the process has taken so far, without the memory that makes a window dear: for between two steps.
@@ -180,16 +129,38 @@ class Meter:
         if not joules:
             return Used(time.process_time(), reason="not asked for")
         with self._lock:
-            mark = self._integrator.advance(self._now())
+            mark = self._advance(self._now())
             gap, self._failures = mark.failures > self._failures, mark.failures
             reason = self.missing_energy or (self._integrator.failure if gap else "")
             return Used(time.process_time(), None if reason else mark.joules, reason)
+
+    @property
+    def sampling_cpu_seconds(self) -> float:
+        """What reading the energy source has taken of the processor so far."""
+        return self._sampling + self._sampling_thread
+
+    def take_baseline(self, seconds: float, wait: Callable[[float], object] = time.sleep) -> Energy:
+        """Measures the idle board for so long; energies of later windows have its power beside them as `idle_watts`.
+
+        Args:
+            seconds: at least some readings of the source long; a window that is too short is not taken for a baseline.
+            wait: lets the time pass.
+
+        Returns:
+            The idle window's energy.
+        """
+        self.begin("idle baseline")
+        wait(seconds)
+        idle = self.end("idle baseline").energy
+        if idle.joules is not None and idle.seconds and not idle.too_short:
+            self._integrator.idle_watts = idle.joules / idle.seconds
+        return idle
 
     def sample(self) -> None:
         """Reads the energy source if it is time to; call it from a loop that runs no sampling thread."""
         with self._lock:
             if self._windows and self._integrator.due(self._now()):
-                self._integrator.advance(self._now())
+                self._advance(self._now())
 
     def start(self) -> None:
         """Starts a thread that samples until `close`; without an energy source there is nothing to read, and no thread.
@@ -205,10 +176,11 @@ class Meter:
         self._thread.start()
 
     def close(self) -> None:
-        """Stops the thread; open windows are given up."""
+        """Stops the thread and closes the source; open windows are given up."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        self._integrator.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -222,6 +194,16 @@ class Meter:
     def _sample_on(self, seconds: float) -> None:
         while not self._stop.wait(seconds):
             self.sample()
+            self._sampling_thread = time.thread_time()
+
+    def _advance(self, now: float) -> Mark:
+        """Reads the source, and counts what that takes: its programs' time, and ours unless this is the thread."""
+        began, children = time.thread_time(), _children_seconds()
+        mark = self._integrator.advance(now)
+        self._sampling += _children_seconds() - children
+        if threading.current_thread() is not self._thread:
+            self._sampling += time.thread_time() - began
+        return mark
 
     def _measurement(self, name: str, window: _Window, now: float, mark: Mark) -> Measurement:
         rss, uss = self._memory()
@@ -236,6 +218,8 @@ class Meter:
             uss_bytes=uss,
             temperature=temperature(self._files),
             energy=self._integrator.between(window.mark, mark),
+            uss_grown_bytes=None if uss is None or window.uss_bytes is None else uss - window.uss_bytes,
+            sampling_cpu_seconds=self.sampling_cpu_seconds - window.sampling,
         )
 
     def _memory(self) -> tuple[int, int | None]:
@@ -244,49 +228,14 @@ class Meter:
         except (psutil.Error, AttributeError):
             return self._process.memory_info().rss, None
 
-    def _peak(self) -> int | None:
-        try:
-            status = self._files.text("proc/self/status")
-        except UnreadableError:
-            return None
-        lines = (line.split() for line in status.splitlines())
-        return next((int(words[1]) * 1024 for words in lines if words[:1] == ["VmHWM:"]), None)
-
     def _note_peak(self) -> None:
-        peak = self._peak()
+        peak = peak_bytes(self._files)
         peak = self._process.memory_info().rss if peak is None else peak
         for window in self._windows.values():
             window.peak_rss_bytes = max(window.peak_rss_bytes, peak)
 
-    def _reset_peak(self) -> str:
-        """Lets VmHWM start over from the present size; returns what the peak from here on means."""
-        if self._peak() is None:
-            return SEEN
-        try:
-            # Neither created nor truncated: this is a file of the kernel's, and where it is missing it must stay so.
-            descriptor = os.open(self._files.root / "proc/self/clear_refs", os.O_WRONLY)
-        except OSError:
-            return SINCE_START
-        try:
-            os.write(descriptor, b"5")
-        except OSError:
-            return SINCE_START
-        finally:
-            os.close(descriptor)
-        return SINCE_BEGIN
 
-
-def temperature(files: Files) -> Temperature:
-    """Reads the processor's thermal zone below /sys/class/thermal, in °C."""
-    folder = "sys/class/thermal"
-    zones: dict[str, str] = {}
-    try:
-        for name in files.names(folder, "thermal_zone*"):
-            zones.setdefault(files.text(f"{folder}/{name}/type").lower(), f"{folder}/{name}/temp")
-        kind = next(kind for kind in CPU_ZONES if kind in zones)
-        return Temperature(files.number(zones[kind]) / 1000, f"/{zones[kind]} ({kind})")
-    except StopIteration:
-        found = f": only {', '.join(zones)}" if zones else ""
-        return Temperature(reason=f"no processor zone under /{folder}{found}")
-    except UnreadableError as error:
-        return Temperature(reason=str(error))
+def _children_seconds() -> float:
+    """CPU seconds of programs that this process has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -34,6 +34,11 @@ class SegmentError(ValueError):
     """A value the graphs cannot take or gave; the message names the tensor, what it is and what was wanted."""
 
 
+def providers() -> tuple[str, ...]:
+    """Execution providers that this onnxruntime has, best first; `Segment` uses the CPU's."""
+    return tuple(onnxruntime.get_available_providers())
+
+
 @dataclass(frozen=True)
 class Result:
     """What one run of a graph handed out besides the new state."""

@@ -1,8 +1,10 @@
+import os
 import re
 from pathlib import Path
 
 import pytest
 
+from edge import check
 from edge.config import ConfigError, describe, load
 from edge.outbox import OUTBOX_BYTES
 
@@ -135,3 +137,30 @@ def test_every_key_is_documented():
     assert not re.search(
         r"^\n# (a|one|true|the) [^\n]*; (required|not set|the default)", describe(), flags=re.MULTILINE
     )
+
+
+def test_energy_names_its_source_and_what_that_wants(tmp_path):
+    given = load(written(tmp_path, LEAST + '[energy]\nsource = "meter"\nmeter = "tcp://[::1]:5025"\n'), {}).energy
+    assert (given.source, given.meter) == ("meter", "tcp://[::1]:5025")
+    assert load(written(tmp_path, LEAST), {}).energy.source == "auto"
+    for text, reason in (
+        ('source = "meter"', 'source = "meter" wants meter: add it'),
+        ('source = "model"', 'source = "model" wants model: add it'),
+        ('source = "model"\nmodel = "m.json"', f'model = "{tmp_path / "m.json"}": there is no such file'),
+        ('meter = "udp://x:1"', "must be pipe:/PATH, tcp://HOST:PORT or serial:/PATH@BAUD"),
+        ('source = "guess"', 'must be one of "auto", "rapl", "hwmon", "pmic", "battery", "meter", "model", "none"'),
+    ):
+        with pytest.raises(ConfigError) as error:
+            load(written(tmp_path, f"{LEAST}[energy]\n{text}\n"), {})
+        assert reason in str(error.value)
+
+
+def test_check_tells_where_joules_come_from(tmp_path):
+    config = load(written(tmp_path, LEAST + '[energy]\nsource = "none"\n'), {})
+    assert list(check._energy(config)) == ['not measured: [energy] source = "none"']
+    os.mkfifo(tmp_path / "power")
+    with (tmp_path / "power").open("r+b", buffering=0) as ours:
+        ours.write(b"0 2.0\n0.1 2.0\n")
+        address = f"pipe:{tmp_path}/power"
+        config = load(written(tmp_path, f'{LEAST}[energy]\nsource = "meter"\nmeter = "{address}"\n'), {})
+        assert list(check._energy(config)) == [f"meter at {address}, metered"]

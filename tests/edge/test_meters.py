@@ -1,11 +1,13 @@
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from edge.energy import Files
+from edge.energy.config import EnergyConfig
 from edge.meters import SEEN, SINCE_BEGIN, SINCE_START, Measurement, Meter, temperature
 
 POWER = "sys/class/hwmon/hwmon0/power1_input"
@@ -199,6 +201,19 @@ def test_on_this_machine_a_big_allocation_is_seen_by_its_window_only():
     assert 0 < int(after.uss_bytes or 0) <= after.rss_bytes
 
 
+def test_what_stays_allocated_is_the_windows_own_share():
+    meter = Meter()
+    meter.begin("load")
+    block = bytearray(os.urandom(1)) * (64 * MIB)
+    loaded = meter.end("load")
+    if loaded.uss_bytes is None:
+        pytest.skip("this kernel does not tell of unshared memory")
+    meter.begin("free")
+    del block
+    assert loaded.uss_grown_bytes == pytest.approx(64 * MIB, rel=0.2)
+    assert meter.end("free").uss_grown_bytes < -50 * MIB
+
+
 # Temperature, reports -------------------------------------------------------------------------------------------
 
 
@@ -232,6 +247,99 @@ def test_a_report_is_plain_json_with_every_figure_and_its_source(tmp_path, meter
     assert isinstance(cost, Measurement)
     assert record["temperature_celsius"] == cost.temperature_celsius == 51
     assert record["energy"] == {
-        "joules": 4.0, "kind": "sensor", "source": "hwmon 5V", "reason": None, "resolution": "2 readings in 2 s",
+        "joules": 4.0, "unit": "J", "kind": "sensor", "source": "hwmon 5V", "reason": None, "hertz": 0.5, "seconds": 2.0,
+        "resolution": "2 readings in 2 s", "too_short": False, "idle_watts": None, "above_idle_joules": None,
+        "uncertainty_joules": pytest.approx(2 * 0.02 * 2 / 12**0.5),  # an INA219 over 10 mOhm has steps of 20 mW
     }  # fmt: skip
     assert {"seconds", "cpu_seconds", "peak_rss_bytes", "peak_rss_source", "rss_bytes", "uss_bytes"} < record.keys()
+
+
+# Baseline and the cost of sampling ------------------------------------------------------------------------------
+
+
+def test_an_idle_baseline_stands_beside_every_later_window(meter, clock, tmp_path):
+    def wait(seconds: float) -> None:
+        clock.time += seconds
+
+    assert meter.take_baseline(10, wait).joules == pytest.approx(20)
+    meter.begin("a")
+    sensor(tmp_path, 6_000_000)
+    clock.time += 4
+    energy = meter.end("a").energy
+    assert (energy.idle_watts, energy.joules) == (pytest.approx(2), pytest.approx(16))
+    assert energy.above_idle_joules == pytest.approx(16 - 8)
+
+
+def test_a_baseline_that_is_too_short_or_not_measured_is_none(tmp_path, meter, clock):
+    assert meter.take_baseline(0.0, lambda _: None).joules is None
+    meter.begin("a")
+    clock.time += 1
+    assert meter.end("a").energy.above_idle_joules is None
+
+
+def test_the_cpu_time_of_reading_is_counted_and_is_not_that_of_the_work(tmp_path, clock):
+    sensor(tmp_path)
+
+    def slow(path: Path) -> str:
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            sum(range(1000))
+        return path.read_text()
+
+    meter = Meter(tmp_path, clock, read=slow)
+    meter.begin("a")
+    for _ in range(5):
+        clock.time += 1
+        meter.sample()
+    busy = time.thread_time() + 0.5
+    while time.thread_time() < busy:
+        sum(range(1000))
+    cost = meter.end("a")
+    assert 6 * 0.02 <= cost.sampling_cpu_seconds < 0.5  # at both ends and four between
+    assert cost.sampling_share == pytest.approx(cost.sampling_cpu_seconds / 5)
+
+
+def test_the_cpu_time_of_the_thread_is_counted(tmp_path):
+    sensor(tmp_path)
+    readings, enough = [], threading.Event()
+
+    def read(path: Path) -> str:
+        end = time.thread_time() + 0.005
+        while time.thread_time() < end:
+            sum(range(1000))
+        if path.name == "power1_input" and threading.current_thread().name == "meter":
+            readings.append(path)
+            if len(readings) > 10:
+                enough.set()
+        return path.read_text()
+
+    with Meter(tmp_path, read=read, sample_seconds=0.001) as meter:
+        meter.begin("a")
+        assert enough.wait(30)
+        assert meter.end("a").sampling_cpu_seconds >= 10 * 0.005
+
+
+def test_programs_that_a_source_starts_are_counted_too(tmp_path, clock):
+    program = tmp_path / "vcgencmd"
+    program.write_text(
+        "#!/bin/sh\ni=0; while [ $i -lt 20000 ]; do i=$((i+1)); done\n"
+        "echo 'A_A current(0)=1.0A'; echo 'A_V volt(1)=2.0V'\n"
+    )
+    program.chmod(0o755)
+    meter = Meter(tmp_path, clock, config=EnergyConfig(source="pmic", vcgencmd=str(program)))
+    meter.begin("a")
+    clock.time += 10
+    cost = meter.end("a")
+    assert cost.energy.joules == pytest.approx(20)
+    assert cost.sampling_cpu_seconds > 0.005
+
+
+def test_a_meter_that_is_closed_gives_its_port_back(tmp_path):
+    os.mkfifo(tmp_path / "power")
+    with (tmp_path / "power").open("r+b", buffering=0) as ours:
+        ours.write(b"0 2.0\n0.1 2.0\n")
+        meter = Meter(tmp_path, config=EnergyConfig(source="meter", meter=f"pipe:{tmp_path}/power"))
+        assert meter.missing_energy == ""
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        meter.close()
+        assert len(list(Path("/proc/self/fd").iterdir())) == before - 1

@@ -1,94 +1,22 @@
-"""Trees laid out as the kernel documents them (power/powercap, hwmon/ina2xx, hwmon/ina3221, ABI sysfs-class-power)."""
-
-from collections.abc import Callable, Mapping
 from math import cos, pi, sin
-from pathlib import Path
 
 import pytest
 
-from edge.energy import COUNTER_SECONDS, Energy, Files, Integrator, find
-
-CAP = "sys/class/powercap"
-HWMON = "sys/class/hwmon"
-SUPPLY = "sys/class/power_supply"
-NO_RAPL, NO_HWMON, NO_BATTERY = (
-    f"no RAPL under /{CAP}",
-    f"no power sensor under /{HWMON}",
-    f"no battery under /{SUPPLY}",
-)
-
-
-class Board:
-    """A tree of sensor files, some of which may refuse to be read."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.refusing: dict[str, OSError] = {}
-
-    def put(self, files: Mapping[str, object]) -> None:
-        for path, content in files.items():
-            (self.root / path).parent.mkdir(parents=True, exist_ok=True)
-            (self.root / path).write_text(f"{content}\n")
-
-    def read(self, path: Path) -> str:
-        error = self.refusing.get(str(path.relative_to(self.root)))
-        if error:
-            raise error
-        return path.read_text()
-
-    def integrator(self) -> Integrator:
-        return Integrator(*find(Files(self.root, self.read)))
-
-
-@pytest.fixture
-def board(tmp_path):
-    return Board(tmp_path)
-
-
-def zone(name: str, label: str, microjoules: int, most: int = 262143328850) -> dict[str, object]:
-    folder = f"{CAP}/{name}"
-    return {f"{folder}/name": label, f"{folder}/energy_uj": microjoules, f"{folder}/max_energy_range_uj": most}
-
-
-def ina226(folder: str, microwatts: int, label: str | None = None) -> dict[str, object]:
-    chip = f"{HWMON}/{folder}"
-    files: dict[str, object] = {
-        f"{chip}/name": "ina226",
-        f"{chip}/power1_input": microwatts,
-        f"{chip}/update_interval": 36,
-    }
-    files |= {f"{chip}/in0_input": 12, f"{chip}/in1_input": 5000, f"{chip}/curr1_input": 999999}
-    return files | ({f"{chip}/label": label} if label else {})
-
-
-def ina3221(folder: str, *channels: tuple[str, int, int]) -> dict[str, object]:
-    """Channels are (label, mV, mA); shunt voltages and the sum are there as in the driver, to be left alone."""
-    chip = f"{HWMON}/{folder}"
-    files: dict[str, object] = {f"{chip}/name": "ina3221", f"{chip}/in7_input": 99, f"{chip}/curr4_input": 99999}
-    for n, (label, millivolts, milliamperes) in enumerate(channels, 1):
-        files |= {
-            f"{chip}/in{n}_label": label,
-            f"{chip}/in{n}_input": millivolts,
-            f"{chip}/curr{n}_input": milliamperes,
-        }
-        files |= {f"{chip}/in{n}_enable": 1, f"{chip}/in{n + 3}_input": 77}
-    return files
-
-
-def batteries(name: str = "BAT0", status: str = "Discharging", **files: object) -> dict[str, object]:
-    return {f"{SUPPLY}/{name}/{key}": value for key, value in {"type": "Battery", "status": status, **files}.items()}
-
-
-def window(board: Board, seconds: float, change: Callable[[float], Mapping[str, object]], step: float = 0.1) -> Energy:
-    """Opens a window at 0 s, changes the files and reads every `step`, closes it at `seconds`."""
-    integrator = board.integrator()
-    board.put(change(0.0))
-    begin = integrator.advance(0.0)
-    for n in range(1, round(seconds / step) + 1):
-        board.put(change(n * step))
-        end = integrator.advance(n * step)
-    return integrator.between(begin, end)
-
+from edge.energy import Energy, Files, Integrator, find
+from edge.energy.rapl import COUNTER_SECONDS
+from tests.edge.energy.trees import (
+    CAP,
+    HWMON,
+    NO_BATTERY,
+    NO_HWMON,
+    NO_RAPL,
+    SUPPLY,
+    batteries,
+    ina226,
+    ina3221,
+    window,
+    zone,
+)  # fmt: skip
 
 # RAPL -----------------------------------------------------------------------------------------------------------
 
@@ -173,7 +101,12 @@ def test_a_constant_power_gives_watts_times_seconds(board):
     board.put(ina226("hwmon3", 2_500_000, "5V"))
     energy = window(board, 4, lambda _: {})
     assert energy.joules == pytest.approx(10)
-    assert energy == Energy(energy.joules, "sensor", "hwmon 5V", None, "41 readings in 4 s")
+    assert (energy.kind, energy.source, energy.reason) == ("sensor", "hwmon 5V", None)
+    assert (energy.resolution, energy.hertz, energy.seconds) == (
+        "41 readings in 4 s",
+        pytest.approx(10),
+        pytest.approx(4),
+    )
 
 
 def test_a_swinging_power_integrates_within_half_a_percent(board):
