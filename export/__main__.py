@@ -37,6 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _cuts(arguments: argparse.Namespace) -> int:
+    if arguments.data:
+        from export.cuts.command import run
+
+        return run(arguments)
+    _refuse_without_data(arguments)
     from export.bundle import example_input
     from export.cost import cuts
     from export.cut import load_factory
@@ -59,6 +64,14 @@ def _cuts(arguments: argparse.Namespace) -> int:
     print("Per sample, below the cut: float32 bytes sent, parameters, multiply-adds forward")
     print("and in a training step (an estimate, without head), bytes of activations kept.")
     return 0
+
+
+def _refuse_without_data(arguments: argparse.Namespace) -> None:
+    """Raise for options that need measured bytes."""
+    for name in ("board", "link", "budget", "max_leak", "json", "plot", "profile", "codec", "only"):
+        if getattr(arguments, name) is not None:
+            option = name.replace("_", "-")
+            raise ExportError(f"--{option} needs calibration data to measure with: give --data FILE.npz or --data package.module:function")
 
 
 def _build(arguments: argparse.Namespace) -> int:
@@ -162,6 +175,13 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "int64"), help="type of the input; int64 is for token ids")
 
 
+def _cuts_options(parser: argparse.ArgumentParser) -> None:
+    from export.cuts.options import add_options
+
+    _model_options(parser)
+    add_options(parser)
+
+
 def _build_options(parser: argparse.ArgumentParser) -> None:
     _model_options(parser)
     parser.add_argument("--cut", help="layer behind which to cut; see the command cuts")
@@ -185,7 +205,7 @@ def _all_option(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
-    "cuts": ("list where a model can be cut, and what each cut costs", _cuts, _model_options),
+    "cuts": ("list where a model can be cut, what each cut costs and gives away, and pick one", _cuts, _cuts_options),
     "build": ("write device.bundle and hub.bundle", _build, _out_option),
     "check": ("compare every graph with PyTorch", _check, _all_option),
 }

@@ -2,9 +2,12 @@
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
+
+if TYPE_CHECKING:
+    import onnx
 
 # Must be in the environment before the import: the wheels report home otherwise.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -14,19 +17,24 @@ import onnxruntime
 Arrays = dict[str, np.ndarray]
 
 
+def session_options(threads: int) -> Any:
+    """A board's options: least memory, no spinning, threads as told; those of `edge.segment`."""
+    options = onnxruntime.SessionOptions()
+    options.enable_mem_pattern = False
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
 class Runner:
     """One graph in one session, with a board's options."""
 
-    def __init__(self, model: onnx.ModelProto, threads: int = 1) -> None:
-        options = onnxruntime.SessionOptions()
-        options.enable_mem_pattern = False
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    def __init__(self, model: "onnx.ModelProto", threads: int = 1) -> None:
         self.session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            model.SerializeToString(), session_options(threads), providers=["CPUExecutionProvider"]
         )
         self.inputs = [value.name for value in self.session.get_inputs()]
         self.outputs = [value.name for value in self.session.get_outputs()]
