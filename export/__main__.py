@@ -77,6 +77,11 @@ def _refuse_without_data(arguments: argparse.Namespace) -> None:
 def _build(arguments: argparse.Namespace) -> int:
     from export.bundle import build
 
+    if arguments.max_leak is not None:
+        from export.cuts.refusal import refuse_leak
+
+        seen = refuse_leak(_spec(arguments), arguments.data, arguments.codec, arguments.max_leak, arguments.leak_seconds)
+        print(f"leak {seen.worst[1]:.2f} ({seen.worst[0]}, {seen.codec}), within the limit of {arguments.max_leak:g}")
     built = build(_spec(arguments), arguments.out)
     manifest = built.manifest
     print(f"{built.device}  {_bytes(built.device.stat().st_size)}, graphs {', '.join(manifest.graphs)}")
@@ -197,6 +202,9 @@ def _out_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="where device.bundle and hub.bundle are written"
     )
+    from export.cuts.options import add_leak_options
+
+    add_leak_options(parser)
 
 
 def _all_option(parser: argparse.ArgumentParser) -> None:

@@ -106,7 +106,7 @@ def _candidate(wish: Wish, prepared: Prepared, data: Calibration) -> Candidate:
     except ExportError as error:
         return Candidate(name, str(error), cost)
     trained = train(prepared, data, batch=wish.batch, steps=wish.train_steps, frozen=not wish.round.trains)
-    vocabulary = _vocabulary(prepared, data)
+    vocabulary = vocabulary_of(prepared, data)
     return Candidate(
         name,
         "",
@@ -121,7 +121,7 @@ def _candidate(wish: Wish, prepared: Prepared, data: Calibration) -> Candidate:
     )
 
 
-def _vocabulary(prepared: Prepared, data: Calibration) -> int | None:
+def vocabulary_of(prepared: Prepared, data: Calibration) -> int | None:
     """How many tokens there are; None where samples are no tokens."""
     if data.x.dtype.kind not in "iu":
         return None

@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from edge.wire.profile import Profile
 from export.bundle import BuildSpec
 from export.cuts import plot, table
@@ -27,6 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     board = read_profile(arguments.board) if arguments.board else None
     plan = Plan(arguments.batches, arguments.rounds, arguments.devices)
     wish = wish_of(arguments, plan)
+    torch.set_num_threads(arguments.threads)
     found = list(candidates(wish, lambda text: print(f"cuts: {text}", file=sys.stderr, flush=True)))
     _refuse_all(found)
     here = profile_of(wish, found)

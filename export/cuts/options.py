@@ -14,7 +14,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=_positive, default=20, metavar="N", help="rounds of a run (default: %(default)s)")
     add("--devices", type=_positive, default=10, metavar="N", help="devices of the fleet (default: %(default)s)")
     add("--batch", type=_positive, default=32, metavar="N", help="samples of a step (default: %(default)s)")
-    add("--threads", type=_positive, default=1, metavar="N", help="of onnxruntime (default: %(default)s)")
+    add("--threads", type=_positive, default=1, metavar="N", help="of onnxruntime and PyTorch (default: %(default)s)")
     add("--only", metavar="CUT,CUT", help="look at these cuts only")
     add("--board", type=Path, metavar="FILE", help="profile of a board; without it, times are this machine's")
     add("--link", metavar="SPEED", help="such as 256kbit; picks a cut")
@@ -24,6 +24,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write all figures")
     add("--plot", type=Path, metavar="FILE.svg", help="write a drawing")
     add("--profile", type=Path, metavar="FILE", help="write what was measured as the profile of this machine")
+
+
+def add_leak_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `build` that refuse a cut which gives away too much."""
+    add = parser.add_argument
+    add("--max-leak", type=share, metavar="X", help="refuse a cut that gives away more, 0 to 1: the larger of distance correlation and what a decoder rebuilds")
+    add("--data", metavar="FILE", help="for --max-leak: an .npz with x and y, or package.module:function that returns them")
+    add("--codec", default="float32", metavar="TEXT", help="for --max-leak: what the smashed data go through, such as entropy:1 (default: %(default)s)")
+    add("--leak-seconds", type=_seconds, default=60.0, metavar="S", help="for --max-leak: that the decoder trains (default: %(default)s)")
 
 
 def share(text: str) -> float:
