@@ -8,7 +8,7 @@ devices with other samples train in a simulated run of AdaSplit whose every batc
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from benchmarks.markdown import birth, paragraph, table, verdict
 from benchmarks.options import BenchmarkError, Options
 from benchmarks.results import Row, Run, latest
 from benchmarks.step import QUIET, Busy
-from edge.wire.profile import Operator
 from export.bundle import BuildSpec, Prepared, build, prepare
 from export.cut import legal_cuts, load_factory, trace_layers
 from export.cuts import coded, measured
@@ -69,7 +68,9 @@ def run(options: Options) -> Iterator[Row]:
     """Predict and measure each subject; a row for each cut's time, and one for each codec's bytes."""
     chosen = [name for name in SUBJECTS if any(options.only in f"{name}/{what}" for what in ("time", "bytes"))]
     if not chosen:
-        raise BenchmarkError(f"no row's name contains {options.only!r}; there are {', '.join(SUBJECTS)} with /time, /bytes")
+        raise BenchmarkError(
+            f"no row's name contains {options.only!r}; there are {', '.join(SUBJECTS)} with /time, /bytes"
+        )
     torch.set_num_threads(1)
     for name in chosen:
         subject, data = SUBJECTS[name], list(samples(name))
@@ -93,7 +94,7 @@ def times(subject: Subject, data: Calibration, options: Options) -> Iterator[Row
         names = names[::2]
     made = {name: _made(subject, name) for name in names}
     before = Busy.now([])
-    taken = _in_turns(made, data, 2 if options.quick else 4)
+    taken = _in_turns(made, data, 1 if options.quick else 3)
     others = 1.0 - _own_share(before, Busy.now([]))
     size = {name: sum(operator.seconds for operator in timing.operators) for name, timing in taken.items()}
     ordered = sorted(names, key=lambda name: size[name])
@@ -125,13 +126,13 @@ def _in_turns(
     for _ in range(turns):
         for name, (prepared, graphs) in made.items():
             x, y = data.batch(0, BATCH)
-            found[name].append(measured.measure(prepared.steps, graphs, x, y, pace=Pace(30, 2.0)).timings["local"])
+            found[name].append(measured.measure(prepared.steps, graphs, x, y, pace=Pace(30, 1.5)).timings["local"])
     return {name: _joined(timings) for name, timings in found.items()}
 
 
 def _joined(timings: Sequence[Timing]) -> Timing:
     operators = tuple(
-        Operator(*same[0].signature, min(each.seconds for each in same))
+        replace(same[0], seconds=min(each.seconds for each in same))
         for same in zip(*(timing.operators for timing in timings), strict=True)
     )
     # The quietest turn: a machine that others use is not the same from one minute to the next.
@@ -214,7 +215,11 @@ def samples(name: str) -> Iterator[Calibration]:
     """Calibration samples first, then those of each device: other wearers, digits or texts."""
     count = BATCHES * BATCH
     if name == "wearable":
-        for data in list(wearables(Request("wearables", 10, "all", 0)).values())[: DEVICES + 1]:
+        # Wearers differ: who calibrates has some of several, and none of those of the devices.
+        wearers = list(wearables(Request("wearables", 10, "all", 0)).values())
+        pool = wearers[DEVICES:]
+        yield _exactly(np.concatenate([d.x_train for d in pool]), np.concatenate([d.y_train for d in pool]), count)
+        for data in wearers[:DEVICES]:
             yield _exactly(data.x_train, data.y_train, count)
     elif name == "lenet":
         for data in digits(Request("digits", DEVICES + 1, "all", 0)).values():
@@ -226,7 +231,7 @@ def samples(name: str) -> Iterator[Calibration]:
             y = rng.integers(0, TOPICS, count)
             own = (37 * y[:, None] + rng.integers(0, 40, (count, PLACES))) % TOKENS
             other = rng.zipf(1.3, (count, PLACES)) % TOKENS
-            yield Calibration(np.where(rng.random((count, PLACES)) < 0.3, own, other), y)  # noqa: PLR2004
+            yield Calibration(np.where(rng.random((count, PLACES)) < 0.3, own, other), y)
 
 
 def _exactly(x: Any, y: Any, count: int) -> Calibration:
@@ -245,11 +250,17 @@ def draw(runs: Sequence[Run]) -> str:
     parts = []
     rows = [row for row in chosen.rows if row["what"] == "time"]
     if rows:
-        parts += [paragraph(_TIME), table(["model, cut", "predicted", "measured", "off", "seen", "wanted"], [_time(row) for row in rows])]
+        parts += [
+            paragraph(_TIME),
+            table(["model, cut", "predicted", "measured", "off", "seen", "wanted"], [_time(row) for row in rows]),
+        ]
         parts += [paragraph(_spread(rows)), _disturbed(rows)]
     rows = [row for row in chosen.rows if row["what"] == "bytes"]
     if rows:
-        parts += [paragraph(_BYTES), table(["model, cut, codec", "predicted", "measured", "off", "wanted"], [_bytes(row) for row in rows])]
+        parts += [
+            paragraph(_BYTES),
+            table(["model, cut, codec", "predicted", "measured", "off", "wanted"], [_bytes(row) for row in rows]),
+        ]
     return "\n\n".join([*parts, birth(chosen)])
 
 
@@ -262,13 +273,26 @@ _BYTES = f"""Bytes that a device sends in a round of {BATCHES} batches, reports 
 def _time(row: Row) -> list[str]:
     off = row["predicted_ms"] / row["measured_ms"] - 1
     title = f"{SUBJECTS[row['subject']].title}, {row['cut']}"
-    return [title, f"{row['predicted_ms']:.2f}", f"{row['measured_ms']:.2f}", f"{off:+.0%}", f"{row['known']:.0%}", verdict(abs(off), TIME)]
+    return [
+        title,
+        f"{row['predicted_ms']:.2f}",
+        f"{row['measured_ms']:.2f}",
+        f"{off:+.0%}",
+        f"{row['known']:.0%}",
+        verdict(abs(off), TIME),
+    ]
 
 
 def _bytes(row: Row) -> list[str]:
     off = row["predicted_bytes"] / row["measured_bytes"] - 1
     title = f"{SUBJECTS[row['subject']].title}, {row['cut']}, {row['codec']}"
-    return [title, f"{row['predicted_bytes']:.0f}", f"{row['measured_bytes']:.0f}", f"{off:+.1%}", verdict(abs(off), BYTES)]
+    return [
+        title,
+        f"{row['predicted_bytes']:.0f}",
+        f"{row['measured_bytes']:.0f}",
+        f"{off:+.1%}",
+        verdict(abs(off), BYTES),
+    ]
 
 
 def _spread(rows: Sequence[Row]) -> str:

@@ -71,7 +71,9 @@ def _refuse_without_data(arguments: argparse.Namespace) -> None:
     for name in ("board", "link", "budget", "max_leak", "json", "plot", "profile", "codec", "only"):
         if getattr(arguments, name) is not None:
             option = name.replace("_", "-")
-            raise ExportError(f"--{option} needs calibration data to measure with: give --data FILE.npz or --data package.module:function")
+            raise ExportError(
+                f"--{option} needs calibration data to measure with: give --data FILE.npz or --data package.module:function"
+            )
 
 
 def _build(arguments: argparse.Namespace) -> int:
@@ -80,7 +82,9 @@ def _build(arguments: argparse.Namespace) -> int:
     if arguments.max_leak is not None:
         from export.cuts.refusal import refuse_leak
 
-        seen = refuse_leak(_spec(arguments), arguments.data, arguments.codec, arguments.max_leak, arguments.leak_seconds)
+        seen = refuse_leak(
+            _spec(arguments), arguments.data, arguments.codec, arguments.max_leak, arguments.leak_seconds
+        )
         print(f"leak {seen.worst[1]:.2f} ({seen.worst[0]}, {seen.codec}), within the limit of {arguments.max_leak:g}")
     built = build(_spec(arguments), arguments.out)
     manifest = built.manifest

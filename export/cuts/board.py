@@ -42,7 +42,8 @@ def read_profile(path: Path) -> Profile:
 
 def profile_of(wish: Wish, found: Sequence[Candidate]) -> Profile:
     """What was measured on this machine, as the profile of a board."""
-    steps, operators = [], {}
+    steps: list[Step] = []
+    operators: dict[tuple[str, str, str], Operator] = {}
     for candidate in found:
         if candidate.measured is None:
             continue
@@ -86,9 +87,7 @@ def on_board(profile: Profile, wish: Wish, found: Sequence[Candidate]) -> dict[s
     """
     known = {step.key: step for step in profile.steps}
     model = _model(profile, wish, found, known)
-    return {
-        candidate.name: _cost(profile, wish, candidate, known, model) for candidate in found if candidate.measured
-    }
+    return {candidate.name: _cost(profile, wish, candidate, known, model) for candidate in found if candidate.measured}
 
 
 def _cost(
@@ -117,9 +116,7 @@ def _cost(
     return BoardCost(costs, candidate.measured.peak_bytes, "predicted")
 
 
-def _model(
-    profile: Profile, wish: Wish, found: Sequence[Candidate], known: Mapping[Any, Step]
-) -> Model | None:
+def _model(profile: Profile, wish: Wish, found: Sequence[Candidate], known: Mapping[Any, Step]) -> Model | None:
     """A model of the board's operators; whole steps of it that were seen say how much its profiler leaves out."""
     if not profile.operators:
         return None
@@ -129,9 +126,7 @@ def _model(
         for kind, timing in candidate.measured.timings.items() if candidate.measured else ():
             step = known.get(_key(wish, candidate.name, kind))
             here = [
-                Operator(*each.signature, times[each.signature])
-                for each in timing.operators
-                if each.signature in times
+                Operator(*each.signature, times[each.signature]) for each in timing.operators if each.signature in times
             ]
             if step is not None and len(here) == len(timing.operators):
                 steps.append((step.median_seconds, here))

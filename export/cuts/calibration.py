@@ -50,7 +50,9 @@ def read(source: str, shape: tuple[int, ...], dtype: str, classes: int) -> Calib
     if x.shape[1:] != shape:
         raise ExportError(f"{source}: samples have the shape {x.shape[1:]}; the model takes {shape}")
     if len(x) != len(y) or len(x) < LEAST:
-        raise ExportError(f"{source}: {len(x)} samples and {len(y)} labels; wanted are as many of both, at least {LEAST}")
+        raise ExportError(
+            f"{source}: {len(x)} samples and {len(y)} labels; wanted are as many of both, at least {LEAST}"
+        )
     if (dtype == "int64") != (x.dtype.kind in "iu"):
         raise ExportError(f"{source}: samples are {x.dtype}; the model takes {dtype}")
     if not np.isfinite(x).all():
@@ -80,6 +82,6 @@ def _called(name: str) -> tuple[Array, Array]:
         raise ExportError(f"{name} failed: {type(error).__name__}: {error}") from error
     if isinstance(made, dict):
         made = (made.get("x"), made.get("y"))
-    if not isinstance(made, tuple | list) or len(made) < 2 or any(part is None for part in made[:2]):  # noqa: PLR2004
+    if not isinstance(made, tuple | list) or len(made) < 2 or any(part is None for part in made[:2]):
         raise ExportError(f"{name} returned a {type(made).__name__}; wanted are the arrays x and y")
     return np.asarray(made[0]), np.asarray(made[1])

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from export.runtime import onnxruntime, session_options
+from export.runtime import make_session, shared, version
 
 PROFILED = 7
 """Runs under onnxruntime's profiler, of which the first is left out."""
@@ -29,22 +29,18 @@ def main(told: dict[str, Any]) -> dict[str, Any]:
     peak = memory("VmHWM")
     for kind in told["kinds"]:
         found[kind]["operators"] = profiled(Path(told["folder"]), kind, told)
-    return {"kinds": found, "peak_bytes": peak, "base_bytes": base, "onnxruntime": onnxruntime.__version__}
+    return {"kinds": found, "peak_bytes": peak, "base_bytes": base, "onnxruntime": version()}
 
 
 class Bound:
     """A graph with its inputs, state in place where that is proved safe, as a device has it."""
 
     def __init__(self, folder: Path, kind: str, told: dict[str, Any], prefix: str | None = None) -> None:
-        options = session_options(told["threads"])
-        if prefix is not None:
-            options.enable_profiling, options.profile_file_prefix = True, prefix
-        self.session = onnxruntime.InferenceSession(
-            (folder / f"{kind}.onnx").read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
+        graph = (folder / f"{kind}.onnx").read_bytes()
+        self.session = make_session(graph, told["threads"], prefix)
         with np.load(folder / f"{kind}.npz") as arrays:
             self._held = {name: np.ascontiguousarray(arrays[name]) for name in arrays.files}
-        values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in self._held.items()}
+        values = {name: shared(array) for name, array in self._held.items()}
         self._binding = self.session.io_binding()
         for value in self.session.get_inputs():
             self._binding.bind_ortvalue_input(value.name, values[value.name])
@@ -56,7 +52,7 @@ class Bound:
                 self._binding.bind_ortvalue_output(value.name, values[old])
             else:
                 spare = self._held[value.name] = np.empty_like(self._held[old])
-                self._binding.bind_ortvalue_output(value.name, onnxruntime.OrtValue.ortvalue_from_numpy(spare))
+                self._binding.bind_ortvalue_output(value.name, shared(spare))
 
     def __call__(self) -> None:
         """One step."""
@@ -70,7 +66,7 @@ def timed(step: Bound, repeats: int, seconds: float) -> list[float]:
         step()
     until = time.perf_counter() + seconds
     for number in itertools.count():
-        if number >= repeats or (number >= 5 and time.perf_counter() > until):  # noqa: PLR2004
+        if number >= repeats or (number >= 5 and time.perf_counter() > until):
             return found
         began = time.perf_counter()
         step()

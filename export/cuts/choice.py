@@ -144,7 +144,7 @@ def _sentence(
 
 
 def _many(number: float) -> str:
-    return "any number of" if math.isinf(number) else f"{number:,.0f}" if number >= 10 else f"{number:.1f}"  # noqa: PLR2004
+    return "any number of" if math.isinf(number) else f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
 
 
 def _seconds(number: float) -> str:
@@ -153,7 +153,7 @@ def _seconds(number: float) -> str:
 
 def kilobytes(number: float) -> str:
     """Bytes in words."""
-    return f"{number / 1e6:.2f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB"  # noqa: PLR2004
+    return f"{number / 1e6:.2f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB"
 
 
 def megabytes(number: float) -> str:

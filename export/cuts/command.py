@@ -5,7 +5,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  as all of the project import it
 
 import torch
 
@@ -95,7 +95,11 @@ def shown(
     """All tables, with what they are about."""
     codec = wish.codecs[0]
     step = " + ".join(wish.round.runs)
-    peaks = "the process's, measured here" if any(o.board.source == "predicted" for o in options.values()) else "the process's"
+    peaks = (
+        "the process's, measured here"
+        if any(o.board.source == "predicted" for o in options.values())
+        else "the process's"
+    )
     told = (
         f"Below each cut: elements of the smashed data and multiply-adds of a sample; milliseconds of one {step} step of "
         f"{wish.batch} samples with {wish.threads} thread{'s' * (wish.threads > 1)} on {profile.name} (~ predicted from its "
@@ -149,7 +153,9 @@ def _write(
     }
     texts: dict[Path | None, str] = {
         arguments.json: json.dumps(table.as_json(found, options, best, choice, facts), indent=1) + "\n",
-        arguments.plot: plot.svg(list(options.values()), best, f"{wish.spec.model}, {arguments.strategy}, {wish.codecs[0]}"),
+        arguments.plot: plot.svg(
+            list(options.values()), best, f"{wish.spec.model}, {arguments.strategy}, {wish.codecs[0]}"
+        ),
         arguments.profile: here.serialize(),
     }
     for path, text in texts.items():

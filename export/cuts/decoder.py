@@ -22,7 +22,7 @@ class Upsampled(nn.Module):
 
     def __init__(self, channels: int, shape: Sequence[int]) -> None:
         super().__init__()
-        convolution = nn.Conv1d if len(shape) == 2 else nn.Conv2d  # noqa: PLR2004  channels and places
+        convolution = nn.Conv1d if len(shape) == 2 else nn.Conv2d
         self.size = tuple(shape[1:])
         self.first = convolution(channels, WIDTH, 3, padding=1)
         self.second = convolution(WIDTH, WIDTH, 3, padding=1)
@@ -40,7 +40,7 @@ def make(smashed: Sequence[int], shape: Sequence[int], vocabulary: int | None) -
     Pictures and series from feature maps by convolutions, tokens place by place where there is a vector for each, else two layers.
     For tokens it gives logits (batch, places, vocabulary).
     """
-    if vocabulary is not None and len(smashed) == 2 and smashed[0] == shape[0]:  # noqa: PLR2004
+    if vocabulary is not None and len(smashed) == 2 and smashed[0] == shape[0]:
         return nn.Sequential(nn.Linear(smashed[1], 2 * WIDTH), nn.ReLU(), nn.Linear(2 * WIDTH, vocabulary))
     if vocabulary is None and len(smashed) == len(shape) and len(shape) in (2, 3):
         return Upsampled(smashed[0], shape)

@@ -12,12 +12,12 @@ lower bound, and no promise of privacy.
 from dataclasses import dataclass
 
 import numpy as np
+from torch import nn
 
 from export.cuts.calibration import Array, Calibration
 from export.cuts.coded import decoded
 from export.cuts.decoder import reconstruction_error
 from export.cuts.smashed import smash
-from torch import nn
 
 SAMPLES = 400
 """For the distance correlation: its matrices have the square of it."""
@@ -45,7 +45,9 @@ class Leak:
     def worst(self) -> tuple[str, float]:
         """The larger of both figures, and its name."""
         rebuilt = self.rebuilt or 0.0
-        return ("reconstruction", rebuilt) if rebuilt >= self.correlation else ("distance correlation", self.correlation)
+        return (
+            ("reconstruction", rebuilt) if rebuilt >= self.correlation else ("distance correlation", self.correlation)
+        )
 
 
 def leak(

@@ -109,15 +109,15 @@ def _fit(points: Sequence[tuple[float, float]]) -> Line:
 def work(operator: Operator) -> float:
     """Multiply-adds of a product or convolution, elements read and written of all else."""
     inputs, outputs = _shapes(operator.inputs), _shapes(operator.outputs)
-    written = sum(math.prod(shape) for shape in outputs)
+    written = sum(_product(shape) for shape in outputs)
     if operator.op.endswith("Conv") and len(inputs) > 1:
-        return float(written * math.prod(inputs[1][1:]))
-    if operator.op in PRODUCTS and len(inputs) > 1 and outputs and math.prod(outputs[0]):
+        return float(written * _product(inputs[1][1:]))
+    if operator.op in PRODUCTS and len(inputs) > 1 and outputs and _product(outputs[0]):
         # rows · inner · columns: the square root of the product of all three sizes, for any transposition.
-        batches = math.prod(outputs[0][:-2])
-        sides = [math.prod(shape[-2:]) for shape in (inputs[0], inputs[1], outputs[0])]
-        return float(batches * math.sqrt(math.prod(sides)))
-    return float(written + sum(math.prod(shape) for shape in inputs))
+        batches = _product(outputs[0][:-2])
+        sides = [_product(shape[-2:]) for shape in (inputs[0], inputs[1], outputs[0])]
+        return float(batches * math.sqrt(_product(sides)))
+    return float(written + sum(_product(shape) for shape in inputs))
 
 
 def _shapes(text: str) -> list[list[int]]:
@@ -127,3 +127,7 @@ def _shapes(text: str) -> list[list[int]]:
     except ValueError:
         return []
     return [[int(side) for side in shape] for row in rows if isinstance(row, dict) for shape in row.values()]
+
+
+def _product(sides: Sequence[int]) -> int:
+    return math.prod(sides)

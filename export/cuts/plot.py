@@ -30,7 +30,10 @@ def svg(options: Sequence[Option], best: Collection[str], title: str) -> str:
         f'<text x="{WIDTH / 2:.0f}" y="{HEIGHT - 12}" text-anchor="middle">computing of a round</text>',
         f'<text x="16" y="{HEIGHT / 2:.0f}" text-anchor="middle" transform="rotate(-90 16 {HEIGHT / 2:.0f})">bytes of a round</text>',
         f'<polyline points="{line}" fill="none" stroke="#888" stroke-dasharray="4 3"/>',
-        *(_point(each, across[0](each.round.compute_seconds), up[0](each.round.bytes), each.name in best) for each in options),
+        *(
+            _point(each, across[0](each.round.compute_seconds), up[0](each.round.bytes), each.name in best)
+            for each in options
+        ),
         f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 12}" text-anchor="end" fill="#666">filled: Pareto front; red: leaks much, blue: little</text>',
         "</svg>",
     ]
@@ -57,7 +60,7 @@ def _tick(x: float, y: float, text: str, *, vertical: bool) -> str:
 
 
 def _scale(values: Sequence[float], first: float, last: float) -> tuple[Callable[[float], float], list[float]]:
-    """Where a value lies between two places, and the ticks: 1, 2, 5, 10, …"""
+    """Where a value lies between two places, and the ticks, at 1, 2, 5, 10 and so on."""
     low, high = 0.8 * max(min(values), 1e-9), 1.25 * max(*values, 1e-9)
     span = math.log(high / low)
 
@@ -74,4 +77,4 @@ def _seconds(number: float) -> str:
 
 
 def _bytes(number: float) -> str:
-    return f"{number / 1e6:g} MB" if number >= 1e6 else f"{number / 1e3:g} kB"  # noqa: PLR2004
+    return f"{number / 1e6:g} MB" if number >= 1e6 else f"{number / 1e3:g} kB"

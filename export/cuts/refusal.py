@@ -27,7 +27,9 @@ def refuse_leak(spec: BuildSpec, data: str | None, codec: str, limit: float, sec
     check_codec(codec)
     prepared = prepare(spec)
     if prepared.steps.objective.whole:
-        raise ExportError(f"--max-leak {limit:g}: the objective '{spec.objective}' trains the whole model; it sends no smashed data")
+        raise ExportError(
+            f"--max-leak {limit:g}: the objective '{spec.objective}' trains the whole model; it sends no smashed data"
+        )
     x = prepared.steps.x
     found = read(data, tuple(x.shape[1:]), str(x.dtype).removeprefix("torch."), prepared.classes)
     trained = train(prepared, found)

@@ -10,7 +10,7 @@ from export.cuts.coded import Sizes
 from export.cuts.link import Link, on_the_wire
 from export.cuts.strategies import Round
 
-ORDER_BYTES, REPORT_BYTES = 260.0, 600.0
+ORDER_BYTES, REPORT_BYTES = 260.0, 180.0
 """Frames of an order and of a report without tensors; counted in simulated runs of the demo."""
 
 

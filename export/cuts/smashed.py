@@ -55,7 +55,9 @@ def train(
     setting = {name: torch.tensor(entry.default) for name, entry in prepared.steps.settings.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        sent = list(_steps(learner, upper, data, setting, local=local, batch=batch, steps=steps, seed=seed, frozen=frozen))
+        sent = list(
+            _steps(learner, upper, data, setting, local=local, batch=batch, steps=steps, seed=seed, frozen=frozen)
+        )
     return Trained(learner.lower, tuple(sent[-kept:]))
 
 

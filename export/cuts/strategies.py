@@ -5,7 +5,7 @@ compares them. Means over a run and over the fleet, with every device there and 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from export.errors import ExportError
 
@@ -41,7 +41,7 @@ class Round:
     weights_down: float = 0.0
     orders: float = 1.0
     """Orders, and as many reports."""
-    trains: bool = field(default=True)
+    trains: bool = True
 
 
 def adasplit(plan: Plan) -> Round:
@@ -49,7 +49,9 @@ def adasplit(plan: Plan) -> Round:
     silent = int(plan.kappa * plan.rounds + 1e-9)
     loud = (plan.rounds - silent) / plan.rounds
     share = max(1, round(plan.eta * plan.devices)) / plan.devices
-    return Round("contrastive", {"local": plan.batches}, loud * share * plan.batches, orders=1 - loud + loud * plan.batches)
+    return Round(
+        "contrastive", {"local": plan.batches}, loud * share * plan.batches, orders=1 - loud + loud * plan.batches
+    )
 
 
 def frozen(plan: Plan) -> Round:
@@ -59,7 +61,9 @@ def frozen(plan: Plan) -> Round:
 
 def split_learning(plan: Plan) -> Round:
     """Every batch goes up and its gradient down; the lower segment comes from one device and goes to the next (arXiv 1810.06060)."""
-    return _exchange(plan, ("lower",))
+    # All but the very first to train get them; one that is alone has them already.
+    down = 1 - 1 / (plan.rounds * plan.devices) if plan.devices > 1 else 0.0
+    return replace(_exchange(plan, ("lower",)), weights_down=down)
 
 
 def parallel_split_learning(plan: Plan) -> Round:
@@ -88,7 +92,9 @@ def one_shot(plan: Plan) -> Round:
     """Averaged local training; in the last round every batch goes up once (arXiv 2507.07130)."""
     last = 1 / plan.rounds
     runs = {"local": plan.batches * (1 - last), "forward": plan.batches * last}
-    return Round("auxiliary", runs, plan.batches * last, parts=("head", "lower"), weights_up=1 - last, weights_down=1 - last)
+    return Round(
+        "auxiliary", runs, plan.batches * last, parts=("head", "lower"), weights_up=1 - last, weights_down=1 - last
+    )
 
 
 def _exchange(plan: Plan, parts: tuple[str, ...], objective: str = "gradient") -> Round:

@@ -128,7 +128,7 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = []
     for row in [head, *rows]:
         cells = [
-            cell.ljust(width) if place < 2 else cell.rjust(width)  # noqa: PLR2004
+            cell.ljust(width) if place < 2 else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append(" ".join(cells).rstrip())

@@ -8,7 +8,9 @@ STEP = Step("m:f", "pool1", "contrastive", "adam", "local", 32, 1, 10, 0.03, 0.0
 
 
 def text(**changes):
-    return json.dumps(json.loads(Profile({"model": "board"}, [STEP], [Operator("Conv", "a", "b", 0.1)]).serialize()) | changes)
+    return json.dumps(
+        json.loads(Profile({"model": "board"}, [STEP], [Operator("Conv", "a", "b", 0.1)]).serialize()) | changes
+    )
 
 
 def test_what_is_written_is_read():
@@ -36,7 +38,10 @@ def test_keys_of_later_releases_are_left_alone_and_operators_may_be_missing():
         (text(steps={}), "'steps' is a dict, not a list"),
         (text(steps=[{}]), "steps[0] has no 'model'"),
         (text().replace('"repeats": 10', '"repeats": "ten"'), "repeats is 'ten', not int"),
-        (text().replace('"median_seconds": 0.03', '"median_seconds": -1'), "median_seconds is -1; it must be 0 or more"),
+        (
+            text().replace('"median_seconds": 0.03', '"median_seconds": -1'),
+            "median_seconds is -1; it must be 0 or more",
+        ),
         (text().replace('"batch": 32', '"batch": true'), "batch is True"),
     ],
 )

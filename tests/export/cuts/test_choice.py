@@ -20,7 +20,12 @@ def option(name, seconds, size, leak=0.5, peak=100 << 20):
     )
 
 
-NEAR, MIDDLE, WORSE, FAR = option("near", 1, 9e5), option("middle", 2, 3e5), option("worse", 3, 4e5), option("far", 8, 1e5)
+NEAR, MIDDLE, WORSE, FAR = (
+    option("near", 1, 9e5),
+    option("middle", 2, 3e5),
+    option("worse", 3, 4e5),
+    option("far", 8, 1e5),
+)
 ALL = [NEAR, MIDDLE, WORSE, FAR]
 
 
@@ -53,7 +58,10 @@ def test_limits_refuse_with_numbers():
     assert choose([NEAR], Limits(max_leak=0.4)).refused == {
         "near": "its leak is 0.50 (distance correlation), the limit is 0.4"
     }
-    assert "a round takes 900.0 kB, more than the budget of 1kB/round" in choose([NEAR], Limits(budget=parse_budget("1kB/round"))).why
+    assert (
+        "a round takes 900.0 kB, more than the budget of 1kB/round"
+        in choose([NEAR], Limits(budget=parse_budget("1kB/round"))).why
+    )
 
 
 def test_alike_rounds_leave_it_to_the_bytes():

@@ -17,7 +17,7 @@ def test_adasplit_sends_in_four_tenths_of_the_rounds_six_tenths_of_the_batches()
 def test_split_learning_moves_everything():
     found = round_of("split_learning", PLAN)
     assert (found.uploads, found.gradients, found.weights_up) == (10, 10, 1)
-    assert found.weights_down == pytest.approx(19 / 20)
+    assert found.weights_down == pytest.approx(199 / 200)
     assert found.parts == ("lower",)
     assert found.runs == {"forward": 10, "backward": 10}
 
