@@ -28,7 +28,7 @@ class Small(nn.Module):
 
 class Odd(nn.Module):
     def forward(self, x):
-        return torch.lgamma(x + 1)
+        return torch.lgamma(x)
 
 
 def small():
@@ -141,6 +141,25 @@ def test_mistakes_are_one_sentence(argv, words, capsys):
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
+
+
+def test_a_profile_that_says_nothing_of_the_model(tmp_path, capsys):
+    (tmp_path / "p").write_text(Profile({"model": "clock"}, ()).serialize())
+    assert main(["cuts", *MODEL, *DATA, *QUICK, "--only", "act", "--board", str(tmp_path / "p")]) == 2
+    error = capsys.readouterr().err
+    assert "the profile of clock has no time for the cut 'act'" in error
+    assert "no operators to predict it from" in error
+
+
+def test_split_learning_pays_for_gradients_and_weights(tmp_path):
+    options = ["--strategy", "split_learning", "--only", "act", "--json", str(tmp_path / "j")]
+    assert main(["cuts", *MODEL, *DATA, *QUICK, *options]) == 0
+    row = json.loads((tmp_path / "j").read_text())["cuts"][0]
+    assert set(row["steps"]) == {"forward", "backward"}
+    # 28 parameters of float32 with their names
+    assert 112 < row["weights_bytes"] < 220
+    # 10 gradients of 16 samples of 4 float32, and the weights
+    assert row["round"]["down_bytes"] > 10 * 256 + 112
 
 
 def test_build_refuses_a_cut_that_leaks_and_says_what_and_how_much(tmp_path, capsys):
