@@ -103,9 +103,9 @@ def _candidate(wish: Wish, prepared: Prepared, data: Calibration) -> Candidate:
     try:
         graphs = {kind: make_graph(steps, kind) for kind in wish.round.runs}
         found = measured.measure(steps, graphs, *data.batch(0, wish.batch), threads=wish.threads, pace=wish.pace)
+        trained = train(prepared, data, batch=wish.batch, steps=wish.train_steps, frozen=not wish.round.trains)
     except ExportError as error:
         return Candidate(name, str(error), cost)
-    trained = train(prepared, data, batch=wish.batch, steps=wish.train_steps, frozen=not wish.round.trains)
     vocabulary = vocabulary_of(prepared, data)
     return Candidate(
         name,

@@ -11,6 +11,7 @@ from torch import nn
 
 from export.bundle import Prepared
 from export.cuts.calibration import Array, Calibration
+from export.errors import ExportError
 
 LR = 1e-3
 """Adam's learning rate, as that of the strategies."""
@@ -49,6 +50,9 @@ def train(
 
     With an objective of its own the lower segment learns from that and the upper one from what it is sent; with the gradient from
     above both learn together. Both by Adam. A frozen lower segment stays as it is. The caller's modules and generators do too.
+
+    Raises:
+        ExportError: activations or gradients are not finite.
     """
     learner, upper = copy.deepcopy(prepared.steps.learner), copy.deepcopy(prepared.halves.upper)
     local = "local" in learner.objective.kinds
@@ -57,6 +61,12 @@ def train(
         torch.manual_seed(seed)
         sent = list(
             _steps(learner, upper, data, setting, local=local, batch=batch, steps=steps, seed=seed, frozen=frozen)
+        )
+    arrays = [array for each in sent for array in (each.activation, each.gradient) if array is not None]
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ExportError(
+            f"{steps} steps of training on the calibration data, cut at '{prepared.halves.cut}', come to values that are not finite: "
+            "scale the samples as the devices will"
         )
     return Trained(learner.lower, tuple(sent[-kept:]))
 

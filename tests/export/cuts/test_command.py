@@ -28,7 +28,7 @@ class Small(nn.Module):
 
 class Odd(nn.Module):
     def forward(self, x):
-        return torch.lgamma(x)
+        return torch.lgamma(x + 1)
 
 
 def small():
@@ -56,7 +56,23 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cuts")
     files = [f"--{what}={folder / what}" for what in ("json", "plot", "profile")]
     assert (
-        main(["cuts", *MODEL, *DATA, *QUICK, "--codec", "float32", "--link", "256kbit", "--budget", "5MB/day", *files])
+        main(
+            [
+                "cuts",
+                *MODEL,
+                *DATA,
+                *QUICK,
+                "--only",
+                "linear,act,odd",
+                "--codec",
+                "float32",
+                "--link",
+                "256kbit",
+                "--budget",
+                "5MB/day",
+                *files,
+            ]
+        )
         == 0
     )
     return folder
@@ -171,6 +187,16 @@ def test_build_refuses_a_cut_that_leaks_and_says_what_and_how_much(tmp_path, cap
     assert not (tmp_path / "b").exists()
     assert main([*options, "--max-leak", "1"]) == 0
     assert "within the limit of 1" in capsys.readouterr().out
+
+
+def huge():
+    x, y = samples()
+    return x * np.float32(1e37), y
+
+
+def test_training_that_diverges_is_said(capsys):
+    assert main(["cuts", *MODEL, "--data", f"{__name__}:huge", *QUICK, "--only", "act"]) == 2
+    assert "come to values that are not finite: scale the samples" in capsys.readouterr().err
 
 
 def test_a_process_that_dies_is_a_row(monkeypatch, tmp_path):
