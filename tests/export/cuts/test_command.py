@@ -18,21 +18,25 @@ class Small(nn.Module):
 
     input_shape = (6,)
 
-    def __init__(self):
+    def __init__(self, offset):
         super().__init__()
-        self.linear, self.act, self.odd, self.out = nn.Linear(6, 4), nn.ReLU(), Odd(), nn.Linear(4, 3)
+        self.linear, self.act, self.odd, self.out = nn.Linear(6, 4), nn.ReLU(), Odd(offset), nn.Linear(4, 3)
 
     def forward(self, x):
         return self.out(self.odd(self.act(self.linear(x))))
 
 
 class Odd(nn.Module):
+    def __init__(self, offset):
+        super().__init__()
+        self.offset = offset
+
     def forward(self, x):
-        return torch.lgamma(x + 1)
+        return torch.lgamma(x + self.offset)
 
 
-def small():
-    return Small()
+def small(offset=1):
+    return Small(offset)
 
 
 def samples():
@@ -189,13 +193,10 @@ def test_build_refuses_a_cut_that_leaks_and_says_what_and_how_much(tmp_path, cap
     assert "within the limit of 1" in capsys.readouterr().out
 
 
-def huge():
-    x, y = samples()
-    return x * np.float32(1e37), y
-
-
 def test_training_that_diverges_is_said(capsys):
-    assert main(["cuts", *MODEL, "--data", f"{__name__}:huge", *QUICK, "--only", "act"]) == 2
+    # the logarithm of the gamma function has a pole at 0, where the activation is half of the time
+    options = ["--with", "offset=0", "--strategy", "split_learning", "--only", "act"]
+    assert main(["cuts", *MODEL, *DATA, *QUICK, *options]) == 2
     assert "come to values that are not finite: scale the samples" in capsys.readouterr().err
 
 
