@@ -22,6 +22,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 CASES: dict[str, str] = {
     "adasplit": "benchmarks.adasplit",
     "codec": "benchmarks.codec",
+    "cuts": "benchmarks.cuts",
     "budget": "benchmarks.budget",
     "device": "benchmarks.device",
     "links": "benchmarks.links",

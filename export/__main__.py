@@ -37,6 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _cuts(arguments: argparse.Namespace) -> int:
+    if arguments.data:
+        from export.cuts.command import run
+
+        return run(arguments)
+    _refuse_without_data(arguments)
     from export.bundle import example_input
     from export.cost import cuts
     from export.cut import load_factory
@@ -61,9 +66,26 @@ def _cuts(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_without_data(arguments: argparse.Namespace) -> None:
+    """Raise for options that need measured bytes."""
+    for name in ("board", "link", "budget", "max_leak", "json", "plot", "profile", "codec", "only"):
+        if getattr(arguments, name) is not None:
+            option = name.replace("_", "-")
+            raise ExportError(
+                f"--{option} needs calibration data to measure with: give --data FILE.npz or --data package.module:function"
+            )
+
+
 def _build(arguments: argparse.Namespace) -> int:
     from export.bundle import build
 
+    if arguments.max_leak is not None:
+        from export.cuts.refusal import refuse_leak
+
+        seen = refuse_leak(
+            _spec(arguments), arguments.data, arguments.codec, arguments.max_leak, arguments.leak_seconds
+        )
+        print(f"leak {seen.worst[1]:.2f} ({seen.worst[0]}, {seen.codec}), within the limit of {arguments.max_leak:g}")
     built = build(_spec(arguments), arguments.out)
     manifest = built.manifest
     print(f"{built.device}  {_bytes(built.device.stat().st_size)}, graphs {', '.join(manifest.graphs)}")
@@ -162,6 +184,13 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "int64"), help="type of the input; int64 is for token ids")
 
 
+def _cuts_options(parser: argparse.ArgumentParser) -> None:
+    from export.cuts.options import add_options
+
+    _model_options(parser)
+    add_options(parser)
+
+
 def _build_options(parser: argparse.ArgumentParser) -> None:
     _model_options(parser)
     parser.add_argument("--cut", help="layer behind which to cut; see the command cuts")
@@ -177,6 +206,9 @@ def _out_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="where device.bundle and hub.bundle are written"
     )
+    from export.cuts.options import add_leak_options
+
+    add_leak_options(parser)
 
 
 def _all_option(parser: argparse.ArgumentParser) -> None:
@@ -185,7 +217,7 @@ def _all_option(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
-    "cuts": ("list where a model can be cut, and what each cut costs", _cuts, _model_options),
+    "cuts": ("list where a model can be cut, what each cut costs and gives away, and pick one", _cuts, _cuts_options),
     "build": ("write device.bundle and hub.bundle", _build, _out_option),
     "check": ("compare every graph with PyTorch", _check, _all_option),
 }

@@ -2,9 +2,12 @@
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
+
+if TYPE_CHECKING:
+    import onnx
 
 # Must be in the environment before the import: the wheels report home otherwise.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -14,20 +17,41 @@ import onnxruntime
 Arrays = dict[str, np.ndarray]
 
 
+def make_session(model: bytes, threads: int = 1, profile: str | None = None) -> Any:
+    """A session with a board's options: least memory, no spinning; those of `edge.segment`.
+
+    Args:
+        model: ONNX bytes.
+        threads: of one step.
+        profile: where onnxruntime's profiler writes, as the beginning of a file's path; None: it does not run.
+    """
+    options = onnxruntime.SessionOptions()
+    options.enable_mem_pattern = False
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def shared(array: np.ndarray) -> Any:
+    """A value over the array's own memory, which it does not keep alive."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def version() -> str:
+    """Of onnxruntime."""
+    return str(onnxruntime.__version__)
+
+
 class Runner:
     """One graph in one session, with a board's options."""
 
-    def __init__(self, model: onnx.ModelProto, threads: int = 1) -> None:
-        options = onnxruntime.SessionOptions()
-        options.enable_mem_pattern = False
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+    def __init__(self, model: "onnx.ModelProto", threads: int = 1) -> None:
+        self.session = make_session(model.SerializeToString(), threads)
         self.inputs = [value.name for value in self.session.get_inputs()]
         self.outputs = [value.name for value in self.session.get_outputs()]
 
