@@ -202,8 +202,8 @@ class Journal:
     def _read(self, number: int, kind: str, head: dict[str, Any], tables: Mapping[str, Tables]) -> Entry:
         if kind == "Opened":
             sends = {name: tuple(steps) for name, steps in head.get("sends", {}).items()}
-            resting, payable, control = head.get("outlook", Outlook())
-            outlook = Outlook(tuple(resting), payable, control)
+            resting, *others = head.get("outlook", Outlook())
+            outlook = Outlook(tuple(resting), *others)
             return Opened(head["round"], head["turn"], tuple(head["present"]), head["orders"], sends, outlook)
         if kind == "GaveUp":
             return GaveUp(**head)

@@ -31,7 +31,11 @@ COARSER = 3.0
 WEIGHTS_OVERHEAD = 1.1
 """On the wire, of a byte of weights, gradients or activations."""
 TURN_BYTES = 300
-"""Each way, at least, of one order and its report, with frames, acknowledgements and headers: 360 were measured."""
+"""Each way, at least, of one order and its report, with frames, acknowledgements and headers."""
+ORDER_BYTES = 500
+"""The same up, with its share of all else, as it was measured."""
+CONTROL_SHARE = 0.4
+"""Of a budget, for orders and reports at most, where a strategy can do with fewer."""
 START_BYTES = {"up": 4_500, "down": 14_500}
 """A connection, what both sides say of themselves, and what is left over at the end."""
 END_BYTES = 2_500
@@ -146,7 +150,7 @@ class Means:
             round_number: from 0.
             expected: activations that each will be asked for from here on.
         """
-        resting, payable, control = [], [], []
+        resting, payable, control, orders = [], [], [], []
         for name, device in sorted(devices.items()):
             free = self._free(device, round_number)
             if free is None or expected[name] <= 0:
@@ -157,11 +161,12 @@ class Means:
             control.append(
                 min(1.0, self._rounds_left(round_number) * self._round(device, round_number) / max(rest, 1.0))
             )
+            orders.append(max(0.0, CONTROL_SHARE * (rest - START_BYTES["up"]) / ORDER_BYTES))
             if not self._due(name, share):
                 resting.append(name)
         if not payable:
             return Outlook()
-        return Outlook(tuple(resting), round(median(payable), 3), round(median(control), 3))
+        return Outlook(tuple(resting), round(median(payable), 3), round(median(control), 3), int(median(orders)))
 
     def _free(self, device: Device, round_number: int) -> float | None:
         """Bytes for all activations to come; None: any number."""

@@ -159,6 +159,8 @@ class Orchestrator:
         Raises:
             FleetError: naming each device, what it may spend, and what would do.
         """
+        if isinstance(self._strategy, Forecasting):
+            state = self._strategy.foresee(state, self._outlook(state, fleet.names, 0))
         quiet = self._quiet(state)
         orders = -(-quiet // self._terms.rounds_per_order) + self._terms.rounds - quiet
         found = [self._means.too_little(self._devices.expect(name), orders) for name in fleet.names]

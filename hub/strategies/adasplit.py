@@ -34,10 +34,10 @@ from hub.strategies.base import Batch, Fleet, Kind, Learned, Lower, Order, Order
 from hub.strategies.checkpoint import BRIEF
 from hub.strategies.sides import Cut
 
-LEAST_PAYABLE = 0.5
-LONGER = 0.75
+SHORTEST = 4
+"""One part in so many of the global phase stays, however little can be paid."""
 MOST_CONTROL = 0.25
-"""See `AdaSplit._adapt`."""
+"""Share of what is left that orders and reports may take before a selection serves more iterations."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ class State:
     """The lower segment each device gave last."""
     betas: dict[str, float] = field(default_factory=dict)
     """β of each device, where it is steered."""
-    more_local: int = 0
-    """Rounds by which the local phase goes on, because the devices cannot pay for what would follow."""
+    more_local: int | None = None
+    """Rounds by which the local phase is longer, because of what the devices can pay; None before that is known."""
     joined: int = 0
     """Iterations that one selection serves, where that is more than was asked for."""
     outlook: Outlook = field(default=Outlook(), metadata=BRIEF)
@@ -165,9 +165,9 @@ class AdaSplit(Cut):
 
     def turn(self, state: State, round: int, turn: int, present: Collection[str]) -> tuple[State, Orders | None]:
         """One turn for a whole round of the local phase; one for every `select_every` iterations of the global phase."""
-        if not turn:
-            self._adapt(state, round)
         local = self._is_local(state, round)
+        if not turn and not local and not self.o.handover and state.outlook.control > MOST_CONTROL:
+            state.joined = min(state.fleet.steps, 2 * max(self.o.select_every, state.joined))
         length = state.fleet.steps if local and not self.o.handover else max(self.o.select_every, state.joined)
         state.steps = range(state.fleet.steps)[turn * length : (turn + 1) * length]
         if not state.steps:
@@ -237,37 +237,45 @@ class AdaSplit(Cut):
 
     def uploads_left(self, state: State, device: str) -> float:
         """Activations that a device will still be asked for if every device is selected as often as the others; see `hub.means`."""
-        iterations = (state.rounds - self._local_rounds(state) - state.more_local) * state.fleet.steps - state.iteration
+        iterations = (state.rounds - self._longer(state)) * state.fleet.steps - state.iteration
         return iterations * max(1, round(self.o.eta * len(state.fleet))) / len(state.fleet)
 
     def foresee(self, state: State, outlook: Outlook) -> State:
-        """The bandit leaves out who rests; κ and `select_every` follow what can be paid, see `_adapt`."""
+        """The bandit leaves out who rests; κ and `select_every` follow what can be paid.
+
+        κ: before the first round, where the orders and reports of the global phase would take too much, its first rounds become
+        local, but for a quarter of it. `select_every`: where they take too much, a selection serves more iterations, up to a round.
+        """
         state.outlook = outlook
+        if state.more_local is None:
+            self._plan(state)
         return state
 
     def quiet_rounds(self, state: State) -> int:
         """The local phase, unless something changes from round to round in it."""
-        return 0 if self.o.handover or self.o.schedule != "constant" else self._local_rounds(state)
+        return 0 if self.o.handover or self.o.schedule != "constant" else self._longer(state)
 
     def _local_rounds(self, state: State) -> int:
         # 0.29 * 100 is 28.999…: the tiny number mends what binary fractions lose.
         return 0 if self.o.frozen else int(self.o.kappa * state.rounds + 1e-9)
 
     def _is_local(self, state: State, round: int) -> bool:
-        return round < self._local_rounds(state) + state.more_local
+        return round < self._longer(state)
 
-    def _adapt(self, state: State, round: int) -> None:
-        """What the devices' budgets change, between two rounds.
+    def _longer(self, state: State) -> int:
+        """Rounds of the local phase, with what the devices' budgets add to it."""
+        return self._local_rounds(state) + (state.more_local or 0)
 
-        κ: where they cannot pay for half of what would follow, the local phase goes on for a round, and another, but for a quarter of
-        the global phase. `select_every`: where orders and reports would take more than a quarter of what is left, a selection serves
-        twice as many iterations, up to a round.
-        """
-        local, outlook = self._local_rounds(state), state.outlook
-        if local and round == local + state.more_local and outlook.payable < LEAST_PAYABLE:
-            state.more_local = min(state.more_local + 1, int(LONGER * (state.rounds - local)))
-        if not self.o.handover and not self._is_local(state, round) and outlook.control > MOST_CONTROL:
-            state.joined = min(state.fleet.steps, 2 * max(self.o.select_every, state.joined))
+    def _plan(self, state: State) -> None:
+        """For the whole run, from what can be paid before it."""
+        orders, rounds = state.outlook.orders, state.rounds - self._local_rounds(state)
+        state.more_local = 0
+        if orders is None or self.o.handover or self.o.frozen:
+            return
+        if orders < rounds * -(-state.fleet.steps // self.o.select_every):
+            state.joined = state.fleet.steps
+        turns = -(-state.fleet.steps // max(self.o.select_every, state.joined))
+        state.more_local = rounds - max(-(-rounds // SHORTEST), min(rounds, orders // turns))
 
     def _lr(self, state: State, round: int) -> float:
         if self.o.schedule == "constant":

@@ -176,6 +176,8 @@ class Outlook(NamedTuple):
     """Of the activations that a device in the middle of the fleet is expected to send, the share that it can pay in full."""
     control: float = 0.0
     """Of what is left to it, the share that orders and reports will take if they go on as they did."""
+    orders: int | None = None
+    """How many orders and reports it can pay from here on before they take too much of what is left; None: any number."""
 
 
 @runtime_checkable

@@ -83,6 +83,7 @@ def test_the_outlook_is_that_of_a_device_in_the_middle_of_the_fleet():
     found = means(up_per_run=90_000.0).outlook(fleet, 9, dict.fromkeys(fleet, 4.0))
     assert found.payable == 0.75
     assert found.control == round(ROUND_BYTES / (0.75 * 5000 + ROUND_BYTES), 3)
+    assert found.orders == int(0.4 * (0.75 * 5000 + ROUND_BYTES - 4500) / 500)
 
 
 def test_the_device_says_what_is_left_and_what_things_cost():

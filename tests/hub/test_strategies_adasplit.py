@@ -382,14 +382,31 @@ def adapted(outlook, *, rounds=10, **options):
     return found
 
 
-def test_where_half_cannot_be_paid_the_local_phase_goes_on_until_it_can():
-    found = adapted(lambda number: Outlook((), 0.3 if number < 6 else 0.6), kappa=0.4)
-    assert [local for local, _ in found] == [True] * 6 + [False] * 4
+@pytest.mark.parametrize(
+    ("orders", "local", "length"),
+    [
+        (None, 2, 1),  # no budget
+        (24, 2, 1),  # 8 rounds of 3 turns
+        (23, 2, 3),  # one turn a round
+        (8, 2, 3),
+        (5, 5, 3),
+        (0, 8, 3),  # a quarter of 8 rounds stays
+    ],
+)
+def test_the_local_phase_is_longer_where_orders_cannot_be_paid(orders, local, length):
+    found = adapted(lambda _: Outlook(orders=orders), kappa=0.2, schedule="constant")
+    assert [alone for alone, _ in found] == [True] * local + [False] * (10 - local)
+    assert found[-1][1] == [length] * (3 // length)
 
 
-def test_a_quarter_of_the_global_phase_stays():
-    found = adapted(lambda _: Outlook((), 0.1), kappa=0.2)
-    assert [local for local, _ in found] == [True] * 8 + [False] * 2
+def test_what_was_planned_before_the_first_round_stays():
+    strategy, state = begin(kappa=0.2, schedule="constant")
+    state = strategy.foresee(state, Outlook(orders=5))
+    assert strategy.quiet_rounds(state) == 5
+    loaded = strategy.load(TWO, upper(), strategy.save(state))
+    loaded = strategy.foresee(loaded, Outlook(orders=2))
+    assert strategy.quiet_rounds(loaded) == 5
+    assert strategy.uploads_left(loaded, "a") == 5 * 3 / 2  # rounds, iterations, one of two devices
 
 
 def test_where_orders_take_too_much_a_selection_serves_a_whole_round():
