@@ -20,6 +20,8 @@ from edge.wire.tables import Tables
 
 log = logging.getLogger("cutlayer.hub")
 
+AROUND_FRAME = 100
+"""Bytes of MQTT, TCP and IP around a frame, about."""
 MAXIMUM_DEVICES = 4096
 """More names than this in one fleet are taken for an attack on the hub's memory."""
 
@@ -46,6 +48,8 @@ class Device:
     refused: Counter[str] = field(default_factory=Counter)
     tables: Tables = field(default_factory=Tables)
     """Of the device's activations: those that it may name."""
+    since_report: Counter[str] = field(default_factory=Counter)
+    """Bytes of frames, with headers, that went up and down since its latest report, by way: what it says is left does not have them."""
     wakes: float = 0.0
     """When its delivery has something to say next, as far as is known; 0 where something has happened since it was asked."""
 
@@ -191,6 +195,7 @@ class Devices:
                 except LinkError as error:
                     log.debug("a frame did not leave: %s", error)  # delivery resends it
                     return
+                device.since_report["down"] += len(frame) + AROUND_FRAME
             timer = device.delivery.timer()
             device.wakes = math.inf if timer is None else timer
 
@@ -283,6 +288,7 @@ class Devices:
 
     def _frame(self, device: Device, frame: bytes, now: float) -> Iterator[Happening]:
         self._stir(device.name).silent = False
+        device.since_report["up"] += len(frame) + AROUND_FRAME
         try:
             delivered = device.delivery.receive(frame, now)
         except WireError as error:
@@ -375,6 +381,7 @@ def keep_report(device: Device, report: Report) -> None:
         device.refused["report"] += 1
         return
     device.totals = {**device.totals, **metrics}
+    device.since_report.clear()
     device.steps += metrics.get("steps", 0)
     if "loss" in metrics and "steps" in metrics:
         device.losses.append((metrics["loss"], metrics["steps"]))

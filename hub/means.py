@@ -38,6 +38,8 @@ CONTROL_SHARE = 0.4
 """Of a budget, for orders and reports at most, where a strategy can do with fewer."""
 START_BYTES = {"up": 4_500, "down": 14_500}
 """A connection, what both sides say of themselves, and what is left over at the end."""
+REPEATED = 1.2
+"""Bytes on the wire of a byte that the hub has seen since a device's report: TCP sends some again."""
 END_BYTES = 2_500
 """Left over for the end: with less a device gives its connection up, so that nothing has to be sent beyond its budget."""
 LEAST_SHARE = 0.05
@@ -211,7 +213,8 @@ class Means:
         if not given:
             return None
         reported = _spending(device).get(f"{way}_left")
-        return float(min(given) if reported is None else reported)
+        rest = float(min(given) if reported is None else reported)
+        return max(0.0, rest - REPEATED * device.since_report[way])
 
     def _samples(self, device: Device) -> float:
         """Of a batch, on the average: the last of an epoch may be short."""

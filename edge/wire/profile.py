@@ -2,7 +2,7 @@
 
     {"format": 1,
      "board": {"model": "Raspberry Pi 5", "memory_bytes": 4294967296, "onnxruntime": "1.31.0", ...},
-     "steps": [{"model": "my.package:factory", "cut": "layer2", "objective": "contrastive", "optimizer": "adam", "kind": "local",
+     "steps": [{"model": "my.package:factory", "cut": "layer2", "objective": …, "optimizer": "adam", "kind": "local",
                 "batch": 32, "threads": 1, "repeats": 200, "median_seconds": 0.031, "p95_seconds": 0.036, "quiet_seconds": 0.030,
                 "joules": 0.11, "joules_why": "", "peak_bytes": 91000000, "own_bytes": 30000000, "peak_why": ""}, ...],
      "operators": [{"op": "Conv", "inputs": "…", "outputs": "…", "seconds": 0.0011}, ...]}

@@ -136,6 +136,15 @@ def test_what_carries_not_even_the_orders_of_a_run_is_named_with_the_smallest_th
     assert means(up_per_day=16_000.0).too_little(device(), 10_000) is None
 
 
+def test_what_has_passed_since_a_report_is_taken_off_what_it_says_is_left():
+    # A device that went silent in the middle of an order never reports: it is known to have spent its means all the same.
+    found = device({"up_left": 20_000, "down_left": 30_000})
+    planner = means(up_per_run=60_000.0, down_per_run=60_000.0)
+    assert not planner.spent(found)
+    found.since_report["down"] = 13_400  # 30 000 - 1.2 * 13 400 = 13 920, less than 14 000
+    assert planner.spent(found)
+
+
 def test_a_device_with_next_to_nothing_left_may_not_come_back():
     planner = means(up_per_run=60_000.0)
     assert not planner.spent(device({"up_left": DARK_BYTES["up"]}))

@@ -156,6 +156,7 @@ def test_check_goes_on_and_says_all_that_is_wrong(trial, call):
         ("ok", "bundle"),
         ("wrong", "data"),
         ("ok", "budget"),
+        ("ok", "energy"),
         ("wrong", "steps"),
     ]
     assert "none.npz" in lines[3][2]
