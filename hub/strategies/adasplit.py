@@ -34,8 +34,8 @@ from hub.strategies.base import Batch, Fleet, Kind, Learned, Lower, Order, Order
 from hub.strategies.checkpoint import BRIEF
 from hub.strategies.sides import Cut
 
-SHORTEST = 4
-"""One part in so many of the global phase stays, however little can be paid."""
+OFTEN = 1.5
+"""Selections of a device in the run, on the average, at least: whom the hub never hears it does not learn."""
 MOST_CONTROL = 0.25
 """Share of what is left that orders and reports may take before a selection serves more iterations."""
 
@@ -167,7 +167,9 @@ class AdaSplit(Cut):
         """One turn for a whole round of the local phase; one for every `select_every` iterations of the global phase."""
         local = self._is_local(state, round)
         if not turn and not local and not self.o.handover and state.outlook.control > MOST_CONTROL:
-            state.joined = min(state.fleet.steps, 2 * max(self.o.select_every, state.joined))
+            more = min(state.fleet.steps, 2 * max(self.o.select_every, state.joined))
+            if self._chosen(state, state.rounds - round, more) >= OFTEN:
+                state.joined = more
         length = state.fleet.steps if local and not self.o.handover else max(self.o.select_every, state.joined)
         state.steps = range(state.fleet.steps)[turn * length : (turn + 1) * length]
         if not state.steps:
@@ -243,8 +245,9 @@ class AdaSplit(Cut):
     def foresee(self, state: State, outlook: Outlook) -> State:
         """The bandit leaves out who rests; κ and `select_every` follow what can be paid.
 
-        κ: before the first round, where the orders and reports of the global phase would take too much, its first rounds become
-        local, but for a quarter of it. `select_every`: where they take too much, a selection serves more iterations, up to a round.
+        `select_every`: where the orders and reports of the global phase would take too much, a selection serves more iterations, up to
+        a round. κ: where that is not enough, the first rounds of the global phase become local, before the run begins. Neither goes so
+        far that a device would be selected less than 1.5 times.
         """
         state.outlook = outlook
         if state.more_local is None:
@@ -272,10 +275,23 @@ class AdaSplit(Cut):
         state.more_local = 0
         if orders is None or self.o.handover or self.o.frozen:
             return
-        if orders < rounds * -(-state.fleet.steps // self.o.select_every):
-            state.joined = state.fleet.steps
-        turns = -(-state.fleet.steps // max(self.o.select_every, state.joined))
-        state.more_local = rounds - max(-(-rounds // SHORTEST), min(rounds, orders // turns))
+        length = min(self.o.select_every, state.fleet.steps)
+        while rounds * self._turns(state, length) > orders and length < state.fleet.steps:
+            longer = min(state.fleet.steps, 2 * length)
+            if self._chosen(state, rounds, longer) < OFTEN:
+                break
+            length = longer
+        state.joined = length
+        while rounds * self._turns(state, length) > orders and self._chosen(state, rounds - 1, length) >= OFTEN:
+            state.more_local, rounds = state.more_local + 1, rounds - 1
+
+    def _turns(self, state: State, length: int) -> int:
+        """Of a global round, if a selection serves so many iterations."""
+        return -(-state.fleet.steps // length)
+
+    def _chosen(self, state: State, rounds: int, length: int) -> float:
+        """How often a device will be selected in so many global rounds, on the average."""
+        return rounds * self._turns(state, length) * max(1, round(self.o.eta * len(state.fleet))) / len(state.fleet)
 
     def _lr(self, state: State, round: int) -> float:
         if self.o.schedule == "constant":

@@ -387,16 +387,16 @@ def adapted(outlook, *, rounds=10, **options):
     [
         (None, 2, 1),  # no budget
         (24, 2, 1),  # 8 rounds of 3 turns
-        (23, 2, 3),  # one turn a round
-        (8, 2, 3),
+        (23, 2, 2),  # of 2 turns: a selection serves two iterations, and then one
+        (15, 2, 3),  # of one turn
         (5, 5, 3),
-        (0, 8, 3),  # a quarter of 8 rounds stays
+        (0, 7, 3),  # of two devices one is selected, in 3 rounds 1.5 times each
     ],
 )
 def test_the_local_phase_is_longer_where_orders_cannot_be_paid(orders, local, length):
     found = adapted(lambda _: Outlook(orders=orders), kappa=0.2, schedule="constant")
     assert [alone for alone, _ in found] == [True] * local + [False] * (10 - local)
-    assert found[-1][1] == [length] * (3 // length)
+    assert found[-1][1] == {1: [1, 1, 1], 2: [2, 1], 3: [3]}[length]
 
 
 def test_what_was_planned_before_the_first_round_stays():
@@ -412,6 +412,13 @@ def test_what_was_planned_before_the_first_round_stays():
 def test_where_orders_take_too_much_a_selection_serves_a_whole_round():
     found = adapted(lambda number: Outlook((), 1.0, 0.3 if number > 4 else 0.2), kappa=0.3)
     assert [steps for _, steps in found] == [[3]] * 3 + [[1, 1, 1]] * 2 + [[2, 1]] + [[3]] * 4
+
+
+def test_no_selection_serves_so_many_iterations_that_devices_are_not_heard():
+    found = adapted(
+        lambda number: Outlook((), 1.0, 0.3), kappa=0.8
+    )  # 2 rounds: with 3 turns each 3 selections, with 2 turns 2, with one 1
+    assert [steps for _, steps in found] == [[3]] * 8 + [[2, 1]] * 2
 
 
 # What devices can pay ------------------------------------------------------------------------------------------------
