@@ -66,9 +66,14 @@ def test_frames_of_strangers_are_refused_and_counted_and_the_run_goes_on(trial):
         for topic in (topics.hub_status(trial.fleet), topics.status(trial.fleet, "device-03")):
             for bad in STATUSES:
                 stranger.publish(topic, bad)
-        stranger.publish(f"cutlayer/{trial.fleet}/no device!/up", frame)
         for message in heard[:300]:
             stranger.publish(message.topic, message.payload)
+        nobody = f"cutlayer/{trial.fleet}/no device!/up"
+        stranger.publish(nobody, frame)
+        # Only when the broker has them all may the hub go on: a quick one would be done before the last has come.
+        wait_for(
+            lambda: any(getattr(event, "topic", "") == nobody for event in stranger.poll(0.1)), "the broker has all"
+        )
     trial.finish()
     stranger.close()
 
