@@ -1,12 +1,18 @@
-"""`profile.json`: what graphs cost on a board. `cutlayer profile` and `cutlayer-export cuts` write it, `cuts` and hubs read it.
+"""`profile.json`: what a bundle costs on a board. `cutlayer profile` and `cutlayer-export cuts` write it, `cuts` and hubs read it.
 
     {"format": 1,
      "board": {"model": "Raspberry Pi 5", "memory_bytes": 4294967296, "onnxruntime": "1.31.0", ...},
+     "conditions": {"date": …, "bundle": …, "confidence": 0.95, "slowed": "", ...},
      "steps": [{"model": "my.package:factory", "cut": "layer2", "objective": …, "optimizer": "adam", "kind": "local",
                 "batch": 32, "threads": 1, "repeats": 200, "median_seconds": 0.031, "p95_seconds": 0.036, "quiet_seconds": 0.030,
                 "joules": 0.11, "joules_why": "", "peak_bytes": 91000000, "own_bytes": 30000000, "peak_why": ""}, ...],
+     "stages": [{"stage": "encode", "batch": 32, "threads": 1, "codec": "entropy:1", "repeats": 160, "median_seconds": 0.0021,
+                 "low_seconds": 0.0020, "high_seconds": 0.0022, ...}, ...],
+     "missing": [{"stage": "send", "batch": 32, "threads": 1, "why": "no broker …"}, ...],
+     "shares": [{"stage": "local", "batch": 32, "threads": 1, "op": "Conv", "calls": 3, "seconds": 0.011, "share": 0.41}, ...],
      "operators": [{"op": "Conv", "inputs": "…", "outputs": "…", "seconds": 0.0011}, ...]}
 
+`steps` are whole steps by what they are the cost of, for choosing a cut; `stages` what a step on this board is made of.
 A figure that is not known is null, and its `_why` says why. Keys that a reader does not know are left alone.
 """
 
@@ -56,6 +62,79 @@ class Step:
         return self.model, self.cut, self.objective, self.optimizer, self.kind, self.batch, self.threads
 
 
+STAGES = ("sensor", "forward", "local", "backward", "encode", "outbox", "send")
+"""What a step is made of, in the order in which a batch passes them; `local` is a whole local step: forward, backward, optimizer."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage costs at one batch size and number of threads; figures are those of one repetition."""
+
+    stage: str
+    """Of `STAGES`."""
+    batch: int
+    threads: int
+    codec: str
+    """That the activation is coded with; empty where nothing is coded."""
+    repeats: int
+    median_seconds: float
+    low_seconds: float
+    """The median lies between this and `high_seconds` with the confidence of the profile's conditions."""
+    high_seconds: float
+    p95_seconds: float
+    quiet_seconds: float
+    cpu_seconds: float
+    """Of this process, all its threads together; the mean."""
+    joules: float | None = None
+    """Of the whole board; the mean."""
+    joules_why: str = ""
+    joules_kind: str = ""
+    """`metered`, `sensor` or `modelled`."""
+    joules_source: str = ""
+    joules_uncertainty: float | None = None
+    """Both ways, in about 95 of 100 cases."""
+    joules_hertz: float | None = None
+    """Readings a second."""
+    idle_watts: float | None = None
+    """Of the board before, by the same source."""
+    peak_bytes: int | None = None
+    """Highest resident memory of the process meanwhile, interpreter, libraries and earlier stages included."""
+    peak_why: str = ""
+    """How the peak was obtained, or why there is none."""
+    unshared_bytes: int | None = None
+    """What ending the process would free, after the stage."""
+    own_bytes: int | None = None
+    """By how much that grew from before the stage was set up: its graph, its tables, its file."""
+    bytes: int | None = None
+    """What comes out: of a coded message, or over the socket; None where nothing leaves."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A stage that was to be measured and was not, and why."""
+
+    stage: str
+    batch: int
+    threads: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Share:
+    """What the operators of one name take of a graph's step, by onnxruntime's profiler."""
+
+    stage: str
+    batch: int
+    threads: int
+    op: str
+    calls: int
+    """In one step."""
+    seconds: float
+    """Of one step, all calls together."""
+    share: float
+    """Of the seconds of all operators, 0 to 1."""
+
+
 @dataclass(frozen=True)
 class Operator:
     """What one operator takes at given shapes, as onnxruntime's profiler names them."""
@@ -78,6 +157,11 @@ class Profile:
     board: Mapping[str, Any]
     steps: Sequence[Step]
     operators: Sequence[Operator] = field(default_factory=tuple)
+    stages: Sequence[Stage] = field(default_factory=tuple)
+    missing: Sequence[Missing] = field(default_factory=tuple)
+    shares: Sequence[Share] = field(default_factory=tuple)
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    """When, with what, on what data and how warm it was measured (`edge/profile/record.py` has the keys)."""
 
     @property
     def name(self) -> str:
@@ -92,8 +176,8 @@ class Profile:
 
     def serialize(self) -> str:
         """The file's text."""
-        steps, operators = ([asdict(item) for item in items] for items in (self.steps, self.operators))
-        fields = {"format": FORMAT, "board": dict(self.board), "steps": steps, "operators": operators}
+        fields = {"format": FORMAT, "board": dict(self.board), "conditions": dict(self.conditions)}
+        fields |= {name: [asdict(item) for item in getattr(self, name)] for name in ROWS}
         return json.dumps(fields, indent=1, allow_nan=False) + "\n"
 
     @classmethod
@@ -111,10 +195,16 @@ class Profile:
             raise ProfileError("it has no whole number as its 'format'")
         if not 1 <= fields["format"] <= FORMAT:
             raise ProfileError(f"it has format {fields['format']}; this release reads up to {FORMAT}")
-        board = fields.get("board")
+        board, conditions = fields.get("board"), fields.get("conditions", {})
         if not isinstance(board, dict):
             raise ProfileError("it has no object 'board'")
-        return cls(board, _rows(fields, "steps", Step), _rows(fields, "operators", Operator))
+        if not isinstance(conditions, dict):
+            raise ProfileError(f"'conditions' is a {type(conditions).__name__}, not an object")
+        return cls(board, conditions=conditions, **{name: _rows(fields, name, kind) for name, kind in ROWS.items()})
+
+
+ROWS: dict[str, type] = {"steps": Step, "stages": Stage, "missing": Missing, "shares": Share, "operators": Operator}
+"""The lists of a profile."""
 
 
 def _rows(fields: Mapping[str, Any], name: str, kind: type) -> tuple[Any, ...]:
