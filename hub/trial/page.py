@@ -27,7 +27,7 @@ LINE, BAR = 0.23, 0.62
 def write(found: Found) -> Path:
     """Write the page into the trial's folder; returns its path. The same folder gives the same bytes."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1]]),  # the hub's style sheet
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
