@@ -172,7 +172,7 @@ class Profile:
     def memory_bytes(self) -> int | None:
         """Memory of the board; None where its record does not say."""
         found = self.board.get("memory_bytes")
-        return int(found) if isinstance(found, int | float) and found > 0 else None
+        return int(found) if isinstance(found, int | float) and 0 < found < math.inf else None
 
     def serialize(self) -> str:
         """The file's text."""
