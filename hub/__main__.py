@@ -1,4 +1,4 @@
-"""The hub's commands: `cutlayer-hub demo|simulate|serve|report|trial|example` (the same as `python -m hub …`)."""
+"""The hub's commands: `cutlayer-hub demo|simulate|serve|report|trial|profile|example` (the same as `python -m hub …`)."""
 
 import argparse
 import errno
@@ -217,6 +217,19 @@ def _trial_list(_options: argparse.Namespace) -> int:
     return 0
 
 
+def _profile(options: argparse.Namespace) -> int:
+    """Profile a board over ssh (ssh), show profiles of boards as a page (page)."""
+    from hub.profile import command
+
+    return command.command(options)
+
+
+def _profile_arguments(parser: argparse.ArgumentParser) -> None:
+    from hub.profile import command
+
+    command.arguments(parser)
+
+
 def _example(options: argparse.Namespace) -> int:
     """Print an annotated configuration to start from."""
     from hub import config
@@ -328,6 +341,7 @@ COMMANDS: Commands = {
     "serve": (_serve, _serve_arguments),
     "report": (_report, _report_arguments),
     "trial": (_trial, _trial_arguments),
+    "profile": (_profile, _profile_arguments),
     "example": (_example, _example_arguments),
 }
 
@@ -379,6 +393,7 @@ def _setting(text: str) -> tuple[str, Any]:
 def _mistakes() -> tuple[type[Exception], ...]:
     """What a plain sentence answers; everything else is a fault of ours and keeps its traceback."""
     from edge.link import LinkError
+    from edge.wire.profile import ProfileError
     from edge.wire.toml_fields import ConfigError
     from export.errors import ExportError
     from hub.broker import BrokerError
@@ -386,14 +401,16 @@ def _mistakes() -> tuple[type[Exception], ...]:
     from hub.demo import DemoError
     from hub.orchestrator import FleetError
     from hub.outcome import OutcomeError
+    from hub.profile.page import PageError
+    from hub.profile.ssh import SshError
     from hub.server import RunError
     from hub.store import StoreError
     from hub.trial.net import NetError
     from hub.trial.run import TrialError
 
     return (
-        BrokerError, ConfigError, DatasetError, DemoError, ExportError, FleetError, LinkError, NetError, OutcomeError, RunError,
-        StoreError, TrialError,
+        BrokerError, ConfigError, DatasetError, DemoError, ExportError, FleetError, LinkError, NetError, OutcomeError, PageError,
+        ProfileError, RunError, SshError, StoreError, TrialError,
     )  # fmt: skip
 
 

@@ -1,0 +1,203 @@
+"""Profiles a board over the user's own ssh: their keys, their agent, their configuration; of passwords this knows nothing.
+
+On the board runs `cutlayer profile … --json -`, whose JSON comes back on standard output; its progress and its table are on
+standard error, which is the user's terminal, as are ssh's own words. Whoever stops this stops ssh; what runs on the board
+ends by itself, at the latest when it writes.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from edge.wire.profile import ProfileError
+from hub.profile import page, read
+
+BUNDLE = "device.bundle"
+OWN_FAULT, NOT_EXECUTABLE, NOT_FOUND, MISTAKE = 255, 126, 127, 2
+"""Exit codes of ssh itself, of the board's shell (two), and of `cutlayer` for what the user can mend."""
+FORCED = ("-T", "-o", "RemoteCommand=none")
+"""Whatever the user's configuration says for sessions by hand: a terminal would mix the two outputs."""
+MEMORY = ": is the board's memory full?"
+PATIENCE = 5.0
+"""Seconds that ssh has to end when it is told to."""
+
+
+class SshError(Exception):
+    """A board that could not be profiled over ssh; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What to run on which board."""
+
+    target: str
+    """As ssh takes it: `user@host`, a name of the user's configuration, `ssh://…`."""
+    command: str = "cutlayer"
+    """Path of it on the board; `~/` is the board's user's home."""
+    bundle: Path | None = None
+    """A bundle of this machine, sent along; without one, the board's configuration names it."""
+    config: str | None = None
+    """Path on the board."""
+    arguments: tuple[str, ...] = ()
+    """For `cutlayer profile`."""
+    ssh_options: tuple[str, ...] = ()
+    """For ssh: what begins with a dash as it is, anything else behind `-o`."""
+
+    def remote(self) -> str:
+        """The line for the board's shell.
+
+        Raises:
+            SshError: the command is an option in disguise.
+        """
+        if not self.command or self.command.startswith("-"):
+            raise SshError(f"--command {self.command!r} is no command")
+        parts = [_path(self.command), "profile"]
+        parts += ["--config", _path(self.config)] if self.config is not None else []
+        parts += ["--bundle", "-"] if self.bundle is not None else []
+        return " ".join([*parts, "--json", "-", *map(shlex.quote, self.arguments)])
+
+    def argv(self, ssh: str = "ssh") -> list[str]:
+        """The program and its arguments.
+
+        Raises:
+            SshError: target or command is an option in disguise.
+        """
+        if not self.target or self.target.startswith("-") or not self.target.isprintable() or " " in self.target:
+            raise SshError(f"{self.target!r} is no board: ssh takes user@host, or a name of its configuration")
+        options = [part for one in self.ssh_options for part in ([one] if one.startswith("-") else ["-o", one])]
+        return [ssh, *FORCED, *options, "--", self.target, self.remote()]
+
+
+def profile(visit: Visit, out: Path, ssh: str = "ssh") -> Path:
+    """Profile a board; writes profile.json and page.html into a folder, none of them half, and returns the page's path.
+
+    Args:
+        visit: the board, and what to run there.
+        out: the folder; made if it is not there. A profile of before in it is replaced.
+        ssh: program.
+
+    Raises:
+        SshError: it did not come about; the message says why, or that ssh or the board has said so on the terminal.
+        PageError: the folder cannot be written.
+    """
+    with _folder(out):
+        data = _run(visit, ssh)
+        try:
+            found = read.decode(data)
+        except ProfileError as error:
+            raise SshError(
+                f"what came from {visit.target} is no profile: {error}; it begins with "
+                f"{data[:60].decode(errors='replace')!r} (nothing else may write to standard output there, such as an echo "
+                "in .bashrc)"
+            ) from error
+        page.save(out / "profile.json", data.decode())  # before the page: it took minutes
+        return page.save(out / "page.html", page.render(read.named([(visit.target, found)])))
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[None]:
+    """The folder, made before anything takes minutes, and taken away again where nothing came of it."""
+    made = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise page.PageError(f"{out} cannot be made: {error.strerror}") from error
+    try:
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):  # it holds something
+                out.rmdir()
+        raise
+
+
+def folder_for(target: str, now: datetime) -> Path:
+    """Where a profile goes if nobody says."""
+    name = re.sub(r"[^A-Za-z0-9._@-]+", "_", target).strip("._") or "board"
+    return Path("profiles") / f"{name}-{now:%Y%m%d-%H%M%S}"
+
+
+def _path(path: str) -> str:
+    """A path for the board's shell; a leading `~/` stays what it is there."""
+    return f"~/{shlex.quote(path[2:])}" if path.startswith("~/") and len(path) > 2 else shlex.quote(path)
+
+
+def _bundle(path: Path) -> Path:
+    return path / BUNDLE if path.is_dir() else path
+
+
+def _run(visit: Visit, ssh: str) -> bytes:
+    argv = visit.argv(ssh)
+    sys.stderr.flush()
+    with ExitStack() as stack:
+        given: object = subprocess.DEVNULL
+        if visit.bundle is not None:
+            path = _bundle(visit.bundle)
+            try:
+                given = stack.enter_context(path.open("rb"))
+            except OSError as error:
+                raise SshError(f"the bundle {path} cannot be read: {error.strerror}") from error
+        try:
+            process = subprocess.Popen(argv, stdin=given, stdout=subprocess.PIPE)  # type: ignore[call-overload]  # noqa: S603  no shell
+        except FileNotFoundError as error:
+            raise SshError(f"there is no {ssh!r} on this machine: install an OpenSSH client") from error
+        except OSError as error:
+            raise SshError(f"{ssh!r} does not start: {error.strerror}") from error
+        data = _answer(process)
+    if len(data) <= read.MOST_BYTES:  # else ssh was stopped, and what came says enough
+        _judge(visit, process.returncode, data)
+    return data
+
+
+def _answer(process: "subprocess.Popen[bytes]") -> bytes:
+    assert process.stdout is not None  # noqa: S101  it is a pipe
+    try:
+        with process.stdout:
+            data = process.stdout.read(read.MOST_BYTES + 1)
+        if len(data) <= read.MOST_BYTES:
+            process.wait()
+    finally:
+        _end(process)
+    return data
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _judge(visit: Visit, code: int, data: bytes) -> None:
+    """Raises SshError for any end but a good one."""
+    target = visit.target
+    if code == OWN_FAULT and data:
+        raise SshError(f"the connection to {target} was lost in the middle ({len(data)} bytes had come)")
+    if code == OWN_FAULT:
+        raise SshError(
+            f"ssh did not reach {target}, or lost it; its own words stand above "
+            f"(if there are none, {visit.command} was killed there{MEMORY})"
+        )
+    if code == NOT_FOUND:
+        raise SshError(f"there is no {visit.command} on {target}: say where it is with --command PATH")
+    if code == NOT_EXECUTABLE:
+        raise SshError(f"{visit.command} on {target} cannot be executed (exit code 126)")
+    if code == MISTAKE:
+        raise SshError(f"{target} refused; what is wrong stands above")
+    if 128 < code < OWN_FAULT:
+        raise SshError(f"{visit.command} on {target} was ended by signal {code - 128}{MEMORY if code == 137 else ''}")
+    if code < 0:
+        raise SshError(f"ssh was ended by signal {-code}")
+    if code:
+        raise SshError(f"the profile on {target} failed (exit code {code}); what happened stands above")
+    if not data.strip():
+        raise SshError(f"{visit.command} on {target} ended well, but no profile came")

@@ -1,0 +1,127 @@
+"""A board behind a real ssh server on the loopback, with keys and configuration of its own."""
+
+import getpass
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge.wire.profile import Profile
+from hub.__main__ import main
+from tests.hub.profile import samples
+
+pytestmark = pytest.mark.system
+
+BOARD = """#!{python}
+import hashlib, json, os, signal, sys
+here = {folder!r}
+given = hashlib.sha256(sys.stdin.buffer.read()).hexdigest()
+with open(here + "/ran.json", "w") as file:
+    json.dump([sys.argv[1:], given], file)
+print("local, batch 32: 31.2 ms", file=sys.stderr, flush=True)
+text = open(here + "/sample.json").read()
+if "--refuse" in sys.argv:
+    sys.exit(2)
+if "--die" in sys.argv:
+    sys.stdout.write(text[:3000] + " " * 8_000_000)  # more than is under way at a time: some has arrived when this returns
+    sys.stdout.flush()
+    os.kill(os.getppid(), signal.SIGKILL)
+    os._exit(0)
+sys.stdout.write(text)
+"""
+
+
+@pytest.fixture
+def board(tmp_path):
+    """Options of ssh that lead to a server whose `cutlayer` lies below `my board`; ended by its process id."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    sshd, keygen = shutil.which("sshd", path=path), shutil.which("ssh-keygen")
+    if sshd is None or keygen is None or shutil.which("ssh") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("openssh-server is not installed")
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # the server wants it, and its package leaves it to the service
+    for name in ("host", "user"):
+        subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True, timeout=60)
+    (tmp_path / "keys").write_bytes((tmp_path / "user.pub").read_bytes())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (tmp_path / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/keys\nPidFile none\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+        "PermitRootLogin prohibit-password\n"
+    )
+    (tmp_path / "ssh_config").write_text(
+        f"Host board\nHostName 127.0.0.1\nPort {port}\nUser {getpass.getuser()}\nIdentityFile {tmp_path}/user\n"
+        f"IdentitiesOnly yes\nIdentityAgent none\nUserKnownHostsFile {tmp_path}/known\nGlobalKnownHostsFile none\n"
+        "StrictHostKeyChecking accept-new\nBatchMode yes\nRequestTTY force\n"
+    )
+    place = tmp_path / "my board"
+    place.mkdir()
+    (place / "sample.json").write_text(samples.pi5().serialize())
+    (place / "cutlayer").write_text(BOARD.format(python=sys.executable, folder=str(place)))
+    (place / "cutlayer").chmod(0o755)
+    with subprocess.Popen(
+        [sshd, "-D", "-e", "-f", tmp_path / "sshd_config"], stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+    ) as server:
+        try:
+            said = []
+            for line in server.stderr:
+                said.append(line)
+                if "listening" in line:
+                    break
+            else:
+                pytest.fail(f"sshd did not start: {''.join(said)}")
+            yield ["--ssh-option=-F" + str(tmp_path / "ssh_config"), "--command", str(place / "cutlayer")]
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.stderr.close()
+
+
+def test_a_profile_comes_over_ssh(board, tmp_path, capfd):
+    bundle, out = tmp_path / "device.bundle", tmp_path / "out"
+    bundle.write_bytes(os.urandom(300_000))
+    strange = ["--note", "a  b; touch pwned", "$HOME", "it's", "*"]
+    command = [
+        "profile",
+        "ssh",
+        "board",
+        *board,
+        "--bundle",
+        str(bundle),
+        "--config",
+        "/etc/device.toml",
+        "--out",
+        str(out),
+    ]
+    assert main([*command, "--", *strange]) == 0
+    said = capfd.readouterr()
+    assert f"profile: {out}/profile.json\npage: {out}/page.html\n" in said.out
+    assert "local, batch 32: 31.2 ms" in said.err
+    arguments, arrived = json.loads((tmp_path / "my board" / "ran.json").read_text())
+    assert arguments == ["profile", "--config", "/etc/device.toml", "--bundle", "-", "--json", "-", *strange]
+    assert arrived == hashlib.sha256(bundle.read_bytes()).hexdigest()
+    assert Profile.parse((out / "profile.json").read_text()) == samples.pi5()
+    assert "Profile of Raspberry Pi 5 Model B" in (out / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("target", "more", "sentence"),
+    [
+        ("board", ["--", "--die"], "the connection to board was lost in the middle ("),
+        ("board", ["--", "--refuse"], "board refused; what is wrong stands above"),
+        ("board", ["--command", "/opt/none/cutlayer"], "there is no /opt/none/cutlayer on board: say where it is with --command"),
+        ("board", ["--ssh-option", "IdentityFile=/dev/null", "--ssh-option=-p1"], "ssh did not reach board, or lost it"),
+    ],
+)  # fmt: skip
+def test_what_goes_wrong_is_said_and_leaves_nothing(board, tmp_path, capfd, target, more, sentence):
+    out = tmp_path / "out"
+    assert main(["profile", "ssh", target, *board, "--out", str(out), *more]) == 2
+    assert f"cutlayer-hub profile: {sentence}" in capfd.readouterr().err
+    assert not out.exists()
