@@ -101,6 +101,7 @@ def _board(one: Shown, place: int) -> dict[str, Any]:
         "tiles": _tiles(profile),
         "stages": tables.stages(profile),
         "stages_plot": _figure(plots.stages(profile), f"stages-{place}", "Medians and their intervals"),
+        "energy_plot": _figure(plots.energy(profile), f"energy-{place}", "What they cost"),
         "batches_plot": _figure(plots.batches(profile), f"batches-{place}", "Where a larger batch pays"),
         "silent": tables.silent(profile),
         "missing": tables.missing(profile),
@@ -115,7 +116,7 @@ def _board(one: Shown, place: int) -> dict[str, Any]:
         "shares": tables.shares(profile),
         "operators": tables.operators(profile),
         "operators_known": len(profile.operators),
-        "course_plot": _figure(plots.temperature_and_clock(profile), f"course-{place}", "Temperature and clock"),
+        "course_plot": _figure(plots.temperature_and_clock(profile), f"course-{place}", "While it was measured"),
         "course_why": _course_why(profile),
         "steps": tables.steps(profile),
         "steps_plot": _figure(

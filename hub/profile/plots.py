@@ -1,7 +1,8 @@
 """What a profile measured, drawn. Every function gives None where there is nothing to draw."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -27,10 +28,42 @@ NEAR = 30.0
 """Degrees above the highest temperature up to which a threshold is drawn."""
 
 
+@dataclass(frozen=True)
+class Bars:
+    """What the bars of the stages show: the axis, how long a bar is with its whisker down and up, and the word for none."""
+
+    axis: str
+    of: Callable[[Stage], tuple[float, float, float] | None]
+    absent: str
+
+
+def _time(row: Stage) -> tuple[float, float, float]:
+    (down,), (up,) = _whiskers([row])
+    return 1e3 * row.median_seconds, down, up
+
+
+def _joules(row: Stage) -> tuple[float, float, float] | None:
+    if row.joules is None:
+        return None
+    unsure = row.joules_uncertainty or 0.0
+    return 1e3 * row.joules, 1e3 * min(unsure, row.joules), 1e3 * unsure
+
+
+TIME = Bars("ms a repetition: median and interval", _time, "not measured")
+ENERGY = Bars("mJ a repetition: mean, and what it may be off by", _joules, "not known")
+
+
 def stages(profile: Profile) -> Drawing | None:
     """Medians of the stages with their intervals: a panel for each number of threads, a colour for each batch size."""
-    if not profile.stages:
-        return None
+    return _stages(profile, TIME) if profile.stages else None
+
+
+def energy(profile: Profile) -> Drawing | None:
+    """The joules of the stages in the same way."""
+    return _stages(profile, ENERGY) if any(row.joules is not None for row in profile.stages) else None
+
+
+def _stages(profile: Profile, bars: Bars) -> Drawing:
     everything = asked_for(profile)
     names = sorted({row.stage for row in everything}, key=rank)
     batches, threads = sorted({row.batch for row in everything}), sorted({row.threads for row in everything})
@@ -40,48 +73,59 @@ def stages(profile: Profile) -> Drawing | None:
     with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
         drawn = Figure(figsize=(WIDE, height), layout="constrained")
         drawn.patch.set_visible(False)
-        panels = drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat
+        panels = list(drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
         for panel, count in zip(panels, threads, strict=False):
-            _stage_panel(panel, profile, names, batches, count)
-        for panel in list(panels)[len(threads) :]:
+            _stage_panel(panel, profile, bars, names, batches, count)
+        for panel in panels[len(threads) :]:
             panel.set_visible(False)
-        for panel in list(drawn.axes)[-columns:]:
-            panel.set_xlabel("ms a repetition: median and interval")
+        for panel in panels[: len(threads)][-columns:]:
+            panel.set_xlabel(bars.axis)
+            panel.tick_params(labelbottom=True)  # what shares an axis names it only below, where a panel may be hidden
         if len(batches) > 1:
-            handles, labels = drawn.axes[0].get_legend_handles_labels()
+            handles, labels = panels[0].get_legend_handles_labels()
             drawn.legend(handles, labels, loc="outside upper left", ncols=len(labels), columnspacing=1.4)
         return drawing_of(drawn)
 
 
-def _stage_panel(axes: Axes, profile: Profile, names: Sequence[str], batches: Sequence[int], threads: int) -> None:
+def _stage_panel(
+    axes: Axes, profile: Profile, bars: Bars, names: Sequence[str], batches: Sequence[int], threads: int
+) -> None:
     axes.patch.set_visible(False)
-    found = {(row.stage, row.batch): row for row in profile.stages if row.threads == threads}
-    high = 1e3 * max((max(row.high_seconds, row.median_seconds) for row in profile.stages), default=0) or 1.0
+    everything = {(row.stage, row.batch, row.threads): one for row in profile.stages if (one := bars.of(row))}
     thick = BAR / len(batches)
     for place, batch in enumerate(batches):
         at = [line - BAR / 2 + (place + 0.5) * thick for line in range(len(names))]
-        rows = [found.get((name, batch)) for name in names]
-        there = [(y, row) for y, row in zip(at, rows, strict=True) if row is not None]
+        found = [everything.get((name, batch, threads)) for name in names]
+        there = [(y, one) for y, one in zip(at, found, strict=True) if one is not None]
         axes.barh(
-            [y for y, _ in there], [1e3 * row.median_seconds for _, row in there], thick * 0.9, color=_colour(place),
-            xerr=_whiskers([row for _, row in there]), ecolor=INK, capsize=2, error_kw={"lw": 1}, label=f"batch {batch}",
+            [y for y, _ in there], [one[0] for _, one in there], thick * 0.9, color=_colour(place), alpha=_alpha(place),
+            xerr=[[one[1] for _, one in there], [one[2] for _, one in there]], ecolor=INK, capsize=2, error_kw={"lw": 1},
+            label=f"batch {batch}",
         )  # fmt: skip
-        for y, name, row in zip(at, names, rows, strict=True):
-            if row is None and not any((name, other) in found for other in batches):
-                continue
-            end = 0.0 if row is None else 1e3 * max(row.high_seconds, row.median_seconds)
-            text = "not measured" if row is None else milliseconds(row.median_seconds)
-            size = 7 if len(batches) > 1 else 8
-            axes.annotate(text, (end, y), (4, 0), textcoords="offset points", va="center", fontsize=size, color=MUTED)
+        size = 7 if len(batches) > 1 else 8
+        for y, (value, _, up) in there:
+            _word(axes, digits(value), value + up, y, size)
     for line, name in enumerate(names):
-        if not any((name, batch) in found for batch in batches):
-            axes.annotate(
-                "not measured", (0, line), (4, 0), textcoords="offset points", va="center", fontsize=8, color=MUTED
-            )
+        absent = [place for place, batch in enumerate(batches) if (name, batch, threads) not in everything]
+        if len(absent) == len(batches):
+            _word(axes, bars.absent, 0, line, 8)
+        else:
+            for place in absent:
+                _word(axes, bars.absent, 0, line - BAR / 2 + (place + 0.5) * thick, 7)
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.set_yticks(range(len(names)), [plain(name, 24) for name in names])
-    axes.set_xlim(0, 1.14 * high)
+    axes.set_xlim(0, 1.14 * max((value + up for value, _, up in everything.values()), default=0) or 1.0)
     axes.set_title(threads_of(threads), fontsize=9, loc="left", color=MUTED)
+
+
+def _word(axes: Axes, text: str, x: float, y: float, size: float) -> None:
+    """A word to the right of a place."""
+    axes.annotate(text, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=size, color=MUTED)
+
+
+def _alpha(place: int) -> float:
+    """There are four colours; what comes after them is paler."""
+    return 1.0 if place < len(SERIES) else 0.5
 
 
 def _whiskers(rows: Sequence[Stage]) -> list[list[float]]:
@@ -108,7 +152,7 @@ def batches(profile: Profile) -> Drawing | None:
             values = [1e3 * row.median_seconds / row.batch for row in line]
             spread = [[side / row.batch for side, row in zip(sides, line, strict=True)] for sides in _whiskers(line)]
             axes.errorbar(
-                [row.batch for row in line], values, yerr=spread, color=_colour(place), marker="o", ms=4, lw=1.6, capsize=2,
+                [row.batch for row in line], values, yerr=spread, color=_colour(place), alpha=_alpha(place), marker="o", ms=4, lw=1.6, capsize=2,
                 label=threads_of(threads),
             )  # fmt: skip
         sizes = sorted({row.batch for row in rows})
@@ -182,7 +226,7 @@ def peaks_of_memory(profile: Profile) -> Drawing | None:
             axes.plot(*zip(*own, strict=True), "o", ms=5, color=SERIES[2], label="the stage's own")
         for line, peak in zip(lines, found, strict=True):
             axes.annotate(
-                f"{digits(peak.bytes / mebibyte)}, {peak.where}", (peak.bytes / mebibyte, line), (8, 0),
+                digits(peak.bytes / mebibyte), (peak.bytes / mebibyte, line), (8, 0),
                 textcoords="offset points", va="center", fontsize=7.5, color=MUTED,
             )  # fmt: skip
         for size, name, colour, style in (
@@ -228,8 +272,8 @@ def temperature_and_clock(profile: Profile) -> Drawing | None:
             for celsius, name in _thresholds(profile, max(value for _, value in warm)):
                 axes[0].axhline(celsius, color=INK, lw=1, ls=DASHES)
                 axes[0].annotate(
-                    name, (1, celsius), (-2, 3), xycoords=axes[0].get_yaxis_transform(), textcoords="offset points",
-                    ha="right", fontsize=7.5, color=MUTED,
+                    name, (0, celsius), (2, 3), xycoords=axes[0].get_yaxis_transform(), textcoords="offset points",
+                    ha="left", fontsize=7.5, color=MUTED,
                 )  # fmt: skip
             low, high = axes[0].get_ylim()
             axes[0].set_ylim(low, high + 0.12 * (high - low))
@@ -305,7 +349,7 @@ def compared(shown: Sequence[Shown]) -> Drawing | None:
             rows = [(line + (place + 0.5) * thick - 0.3, entry) for line, entry in here if entry.median_seconds > 0]
             axes.errorbar(
                 [1e3 * entry.median_seconds for _, entry in rows], [y for y, _ in rows], xerr=_spread([e for _, e in rows]),
-                fmt="odsv"[place % 4], ms=5, color=_colour(place), lw=0, elinewidth=1.2, capsize=2, label=plain(one.name, 40),
+                fmt="odsv"[place % 4], ms=5, color=_colour(place), alpha=_alpha(place), lw=0, elinewidth=1.2, capsize=2, label=plain(one.name, 40),
             )  # fmt: skip
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))

@@ -87,7 +87,7 @@ def test_what_is_missing_says_why_and_is_neither_0_nor_blank(pi5):
     )
     assert "energy of sensor too short for the sensor: 0.1 s" in pi5.text
     assert not pi5.empty
-    assert "not measured" in pi5.drawn
+    assert {"not measured", "not known"} <= set(pi5.drawn)  # of time, and of joules
 
 
 def test_board_and_conditions_stand_there(pi5):
@@ -149,6 +149,11 @@ def test_joules_say_their_class_and_an_uncertainty_that_is_unknown():
     text = Text(rendered(wide)).text
     assert "it may be off by as much as it is: too short for the source" in text
     assert "500 ± 500" in text
+
+
+def test_joules_are_drawn_where_there_are_any(pi5):
+    assert {"mJ a repetition: mean, and what it may be off by", "128"} <= set(pi5.drawn)
+    assert not any("mJ a repetition" in word for word in Text(rendered(samples.zero2(ONE))).drawn)
 
 
 def test_operators_have_their_shares(pi5):
