@@ -15,6 +15,7 @@ meters.py     windows of time, memory and joules (energy/: where joules come fro
 mailbox.py    ties delivery, outbox and link together: commit, then publish
 agent.py      ties everything together: the one loop, from a batch to an update
 device.py     builds it from a configuration and takes it down in the right order
+check.py      can this board run it?  profile/: what does it cost here, stage by stage?
 
 Batches and noise are functions of seed, round and step, so a step that is done again is the same step.
 """
