@@ -61,9 +61,9 @@ def _ssh(options: argparse.Namespace) -> int:
         ssh_options=tuple(options.ssh_option),
     )
     out = options.out or ssh.folder_for(options.target, datetime.now().astimezone())
-    page = ssh.profile(visit, out)
-    print(f"profile: {page.with_name('profile.json')}\npage: {page}")
-    return 0
+    found = ssh.profile(visit, out)
+    print(f"profile: {out / 'profile.json'}\npage: {out / 'page.html'}")
+    return 0 if found.stages else 1
 
 
 def _ssh_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,19 @@ from typing import Any
 
 from edge.wire.profile import Profile
 from hub.profile.read import Shown, plain
-from hub.profile.tables import SILENT, Cell, Line, Notes, Part, Table, configuration, mebibytes, milliseconds, rank
+from hub.profile.tables import (
+    SILENT,
+    Cell,
+    Line,
+    Notes,
+    Part,
+    Table,
+    configuration,
+    label,
+    mebibytes,
+    milliseconds,
+    order,
+)
 from hub.table import MISSING, figure
 
 
@@ -35,8 +47,8 @@ def entries(shown: Sequence[Shown]) -> dict[str, list[Entry | None]]:
 
 def _stage_entries(profile: Profile) -> dict[Any, tuple[str, Entry]]:
     return {
-        ((row.batch, row.threads), rank(row.stage)): (
-            f"{plain(row.stage)}, {configuration(row.batch, row.threads)}",
+        ((row.batch, row.threads), order(row)): (
+            f"{label(row)}, {configuration(row.batch, row.threads)}",
             Entry(
                 row.median_seconds, row.low_seconds, row.high_seconds, row.joules, row.joules_why, row.joules_kind,
                 row.peak_bytes, row.peak_why,

@@ -43,6 +43,19 @@ def slowed(profile: Profile) -> str:
     return plain(words(profile.conditions, "slowed"), 200)
 
 
+def cautions(profile: Profile) -> list[str]:
+    """What else makes the times less sure than they look, in sentences."""
+    found = []
+    share = number(profile.conditions, "busy_share")
+    if share is not None and share > MOST_BUSY:
+        found.append(f"others took {100 * share:.0f} % of the processors' time meanwhile")
+    drifts = len(items(profile.conditions, "drifts"))
+    if drifts:
+        stages = "a stage was" if drifts == 1 else f"{drifts} stages were"
+        found.append(f"{stages} slower in the last third than in the first")
+    return found
+
+
 def date(profile: Profile) -> str:
     """When it was measured, or an empty text."""
     text = words(profile.conditions, "date")
@@ -171,6 +184,18 @@ def _slowed(profile: Profile) -> Fact:
     return Fact("nothing" + (f" ({source})" if told.get("flags") is not None and source else " (throttle counters)"))
 
 
+def _drifts(profile: Profile) -> Fact:
+    if "drifts" not in profile.conditions:
+        return MISSING
+    found = []
+    for one in items(profile.conditions, "drifts"):
+        batch, threads, ratio = (number(one, name) for name in ("batch", "threads", "ratio"))
+        if batch is not None and threads is not None and ratio is not None:
+            name = plain(f"{words(one, 'stage')} {words(one, 'codec')}", 32)
+            found.append(f"{name} (batch {batch:g}, {threads_of(int(threads))}) {figure(ratio)} times")
+    return Fact(", ".join(found), warn=True) if found else Fact("nothing")
+
+
 def _since_start(profile: Profile) -> Fact:
     told = profile.conditions.get("thermal_after")
     if not isinstance(told, Mapping) or told.get("since_start") is None:
@@ -244,7 +269,8 @@ CONDITIONS: dict[str, Say] = {
     "how sure": _wanted,
     "temperature": _temperature,
     "slowed down by": _slowed,
-    "since switched on": _since_start,
+    "slower in its last third than in its first": _drifts,
+    "slowed since switched on": _since_start,
     "others": _busy,
     "energy": _energy,
     "idle": _idle,

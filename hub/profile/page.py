@@ -55,6 +55,7 @@ def render(shown: Sequence[Shown]) -> str:
         title=_title(shown),
         dated=_dated(shown),
         alerts=[(one.name, facts.slowed(one.profile)) for one in shown if facts.slowed(one.profile)],
+        cautions=[(one.name, text) for one in shown for text in facts.cautions(one.profile)],
         shown=shown,
         several=len(shown) > 1,
         board=facts.board(shown),
@@ -217,7 +218,7 @@ def _tiles(profile: Profile) -> list[tuple[str, str, str]]:
         )
     coded = [row for row in profile.stages if row.bytes is not None and row.stage in {"encode", "send"}]
     if coded and main:
-        row = max(coded, key=lambda row: (row.batch == main.batch, row.stage == "send", row.bytes or 0))
+        row = max(coded, key=lambda row: (row.batch == main.batch, row.stage == "send", -(row.bytes or 0)))
         found.append((f"bytes, {row.stage}", human(row.bytes, "bytes"), f"counted: batch {row.batch}{f', {plain(row.codec, 24)}' if row.codec else ''}"))  # fmt: skip
     after = number(profile.conditions, "thermal_after", "temperature", "celsius")
     if after is not None:

@@ -14,7 +14,7 @@ from hub.drawing import DASHES, GRID, HALF, INK, MUTED, SERIES, STYLE, WIDE, Dra
 from hub.profile.comparison import Entry, entries
 from hub.profile.facts import threads_of
 from hub.profile.read import Shown, course, items, memory, number, plain, words
-from hub.profile.tables import asked_for, configuration, configurations, milliseconds, peaks, rank
+from hub.profile.tables import asked_for, configuration, configurations, label, milliseconds, order, peaks, rank
 from hub.table import figure as digits
 from hub.table import human
 
@@ -65,7 +65,8 @@ def energy(profile: Profile) -> Drawing | None:
 
 def _stages(profile: Profile, bars: Bars) -> Drawing:
     everything = asked_for(profile)
-    names = sorted({row.stage for row in everything}, key=rank)
+    names = [label(row) for row in sorted(everything, key=order)]
+    names = list(dict.fromkeys(names))
     batches, threads = sorted({row.batch for row in everything}), sorted({row.threads for row in everything})
     columns = min(2, len(threads))
     lines = math.ceil(len(threads) / columns)
@@ -91,7 +92,7 @@ def _stage_panel(
     axes: Axes, profile: Profile, bars: Bars, names: Sequence[str], batches: Sequence[int], threads: int
 ) -> None:
     axes.patch.set_visible(False)
-    everything = {(row.stage, row.batch, row.threads): one for row in profile.stages if (one := bars.of(row))}
+    everything = {(label(row), row.batch, row.threads): one for row in profile.stages if (one := bars.of(row))}
     thick = BAR / len(batches)
     for place, batch in enumerate(batches):
         at = [line - BAR / 2 + (place + 0.5) * thick for line in range(len(names))]
@@ -113,7 +114,7 @@ def _stage_panel(
             for place in absent:
                 _word(axes, bars.absent, 0, line - BAR / 2 + (place + 0.5) * thick, 7)
     axes.set_ylim(len(names) - 0.45, -0.55)
-    axes.set_yticks(range(len(names)), [plain(name, 24) for name in names])
+    axes.set_yticks(range(len(names)), names)
     axes.set_xlim(0, 1.14 * max((value + up for value, _, up in everything.values()), default=0) or 1.0)
     axes.set_title(threads_of(threads), fontsize=9, loc="left", color=MUTED)
 
@@ -221,9 +222,13 @@ def peaks_of_memory(profile: Profile) -> Drawing | None:
         axes.plot(
             [max(1, p.bytes) / mebibyte for p in found], lines, "o", ms=7, color=SERIES[0], label="peak of the process"
         )
-        own = [(p.own_bytes / mebibyte, line) for line, p in zip(lines, found, strict=True) if p.own_bytes]
+        own = [
+            (p.own_bytes / mebibyte, line)
+            for line, p in zip(lines, found, strict=True)
+            if p.own_bytes and p.own_bytes >= mebibyte
+        ]  # less would stretch the axis
         if own:
-            axes.plot(*zip(*own, strict=True), "o", ms=5, color=SERIES[2], label="the stage's own")
+            axes.plot(*zip(*own, strict=True), "o", ms=5, color=SERIES[2], label="the stage's own, from 1 MiB on")
         for line, peak in zip(lines, found, strict=True):
             axes.annotate(
                 digits(peak.bytes / mebibyte), (peak.bytes / mebibyte, line), (8, 0),

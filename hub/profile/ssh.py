@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from edge.wire.profile import ProfileError
+from edge.wire.profile import Profile, ProfileError
 from hub.profile import page, read
 
 BUNDLE = "device.bundle"
-OWN_FAULT, NOT_EXECUTABLE, NOT_FOUND, MISTAKE = 255, 126, 127, 2
-"""Exit codes of ssh itself, of the board's shell (two), and of `cutlayer` for what the user can mend."""
+OWN_FAULT, NOT_EXECUTABLE, NOT_FOUND, MISTAKE, NO_STAGES = 255, 126, 127, 2, 1
+"""Exit codes of ssh itself, of the board's shell (two), of `cutlayer` for what the user can mend and if nothing was measured."""
 FORCED = ("-T", "-o", "RemoteCommand=none")
 """Whatever the user's configuration says for sessions by hand: a terminal would mix the two outputs."""
 MEMORY = ": is the board's memory full?"
@@ -74,8 +74,10 @@ class Visit:
         return [ssh, *FORCED, *options, "--", self.target, self.remote()]
 
 
-def profile(visit: Visit, out: Path, ssh: str = "ssh") -> Path:
-    """Profile a board; writes profile.json and page.html into a folder, none of them half, and returns the page's path.
+def profile(visit: Visit, out: Path, ssh: str = "ssh") -> Profile:
+    """Profile a board; writes profile.json and page.html into a folder, none of them half, and returns the profile.
+
+    It has no stages where none could be measured: its reasons are worth a page, too.
 
     Args:
         visit: the board, and what to run there.
@@ -97,7 +99,8 @@ def profile(visit: Visit, out: Path, ssh: str = "ssh") -> Path:
                 "in .bashrc)"
             ) from error
         page.save(out / "profile.json", data.decode())  # before the page: it took minutes
-        return page.save(out / "page.html", page.render(read.named([(visit.target, found)])))
+        page.save(out / "page.html", page.render(read.named([(visit.target, found)])))
+        return found
 
 
 @contextmanager
@@ -197,6 +200,8 @@ def _judge(visit: Visit, code: int, data: bytes) -> None:
         raise SshError(f"{visit.command} on {target} was ended by signal {code - 128}{MEMORY if code == 137 else ''}")
     if code < 0:
         raise SshError(f"ssh was ended by signal {-code}")
+    if code == NO_STAGES and data.lstrip().startswith(b"{"):
+        return
     if code:
         raise SshError(f"the profile on {target} failed (exit code {code}); what happened stands above")
     if not data.strip():

@@ -98,6 +98,17 @@ def rank(stage: str) -> tuple[int, str]:
     return (STAGES.index(stage) if stage in STAGES else len(STAGES)), stage
 
 
+def label(row: Stage | Missing) -> str:
+    """A stage's name with its codec: encode, outbox and send are measured with several."""
+    codec = row.codec if isinstance(row, Stage) else ""
+    return plain(f"{row.stage} {codec}", 32)
+
+
+def order(row: Stage | Missing) -> tuple[tuple[int, str], str]:
+    """By which stages of one batch size and number of threads are sorted."""
+    return rank(row.stage), row.codec if isinstance(row, Stage) else ""
+
+
 def asked_for(profile: Profile) -> list[Stage | Missing]:
     """What was measured and what was to be."""
     return [*profile.stages, *profile.missing]
@@ -134,7 +145,7 @@ def stages(profile: Profile) -> Table | None:
 
 def _part(profile: Profile, batch: int, threads: int, notes: Notes) -> Part:
     here = [row for row in asked_for(profile) if (row.batch, row.threads) == (batch, threads)]
-    here.sort(key=lambda row: rank(row.stage))
+    here.sort(key=order)
     lines = [
         Line(plain(row.stage), why=plain(row.why, 300) or SILENT) if isinstance(row, Missing) else _line(profile, row, notes)
         for row in here
@@ -256,21 +267,23 @@ def missing(profile: Profile) -> list[tuple[str, str]]:
     for what, why in (("energy", _joules_why), ("peak memory", _peak_why)):
         for stage in profile.stages:
             if reason := why(stage):
-                found.setdefault((f"{what} of {stage.stage}", reason), []).append((stage.batch, stage.threads))
+                found.setdefault((f"{what} of {label(stage)}", reason), []).append((stage.batch, stage.threads))
     everything = configurations(asked_for(profile))
     lines: dict[str, list[str]] = {}
     for (what, reason), where in found.items():
         at = "" if len(where) == len(everything) else f" ({'; '.join(configuration(*one) for one in where)})"
         lines.setdefault(plain(reason, 400), []).append(plain(what) + at)
-    return [(_joined(whats), reason) for reason, whats in lines.items()]
+    most = len({label(row) for row in profile.stages})
+    return [(_joined(whats, most), reason) for reason, whats in lines.items()]
 
 
-def _joined(whats: list[str]) -> str:
-    """Several stages' energy under one "energy of"."""
+def _joined(whats: list[str], most: int) -> str:
+    """Several stages' energy under one "energy of"; of that many, they are all."""
     heads: dict[str, list[str]] = {}
     for what in whats:
         head, of, stage = what.partition(" of ")
         heads.setdefault(head if of else what, []).extend([stage] if of else [])
+    heads = {head: ["all stages"] if len(stages) == most > 1 else stages for head, stages in heads.items()}
     return ", ".join(f"{head} of {', '.join(stages)}" if stages else head for head, stages in heads.items())
 
 
@@ -299,8 +312,8 @@ def peaks(profile: Profile) -> list[Peak]:
     """A peak for each stage that has one, in their order; of steps by cut and kind where there are no stages."""
     found: dict[str, Peak] = {}
     rows: Sequence[Stage | Step] = profile.stages or profile.steps
-    for row in sorted(rows, key=lambda row: rank(row.stage) if isinstance(row, Stage) else (0, "")):
-        name = plain(row.stage if isinstance(row, Stage) else f"{row.cut}, {row.kind}", 40)
+    for row in sorted(rows, key=lambda row: order(row) if isinstance(row, Stage) else ((0, ""), "")):
+        name = label(row) if isinstance(row, Stage) else plain(f"{row.cut}, {row.kind}", 40)
         if row.peak_bytes is not None and (name not in found or row.peak_bytes > found[name].bytes):
             found[name] = Peak(name, configuration(row.batch, row.threads), row.peak_bytes, row.own_bytes)
     return list(found.values())

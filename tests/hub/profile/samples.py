@@ -67,6 +67,7 @@ CONDITIONS = {
     "seconds": 5.0,
     "precision": 0.03,
     "slowed": "",
+    "drifts": [],
     "thermal_before": thermal(54.2),
     "thermal_after": thermal(66.9),
     "course": [[10.0 * i, 66.9 - 12.7 * 0.8**i if i != 7 else None, 2.4e9 if i else 1.5e9] for i in range(24)],

@@ -128,6 +128,8 @@ def test_a_board_that_was_slowed_down_is_said_first():
     html = rendered(samples.zero2(ONE))
     alarm = html.index('<p class="alarm"><strong>Raspberry Pi Zero 2 W Rev 1.0 was slowed down')
     assert "under-voltage, throttled in between" in html[alarm:][:200]
+    assert "others took 11 % of the processors&#39; time meanwhile" in html
+    assert "energy of all stages no meter: no RAPL" in Text(html).text
     assert alarm < html.index("<h2>")
     assert 'class="alarm"' not in rendered(samples.pi5(ONE))
 
@@ -149,6 +151,32 @@ def test_joules_say_their_class_and_an_uncertainty_that_is_unknown():
     text = Text(rendered(wide)).text
     assert "it may be off by as much as it is: too short for the source" in text
     assert "500 ± 500" in text
+
+
+def test_codecs_are_told_apart_everywhere():
+    profile = samples.pi5(ONE)
+    raw = replace(
+        next(row for row in profile.stages if row.stage == "encode"),
+        codec="float32",
+        median_seconds=0.004,
+        bytes=98_765,
+    )
+    profile = replace(profile, stages=(*profile.stages, raw))
+    found = Text(rendered(profile, profile))
+    assert line(found.text, "encode float32, batch 32, 1 thread |").startswith(
+        "encode float32, batch 32, 1 thread | 4.00 |"
+    )
+    assert line(found.text, "encode entropy:1, batch 32, 1 thread |").startswith(
+        "encode entropy:1, batch 32, 1 thread | 2.10 |"
+    )
+    assert {"encode float32", "encode entropy:1", "4.00", "2.10"} <= set(found.drawn)
+
+
+def test_a_stage_that_slowed_down_by_and_by_is_said():
+    drift = {"stage": "local", "batch": 32, "threads": 1, "codec": "", "ratio": 1.234}
+    text = Text(rendered(samples.pi5(ONE, drifts=[drift]))).text
+    assert "a stage was slower in the last third than in the first." in text
+    assert "slower in its last third than in its first | local (batch 32, 1 thread) 1.23 times | " in text
 
 
 def test_joules_are_drawn_where_there_are_any(pi5):

@@ -1,6 +1,7 @@
 """What is run on the board, and what is said when it goes wrong; a program of the test stands in for ssh."""
 
 import shlex
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -120,10 +121,10 @@ def test_the_bundle_is_sent_and_both_files_are_written(fake, tmp_path, capfd):
     (tmp_path / "device.bundle").write_bytes(bytes(range(256)) * 1000)
     program = fake(f"cat > {tmp_path}/arrived; echo half way >&2; cat {profile}")
     out = tmp_path / "a" / "b"
-    page = ssh.profile(ssh.Visit("pi@board", bundle=tmp_path), out, program)
+    assert ssh.profile(ssh.Visit("pi@board", bundle=tmp_path), out, program) == samples.pi5()
     assert (tmp_path / "arrived").read_bytes() == bytes(range(256)) * 1000
     assert (out / "profile.json").read_text() == profile.read_text()
-    assert "Profile of Raspberry Pi 5" in page.read_text()
+    assert "Profile of Raspberry Pi 5" in (out / "page.html").read_text()
     assert sorted(path.name for path in out.iterdir()) == ["page.html", "profile.json"]
     assert "half way" in capfd.readouterr().err
 
@@ -176,3 +177,10 @@ def test_the_profile_that_came_is_the_boards(fake, tmp_path):
     (tmp_path / "sample.json").write_text(samples.zero2().serialize())
     ssh.profile(ssh.Visit("pi@board"), tmp_path / "out", fake(f"cat {tmp_path}/sample.json"))
     assert Profile.parse((tmp_path / "out" / "profile.json").read_text()) == samples.zero2()
+
+
+def test_a_board_on_which_nothing_could_be_measured_has_a_page_of_reasons(fake, tmp_path):
+    (tmp_path / "sample.json").write_text(replace(samples.pi5(), stages=(), steps=()).serialize())
+    found = ssh.profile(ssh.Visit("pi@board"), tmp_path / "out", fake(f"cat {tmp_path}/sample.json; exit 1"))
+    assert not found.stages
+    assert "no broker is configured" in (tmp_path / "out" / "page.html").read_text()
