@@ -16,6 +16,7 @@ import pytest
 from edge.wire.profile import Profile
 from hub.__main__ import main
 from tests.hub.profile import samples
+from tests.tiny import write_bundle
 
 pytestmark = pytest.mark.system
 
@@ -125,3 +126,17 @@ def test_what_goes_wrong_is_said_and_leaves_nothing(board, tmp_path, capfd, targ
     assert main(["profile", "ssh", target, *board, "--out", str(out), *more]) == 2
     assert f"cutlayer-hub profile: {sentence}" in capfd.readouterr().err
     assert not out.exists()
+
+
+def test_the_real_cutlayer_profile_comes_over_ssh(board, tmp_path, capfd):
+    write_bundle(tmp_path / "device.bundle")
+    program = tmp_path / "my board" / "real"
+    root = Path(__file__).parents[3]
+    program.write_text(f"#!/bin/sh\ncd '{tmp_path}' && PYTHONPATH='{root}' exec {sys.executable} -m edge \"$@\"\n")
+    program.chmod(0o755)
+    command = ["profile", "ssh", "board", *board, "--command", str(program), "--bundle", str(tmp_path)]
+    wanted = ["--batch", "4", "--seconds", "0.2", "--stages", "forward,send", "--synthetic"]
+    assert main([*command, "--out", str(tmp_path / "out"), "--", *wanted]) == 0, capfd.readouterr().err
+    found = Profile.parse((tmp_path / "out" / "profile.json").read_text())
+    assert [(row.stage, row.batch) for row in found.stages] == [("forward", 4)]
+    assert "missing: no configuration names a broker" in (tmp_path / "out" / "page.html").read_text()
