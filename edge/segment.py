@@ -13,6 +13,7 @@ so a new algorithm is a new bundle, and this file never learns its name.
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 # Linux wheels since 1.29 report to their vendor unless this is set before the import; afterwards is too late.
@@ -237,6 +238,13 @@ def session_options(threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return options
+
+
+def profiled_session(graph: bytes, threads: int, path: Path) -> Any:
+    """A session under onnxruntime's profiler, which makes it slower: `end_profiling` tells the file, whose name begins with `path`."""
+    options = session_options(threads)
+    options.enable_profiling, options.profile_file_prefix = True, str(path)
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _shared(array: Array) -> Any:

@@ -29,12 +29,12 @@ from edge.meters import Meter
 from edge.mistakes import MISTAKE, mistakes
 from edge.outbox import OutboxError
 from edge.profile.asked import GRAPHS, SYNTHETIC, Setting
-from edge.profile.operators import profiled, shares
 from edge.profile.spread import drift, spread
 from edge.profile.stages import STAGES, Bench, Ready, UnmeasurableError
 from edge.refusal import RefusalError
-from edge.segment import SegmentError, providers, session_options
+from edge.segment import SegmentError, profiled_session, providers
 from edge.sensors import SensorError
+from edge.wire.operators import RUNS, read, shares
 from edge.wire.profile import Missing, Operator, Stage
 
 LEAST_REPEATS = 10
@@ -239,12 +239,11 @@ def _mistake(error: Exception) -> int:
 
 def _operators(bench: Bench, kind: str) -> list[Operator]:
     """What the nodes of a graph take, under the profiler: in a session of its own, which would be slower otherwise, too."""
-    import onnxruntime  # noqa: PLC0415  edge.segment has seen to its settings
-
-    options = session_options(bench.threads)
-    options.enable_profiling, options.profile_file_prefix = True, str(bench.folder / f"operators-{kind}")
-    session = onnxruntime.InferenceSession(bench.bundle.graphs[kind], options, providers=["CPUExecutionProvider"])
-    return profiled(session, bench.graph(kind, {kind: session}))
+    session = profiled_session(bench.bundle.graphs[kind], bench.threads, bench.folder / f"operators-{kind}")
+    once = bench.graph(kind, {kind: session})
+    for _ in range(RUNS):
+        once()
+    return read(Path(session.end_profiling()).read_text("utf-8"))
 
 
 if __name__ == "__main__":

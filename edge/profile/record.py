@@ -20,10 +20,10 @@ from edge.memory import room
 from edge.meters import Meter
 from edge.profile.asked import GRAPHS, Asked, Setting
 from edge.profile.children import ChildError, measured
-from edge.profile.operators import merged
 from edge.profile.spread import CONFIDENCE
 from edge.vcgencmd import Vcgencmd
 from edge.wire.manifest import Manifest
+from edge.wire.operators import merged
 from edge.wire.profile import Missing, Operator, Profile, Share, Stage, Step
 
 BASELINE_SECONDS = 3.0

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from edge.profile.operators import merged, read, shares
+from edge.wire.operators import merged, read, shares
 from edge.wire.profile import Operator
 
 
@@ -16,11 +16,11 @@ def test_the_first_run_is_left_out_and_the_quickest_of_the_others_counts():
     events = [{"cat": "Session", "name": "session_initialization", "dur": 9000}]
     for conv, relu in ((900, 500), (40, 10), (30, 12)):
         events += [event("conv", "Conv", conv), event("relu", "Relu", relu)]
-    assert [(row.op, row.seconds) for row in read(events, runs=3)] == [
+    assert [(row.op, row.seconds) for row in read(json.dumps(events), runs=3)] == [
         ("Conv", pytest.approx(30e-6)),
         ("Relu", pytest.approx(10e-6)),
     ]
-    assert json.loads(read(events, runs=3)[0].inputs) == [{"float": [2, 3]}]
+    assert json.loads(read(json.dumps(events), runs=3)[0].inputs) == [{"float": [2, 3]}]
 
 
 def test_nodes_of_one_name_are_a_share():
