@@ -113,13 +113,26 @@ def _parser() -> argparse.ArgumentParser:
 def _mistakes() -> tuple[type[Exception], ...]:
     """What a plain sentence answers; everything else is a fault of ours and keeps its traceback."""
     from edge.bundle import BundleError
+    from edge.energy.calibrate import CalibrationError
+    from edge.files import UnreadableError
     from edge.link import LinkError
+    from edge.memory import TooLargeError
     from edge.outbox import OutboxError
     from edge.refusal import RefusalError
     from edge.sensors import SensorError
     from edge.wire.toml_fields import ConfigError
 
-    return (ConfigError, BundleError, SensorError, OutboxError, LinkError, RefusalError)
+    return (
+        ConfigError,
+        BundleError,
+        TooLargeError,
+        SensorError,
+        OutboxError,
+        LinkError,
+        RefusalError,
+        UnreadableError,
+        CalibrationError,
+    )
 
 
 def _log(level: str) -> None:

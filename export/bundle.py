@@ -21,6 +21,7 @@ from export.graphs import Graph as OnnxGraph
 from export.graphs import make_graph
 from export.heads import Place, channels_last
 from export.in_place import unsafe_states
+from export.memory import need
 from export.objectives import OBJECTIVES
 from export.optimizers import OPTIMIZERS
 from export.step import Learner, StepMaker
@@ -256,6 +257,7 @@ def _manifest(
         files={name: File(len(data), archive.sha256(data)) for name, data in members.items()},
         flops={"forward": float(cost_below(prepared.halves.lower, steps.x).forward), "training": training_cost(steps)},
         check=summary,
+        memory={kind: need(graph, state) for kind, graph in graphs.items()},
         versions={"torch": torch.__version__, "onnx": onnx.__version__, "opset": OPSET},
     )
 
