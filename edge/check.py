@@ -1,21 +1,16 @@
 """Whether this board can run a configuration: processor, packages, bundle, data, one step of every graph."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-
+from edge import processor
 from edge.config import DeviceConfig
 from edge.files import Files
 
 PACKAGES = ("edge", "hub", "export")
-
-_PROBE = "import os; os.environ['ORT_DISABLE_TELEMETRY'] = '1'; import numpy, onnxruntime"
 
 
 class CheckError(ValueError):
@@ -42,16 +37,7 @@ def check(config: DeviceConfig, say: Callable[[str], None]) -> bool:
 
 
 def _processor(_config: DeviceConfig) -> Iterator[str]:
-    """Some wheels die of an illegal instruction on older boards: a child process finds out, not this one."""
-    probe = subprocess.run([sys.executable, "-c", _PROBE], check=False, capture_output=True)  # noqa: S603  our own words
-    version = metadata.version("onnxruntime")
-    if probe.returncode < 0:
-        raise CheckError(
-            f"onnxruntime {version} dies of signal {-probe.returncode} on this processor: install another release"
-        )
-    if probe.returncode:
-        raise CheckError(f"onnxruntime {version} cannot be imported: {probe.stderr.decode().strip().splitlines()[-1]}")
-    yield f"onnxruntime {version} runs"
+    yield f"onnxruntime {processor.probe()} runs"
 
 
 def _packages(_config: DeviceConfig) -> Iterator[str]:
@@ -116,6 +102,8 @@ def _energy(config: DeviceConfig) -> Iterator[str]:
 
 
 def _steps(config: DeviceConfig) -> Iterator[str]:
+    import numpy as np  # noqa: PLC0415
+
     from edge import bundle, device, memory, segment  # noqa: PLC0415
 
     loaded = bundle.load(config.bundle.path)

@@ -177,7 +177,10 @@ def load_hub_bundle(path: Path) -> HubBundle:
     try:
         fields = json.loads(members["hub.json"])
         if fields["format"] != FORMAT:
-            raise ExportError(f"the bundle {path} has format {fields['format']}; this release reads format {FORMAT}")
+            raise ExportError(
+                f"the bundle {path} has format {fields['format']}; this release reads format {FORMAT}: "
+                "install the release of cutlayer that built it, or build the bundle anew"
+            )
         for name, digest in {**fields["files"], **fields.get("start", {})}.items():
             if archive.sha256(members[name]) != digest:
                 raise ExportError(f"the bundle {path} is damaged: '{name}' does not have its hash")

@@ -57,7 +57,9 @@ def need(graph: Graph, state: Mapping[str, torch.Tensor]) -> Need:
     spare = sum(_bytes(graph, f"state.{name}.next", first) for name in state) if unsafe_states(model) else 0
     fixed = max(0.0, ARENA * (peaks[first] - slope * first))
     handed = sum(_bytes(graph, name, first) for name in graph.outputs if name.startswith("up."))
-    given = sum(_bytes(graph, name, first) for name in graph.inputs if name.partition(".")[0] in ("batch", "down", "random"))
+    given = sum(
+        _bytes(graph, name, first) for name in graph.inputs if name.partition(".")[0] in ("batch", "down", "random")
+    )
     return Need(
         fixed_bytes=round(fixed)
         + STATE_COPIES * states

@@ -143,8 +143,12 @@ class Manifest:
             raise ManifestError(f"the manifest is not JSON: {error}") from error
         if not isinstance(fields, dict):
             raise ManifestError(f"the manifest is a JSON {type(fields).__name__}, not an object")
-        if fields.get("format") != FORMAT:
-            raise ManifestError(f"the manifest has format {fields.get('format')!r}; this release reads format {FORMAT}")
+        if (found := fields.get("format")) != FORMAT:
+            newer = type(found) is int and found > FORMAT
+            help_ = (
+                "install the release of cutlayer that built it, or a later one" if newer else "build the bundle anew"
+            )
+            raise ManifestError(f"the manifest has format {found!r}; this release reads format {FORMAT}: {help_}")
         try:
             manifest = cls(**{key: _READERS[key](value) for key, value in fields.items() if key in _READERS})
         except (TypeError, KeyError, ValueError, AttributeError) as error:

@@ -71,13 +71,21 @@ def test_no_file(tmp_path):
         bundle.load(tmp_path / "device.bundle")
 
 
-def test_a_newer_format_is_refused(path):
-    def newer(members):
-        members["manifest.json"] = json.dumps({**json.loads(members["manifest.json"]), "format": 2}).encode()
+@pytest.mark.parametrize(
+    ("number", "what_to_do"),
+    [(2, "install the release of cutlayer that built it, or a later one"), (0, "build the bundle anew")],
+)
+def test_another_format_is_refused_with_the_file_both_versions_and_what_to_do(path, number, what_to_do):
+    def other(members):
+        members["manifest.json"] = json.dumps({**json.loads(members["manifest.json"]), "format": number}).encode()
 
-    rewrite(path, newer)
-    with pytest.raises(BundleError, match=r"format 2; this release reads format 1"):
+    rewrite(path, other)
+    with pytest.raises(BundleError) as refused:
         bundle.load(path)
+    assert str(refused.value) == (
+        f"{path} is not a bundle this release can read: the manifest has format {number}; "
+        f"this release reads format 1: {what_to_do}"
+    )
 
 
 def test_state_of_another_shape_than_stated_is_refused(tmp_path):

@@ -159,7 +159,9 @@ def test_the_limit_of_a_service_says_whose_it_is_and_what_to_change(tmp_path):
     manifest = manifest_of(tmp_path, NEEDS)
     with pytest.raises(TooLargeError) as refused:
         refuse_too_large(manifest, "local", 1, space(500, limit=6))
-    assert "there are 78 MiB by the limit in /sys/fs/cgroup/box/memory.max; not even a batch of 1 fits" in str(refused.value)
+    assert "there are 78 MiB by the limit in /sys/fs/cgroup/box/memory.max; not even a batch of 1 fits" in str(
+        refused.value
+    )
     assert "raise the limit (MemoryMax" in str(refused.value)
 
 
@@ -175,5 +177,7 @@ def test_a_bundle_of_which_something_fits_is_begun_and_the_rest_is_said(tmp_path
     assert refuse_hopeless(manifest, space(7)) == []
     (said,) = refuse_hopeless(manifest, space(6))
     assert said.startswith("the local graph with a batch of 1 needs about 78 MiB")
-    with pytest.raises(TooLargeError, match="the forward graph with a batch of 1 .* cut the model earlier, or take a board"):
+    with pytest.raises(
+        TooLargeError, match="the forward graph with a batch of 1 .* cut the model earlier, or take a board"
+    ):
         refuse_hopeless(manifest, space(3))

@@ -123,7 +123,7 @@ def test_a_bundle_too_large_for_this_board(trial, run, call):
     needs = {"local": {"fixed_bytes": 1 << 50, "sample_bytes": 1 << 20}}
     write_bundle(trial.root / "large.bundle", memory=needs)
     path = trial.write_device("device-01", bundle={"path": trial.root / "large.bundle"})
-    run(path).mistake("the local graph with a batch of 1 needs about 1073741897 MiB", "not even a batch of 1 fits")
+    run(path).mistake("the local graph with a batch of 1 needs about 1073741896 MiB", "not even a batch of 1 fits")
     checked = call(main, "check", "--config", path)
     assert checked.code == 1
     assert "wrong memory    the local graph with a batch of 1 needs about" in checked.stdout
