@@ -25,7 +25,7 @@ BATCHES = (1, 8, 32, 128)
 
 ARENA = 1.3
 """Resident memory of a run / bytes of the tensors alive at once: what onnxruntime's arena rounds up and cannot use again, and
-what kernels take for themselves. Measured 1.05 to 1.6 on the benchmark's models (`python -m benchmarks memory`)."""
+what kernels take for themselves. Measured 1.05 to 1.6 on the benchmark's models; `tests/export/test_memory.py` compares three of them with a process."""
 
 NODE_BYTES = 4500
 """A node in a session, measured as the difference between sessions of graphs of 13 to 855 nodes."""

@@ -178,6 +178,6 @@ def test_a_bundle_of_which_something_fits_is_begun_and_the_rest_is_said(tmp_path
     (said,) = refuse_hopeless(manifest, space(6))
     assert said.startswith("the local graph with a batch of 1 needs about 78 MiB")
     with pytest.raises(
-        TooLargeError, match="the forward graph with a batch of 1 .* cut the model earlier, or take a board"
+        TooLargeError, match=r"the forward graph with a batch of 1 .* cut the model earlier, or take a board"
     ):
         refuse_hopeless(manifest, space(3))

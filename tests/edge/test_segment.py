@@ -135,7 +135,7 @@ def test_a_graph_too_large_for_the_memory_is_never_loaded(tmp_path):
     sessions = {}
     room = Room(PROCESS_BYTES + 4500, None, None, "no control group limits it")
     segment = Segment(bundle.load(tmp_path / "b"), sessions=sessions, room=room)
-    with pytest.raises(SegmentError, match="the local graph with a batch of 5 needs about .* a batch of 4 fits"):
+    with pytest.raises(SegmentError, match=r"the local graph with a batch of 5 needs about .* a batch of 4 fits"):
         run(segment, x=np.zeros((5, 2), np.float32))
     assert not sessions
     run(segment)

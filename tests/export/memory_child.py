@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-import edge.__main__  # what `cutlayer run` imports
+import edge.__main__
 import edge.config
-import edge.device
+import edge.device  # noqa: F401
 from edge import bundle
 from edge.files import Files
 from edge.memory import peak_bytes
