@@ -21,15 +21,16 @@ On Fashion-MNIST and Mixed-CIFAR nothing was tuned: FedAvg has its defaults ther
 `entropy:1.5` and weights by `entropy:1`, FedAvg's weights are float32 or `uniform:8`, both ways.
 """
 
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import budget_plots, budget_tables, runs
+from benchmarks.attempts import Attempts
 from benchmarks.budget_rows import METHODS, TASKS, UNCOMPRESSED, Method
 from benchmarks.options import BenchmarkError, Options
-from benchmarks.papers_data import facts, lacking, shares, spec
+from benchmarks.papers_data import facts, shares, spec
 from benchmarks.papers_rows import Task
 from benchmarks.results import Row, Run
 from benchmarks.runs import known_figures
@@ -44,30 +45,15 @@ def run(options: Options) -> Iterator[Row]:
     Raises:
         BenchmarkError: at the end, where runs failed, or nothing could be measured.
     """
-    failed: list[str] = []
-    measured = 0
-    for task in TASKS:
-        reason = lacking(task, options)
-        if reason:
-            options.say(f"{task.name}: left out: {reason}")
-            continue
-        for seed in range(1 if options.quick else min(task.seeds, options.seeds or task.seeds)):
-            upload = _recorded(task, seed, options)
-            for name in _wanted(task, seed, upload, options):
-                options.say(f"{task.name}: {name}, seed {seed}")
-                try:
-                    row = _demo(name, METHODS[name], task, seed, upload, options)
-                except (BenchmarkError, OSError, ValueError) as error:
-                    options.say("".join(traceback.format_exception_only(error)).strip())
-                    failed.append(f"{task.name}: {name}, seed {seed}")
-                    continue
+    attempts = Attempts(options)
+    for task, seed in attempts.places(TASKS):
+        upload = _recorded(task, seed, options)
+        for name in _wanted(task, seed, upload, options):
+            measure = partial(_demo, name, METHODS[name], task, seed, upload, options)
+            for row in attempts.rows(f"{task.name}: {name}, seed {seed}", measure):
                 upload = row["sent_bytes"] if name == UNCOMPRESSED else upload
-                measured += 1
                 yield row
-    if failed:
-        raise BenchmarkError(f"{len(failed)} runs failed: {'; '.join(failed)}")
-    if not measured and not options.measured:
-        raise BenchmarkError("nothing was measured: no row's name contains what --only says, or its data are missing")
+    attempts.close()
 
 
 def _recorded(task: Task, seed: int, options: Options) -> float | None:
@@ -89,7 +75,7 @@ def _wanted(task: Task, seed: int, upload: float | None, options: Options) -> li
     return [UNCOMPRESSED, *names] if needed and UNCOMPRESSED not in names else names
 
 
-def _demo(name: str, method: Method, task: Task, seed: int, upload: float | None, options: Options) -> Row:
+def _demo(name: str, method: Method, task: Task, seed: int, upload: float | None, options: Options) -> list[Row]:
     budget = method.bytes(upload)
     federation, folder = shares(task, seed, options)
     wanted = spec(task, federation, method.trained, seed)
@@ -102,7 +88,7 @@ def _demo(name: str, method: Method, task: Task, seed: int, upload: float | None
     records = runs.demo(name, options.folder / runs.filename(task.name, name, seed), arguments)
     figures = known_figures(summarise(records))
     of_task = facts(task, federation)
-    return {**of_task, "method": name, "seed": seed, **figures, **_spent(records, budget), **_skipped(records)}
+    return [{**of_task, "method": name, "seed": seed, **figures, **_spent(records, budget), **_skipped(records)}]
 
 
 def _data(folder: Path | None) -> list[str]:

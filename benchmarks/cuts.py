@@ -270,28 +270,24 @@ _BYTES = f"""Bytes that a device sends in a round of {BATCHES} batches, reports 
 
 
 def _time(row: Row) -> list[str]:
-    off = row["predicted_ms"] / row["measured_ms"] - 1
-    title = f"{SUBJECTS[row['subject']].title}, {row['cut']}"
-    return [
-        title,
-        f"{row['predicted_ms']:.2f}",
-        f"{row['measured_ms']:.2f}",
-        f"{off:+.0%}",
-        f"{row['known']:.0%}",
-        verdict(abs(off), TIME),
-    ]
+    *compared, met = _compared(row, "ms", ".2f", TIME)
+    return [_title(row, "cut"), *compared, f"{row['known']:.0%}", met]
 
 
 def _bytes(row: Row) -> list[str]:
-    off = row["predicted_bytes"] / row["measured_bytes"] - 1
-    title = f"{SUBJECTS[row['subject']].title}, {row['cut']}, {row['codec']}"
-    return [
-        title,
-        f"{row['predicted_bytes']:.0f}",
-        f"{row['measured_bytes']:.0f}",
-        f"{off:+.1%}",
-        verdict(abs(off), BYTES),
-    ]
+    return [_title(row, "cut", "codec"), *_compared(row, "bytes", ".0f", BYTES)]
+
+
+def _title(row: Row, *keys: str) -> str:
+    return ", ".join([SUBJECTS[row["subject"]].title, *(row[key] for key in keys)])
+
+
+def _compared(row: Row, unit: str, digits: str, wanted: float) -> list[str]:
+    """Predicted, measured, how far the one is off the other, and whether that is within what is wanted."""
+    predicted, measured = row[f"predicted_{unit}"], row[f"measured_{unit}"]
+    off = predicted / measured - 1
+    shown = f"{off:+.0%}" if wanted >= 0.1 else f"{off:+.1%}"
+    return [f"{predicted:{digits}}", f"{measured:{digits}}", shown, verdict(abs(off), wanted)]
 
 
 def _spread(rows: Sequence[Row]) -> str:

@@ -19,15 +19,16 @@ each device train the whole model on its own samples; centralised has all sample
 """
 
 import os
-import traceback
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from benchmarks import papers_plots, papers_tables, runs
-from benchmarks.options import BenchmarkError, Options
-from benchmarks.papers_data import facts, lacking, shares
+from benchmarks.attempts import Attempts
+from benchmarks.options import Options
+from benchmarks.papers_data import facts, shares
 from benchmarks.papers_data import spec as bundle_spec
 from benchmarks.papers_rows import (
     METHODS,
@@ -58,30 +59,18 @@ def run(options: Options) -> Iterator[Row]:
     Raises:
         BenchmarkError: at the end, where runs failed, or nothing could be measured.
     """
-    failed: list[str] = []
-    measured = 0
-    for task in TASKS:
-        reason = lacking(task, options)
-        if reason:
-            options.say(f"{task.name}: left out: {reason}")
-            continue
-        for seed in range(1 if options.quick else min(task.seeds, options.seeds or task.seeds)):
-            for name, one in _wanted(task, seed, options):
-                if (task.name, REFERENCES[-1] if one is None else name, seed, task.rounds) in options.measured:
-                    continue
-                options.say(f"{task.name}: {name}, seed {seed}")
-                try:
-                    rows = _references(task, seed, options) if one is None else [_demo(name, one, task, seed, options)]
-                except (BenchmarkError, OSError, ValueError) as error:
-                    options.say("".join(traceback.format_exception_only(error)).strip())
-                    failed.append(f"{task.name}: {name}, seed {seed}")
-                    continue
-                measured += len(rows)
-                yield from rows
-    if failed:
-        raise BenchmarkError(f"{len(failed)} runs failed: {'; '.join(failed)}")
-    if not measured and not options.measured:
-        raise BenchmarkError("nothing was measured: no row's name contains what --only says, or its data are missing")
+    attempts = Attempts(options)
+    for task, seed in attempts.places(TASKS):
+        for name, one in _wanted(task, seed, options):
+            if (task.name, REFERENCES[-1] if one is None else name, seed, task.rounds) not in options.measured:
+                yield from attempts.rows(
+                    f"{task.name}: {name}, seed {seed}", partial(_rows, name, one, task, seed, options)
+                )
+    attempts.close()
+
+
+def _rows(name: str, method: Method | None, task: Task, seed: int, options: Options) -> Sequence[Row]:
+    return _references(task, seed, options) if method is None else [_demo(name, method, task, seed, options)]
 
 
 def _wanted(task: Task, seed: int, options: Options) -> Iterator[tuple[str, Method | None]]:

@@ -11,7 +11,8 @@ outbox.py     state, position and message in one transaction
 wire/delivery numbers, chunks, acknowledgements, resends
 mqtt_link.py  to the broker and back: what is urgent overtakes bulk (link.py: what any link does)
 accounts.py   what all this has cost, with the source of each figure
-meters.py     windows of time, memory and joules (energy/: where joules come from; memory.py, thermal.py); board.py: which board
+meters.py     windows of time, memory and joules (energy/: where joules come from; thermal.py); board.py: which board
+memory.py     how much there is, and what graph and batch fit; processor.py: whether the wheels run at all
 mailbox.py    ties delivery, outbox and link together: commit, then publish
 agent.py      ties everything together: the one loop, from a batch to an update
 device.py     builds it from a configuration and takes it down in the right order

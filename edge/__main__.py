@@ -16,6 +16,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    from edge.processor import ProcessorError
+
     options = _parser().parse_args(arguments)
     command, _ = COMMANDS[options.command]
     try:
@@ -23,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if not isinstance(error, mistakes()):
+        # The other mistakes come from files that import what would kill this process now.
+        if not isinstance(error, ProcessorError) and not isinstance(error, mistakes()):
             raise
         print(f"cutlayer {options.command}: {error}", file=sys.stderr)
         return MISTAKE
@@ -31,10 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     """Train with the hub until told to stop."""
-    from edge import config, device
+    from edge import config, processor
+    from edge.files import Files
 
     settings = config.load(options.config, os.environ)
     _log(settings.run.log_level)
+    processor.probe_once(settings.device.state_directory, Files(Path("/")))
+    from edge import device  # what the probe has tried
+
     stop = _Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)

@@ -200,6 +200,8 @@ class Agent:
         for kind in graphs:
             if kind not in self._segment.kinds:
                 return f"the bundle has no {kind!r} graph"
+            if fault := self._segment.too_large(kind, order.batch):
+                return fault
         for name, value in order.settings.items():
             known = self._bundle.manifest.settings.get(name)
             if known is not None and not known.minimum <= value <= known.maximum:

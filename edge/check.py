@@ -1,19 +1,16 @@
 """Whether this board can run a configuration: processor, packages, bundle, data, one step of every graph."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib import metadata
+from pathlib import Path
 
-import numpy as np
-
+from edge import processor
 from edge.config import DeviceConfig
+from edge.files import Files
 
 PACKAGES = ("edge", "hub", "export")
-
-_PROBE = "import os; os.environ['ORT_DISABLE_TELEMETRY'] = '1'; import numpy, onnxruntime"
 
 
 class CheckError(ValueError):
@@ -40,16 +37,7 @@ def check(config: DeviceConfig, say: Callable[[str], None]) -> bool:
 
 
 def _processor(_config: DeviceConfig) -> Iterator[str]:
-    """Some wheels die of an illegal instruction on older boards: a child process finds out, not this one."""
-    probe = subprocess.run([sys.executable, "-c", _PROBE], check=False, capture_output=True)  # noqa: S603  our own words
-    version = metadata.version("onnxruntime")
-    if probe.returncode < 0:
-        raise CheckError(
-            f"onnxruntime {version} dies of signal {-probe.returncode} on this processor: install another release"
-        )
-    if probe.returncode:
-        raise CheckError(f"onnxruntime {version} cannot be imported: {probe.stderr.decode().strip().splitlines()[-1]}")
-    yield f"onnxruntime {version} runs"
+    yield f"onnxruntime {processor.probe()} runs"
 
 
 def _packages(_config: DeviceConfig) -> Iterator[str]:
@@ -69,6 +57,25 @@ def _bundle(config: DeviceConfig) -> Iterator[str]:
 
     loaded = bundle.load(config.bundle.path)
     yield f"{loaded.manifest.name} {loaded.id[:8]}, cut after {loaded.manifest.cut}, graphs {', '.join(loaded.graphs)}"
+
+
+def _memory(config: DeviceConfig) -> Iterator[str]:
+    """Before any graph is loaded: what does not fit would be killed, or push out what else the board does."""
+    from edge import bundle, memory  # noqa: PLC0415
+
+    manifest, room = bundle.load(config.bundle.path).manifest, memory.room(Files(Path("/")))
+    ceiling = room.ceiling()
+    if not manifest.memory:
+        yield "the bundle does not say what its graphs need (built by an older release)"
+        return
+    if ceiling is None:
+        yield "neither the board's memory nor a limit can be read; nothing is refused"
+        return
+    yield f"{ceiling[0] / memory.MIB:.0f} MiB by {ceiling[1]}"
+    for kind in manifest.memory:
+        memory.refuse_too_large(manifest, kind, 1 if manifest.memory[kind].sample_bytes else 0, room)
+        largest, least = memory.largest_batch(manifest, kind, room), memory.needed_bytes(manifest, kind, 1) or 0
+        yield f"{kind}: about {least / memory.MIB:.0f} MiB" + (f", a batch of at most {largest}" if largest else "")
 
 
 def _data(config: DeviceConfig) -> Iterator[str]:
@@ -95,25 +102,32 @@ def _energy(config: DeviceConfig) -> Iterator[str]:
 
 
 def _steps(config: DeviceConfig) -> Iterator[str]:
-    from edge import bundle, device, segment  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+
+    from edge import bundle, device, memory, segment  # noqa: PLC0415
 
     loaded = bundle.load(config.bundle.path)
     source = device.open_source(config, loaded)
-    lower = segment.Segment(loaded, threads=config.run.threads)
-    batch = source.batch(0, 0, min(32, source.samples), 0)
+    manifest, room = loaded.manifest, memory.room(Files(Path("/")))
+    fitting = [memory.largest_batch(manifest, kind, room) for kind in manifest.graphs]
+    rows = min(32, source.samples, *(size for size in fitting if size))
+    batch = source.batch(0, 0, rows, 0)
     inputs = {"batch.x": batch.x, "batch.y": batch.y}
-    inputs["down.gradient"] = np.zeros((len(batch.x), *loaded.manifest.smashed.shape), np.float32)
-    for kind in lower.kinds:
+    inputs["down.gradient"] = np.zeros((rows, *manifest.smashed.shape), np.float32)
+    for kind in manifest.graphs:
+        # A segment for each, so that no graph keeps its memory while the next one runs.
+        lower = segment.Segment(loaded, threads=config.run.threads, room=room)
         lower.run(kind, inputs, {}, np.random.default_rng(0))
         started = time.perf_counter()
         lower.run(kind, inputs, {}, np.random.default_rng(0))
-        yield f"{kind}: {1000 * (time.perf_counter() - started):.1f} ms for {len(batch.x)} samples"
+        yield f"{kind}: {1000 * (time.perf_counter() - started):.1f} ms for {rows} samples"
 
 
 _TESTS: dict[str, Callable[[DeviceConfig], Iterator[str]]] = {
     "processor": _processor,
     "packages": _packages,
     "bundle": _bundle,
+    "memory": _memory,
     "data": _data,
     "budget": _budget,
     "energy": _energy,

@@ -4,11 +4,13 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
-from edge import board, bundle, effort, sensors
+from edge import board, bundle, effort, memory, sensors
 from edge.accounts import Accounts
 from edge.agent import Agent
 from edge.config import BrokerConfig, DeviceConfig, RunConfig
+from edge.files import Files
 from edge.flight.recorder import Recorder
 from edge.link import Link
 from edge.mailbox import Mailbox
@@ -33,9 +35,12 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
     lets another process in.
 
     Raises:
-        BundleError, ConfigError, SensorError, OutboxError, LinkError, RefusalError: what the user can mend, in a sentence.
+        BundleError, TooLargeError, ConfigError, SensorError, OutboxError, LinkError, RefusalError: what the user can mend, in a sentence.
     """
     loaded = bundle.load(config.bundle.path)
+    room = memory.room(Files(Path("/")))
+    for line in memory.refuse_hopeless(loaded.manifest, room):
+        log.warning("%s", line)
     source = open_source(config, loaded)
     instance = secrets.randbits(32)
     with ExitStack() as down:
@@ -52,7 +57,7 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
         down.callback(link.close)
         purse.apply()
         accounts = Accounts(outbox, link, meter, loaded.manifest)
-        segment = Segment(loaded, threads=config.run.threads)
+        segment = Segment(loaded, threads=config.run.threads, room=room)
         agent = assemble(config, loaded, segment, source, outbox, link, accounts, purse, instance)
         recorder.begin(agent, segment)
         # A board that knows its run is in the field: it goes on without a network, which comes back some day. A new one

@@ -55,7 +55,10 @@ class Files:
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file, readable or not."""
-        return (self.root / path).exists()
+        try:
+            return (self.root / path).exists()
+        except PermissionError:
+            return True  # behind a folder that is closed to us: reading it says so
 
     def names(self, folder: str, pattern: str = "*") -> list[str]:
         """Returns what lies in a folder and matches, sorted by number and name; nothing when there is no such folder."""

@@ -6,14 +6,21 @@ which does not start over.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from edge.files import Files, UnreadableError
+from edge.wire.manifest import Manifest
 
 SINCE_BEGIN = "VmHWM, reset at the window's begin"
 SINCE_START = "VmHWM since the process started: /proc/self/clear_refs does not take a reset"
 SEEN = "largest resident size at the readings of the window: /proc/self/status has no VmHWM"
+
+PROCESS_BYTES = round((60.2 + 11.3) * 2**20)
+"""A device process without a graph: what `cutlayer run` imports (benchmarks/results/device.md: memory before a model), and
+what of onnxruntime is touched with the first session and step."""
+
+MIB = 2**20
 
 UNLIMITED = 1 << 60
 """A version 1 group without limit shows a number near 2^63."""
@@ -68,6 +75,14 @@ class Room:
         ceilings = [ceiling for ceiling in (self.total_bytes, self.limit_bytes) if ceiling is not None]
         return min(ceilings) - peak_bytes if ceilings else None
 
+    def ceiling(self) -> tuple[int, str] | None:
+        """The bytes that a process can have at most, and whose limit that is; None where neither limit nor board are known."""
+        known = [
+            (self.limit_bytes, f"the limit in {self.limit_source}"),
+            (self.total_bytes, "the board's memory"),
+        ]
+        return min(((size, name) for size, name in known if size is not None), default=None)
+
     def to_record(self) -> dict[str, int | str | None]:
         """Returns the fields as a plain dictionary."""
         return vars(self).copy()
@@ -86,6 +101,86 @@ def room(files: Files, unit: str | None = None) -> Room:
     if unit and limit is None and (written := _unit_limit(files, unit, meminfo.get("MemTotal"))):
         limit, source = written
     return Room(meminfo.get("MemTotal"), meminfo.get("MemAvailable"), limit, source)
+
+
+class TooLargeError(ValueError):
+    """A graph that does not fit into memory; the message has graph, batch, MiB needed and there, whose limit, and what would help."""
+
+
+def needed_bytes(manifest: Manifest, kind: str, batch: int, beside: Mapping[str, int] | None = None) -> int | None:
+    """Estimated peak of a device process that runs a graph on such batches; None where the bundle does not say (an older release's).
+
+    Args:
+        manifest: of the bundle.
+        kind: of the graph.
+        batch: samples in a batch.
+        beside: largest batches of other graphs that the same process has run, by kind: each keeps what it has taken.
+    """
+    needs = manifest.memory
+    if kind not in needs:
+        return None
+    batches = {name: size for name, size in (beside or {}).items() if name in needs} | {kind: batch}
+    fixed = max(needs[name].fixed_bytes for name in batches)  # mostly the state, which they share
+    return PROCESS_BYTES + fixed + sum(needs[name].sample_bytes * size for name, size in batches.items())
+
+
+def largest_batch(manifest: Manifest, kind: str, room: Room, beside: Mapping[str, int] | None = None) -> int | None:
+    """The largest batch with which a graph fits, 0 where not even one sample does; None where need, room or end are not known."""
+    least, ceiling = needed_bytes(manifest, kind, 0, beside), room.ceiling()
+    if least is None or ceiling is None or not manifest.memory[kind].sample_bytes:
+        return None
+    return max(0, (ceiling[0] - least) // manifest.memory[kind].sample_bytes)
+
+
+def refuse_too_large(
+    manifest: Manifest, kind: str, batch: int, room: Room, beside: Mapping[str, int] | None = None
+) -> None:
+    """Refuse a graph that does not fit, before it is loaded. What is not known refuses nothing.
+
+    Args:
+        manifest: of the bundle.
+        kind: of the graph.
+        batch: samples in a batch; 0 for `begin` and `end`.
+        room: the memory there is.
+        beside: see `needed_bytes`.
+
+    Raises:
+        TooLargeError: it is estimated to need more than there is.
+    """
+    needed, ceiling = needed_bytes(manifest, kind, batch, beside), room.ceiling()
+    if needed is None or ceiling is None or needed <= ceiling[0]:
+        return
+    largest = largest_batch(manifest, kind, room, beside)
+    if largest:
+        help_ = f"a batch of {largest} fits"
+    elif room.limit_bytes == ceiling[0]:
+        help_ = "not even a batch of 1 fits: raise the limit (MemoryMax of a systemd unit), or cut the model earlier"
+    else:
+        help_ = "not even a batch of 1 fits: cut the model earlier, or take a board with more memory"
+    raise TooLargeError(
+        f"the {kind} graph with a batch of {batch} needs about {needed / MIB:.0f} MiB (estimated); "
+        f"there are {ceiling[0] / MIB:.0f} MiB by {ceiling[1]}; {help_}"
+    )
+
+
+def refuse_hopeless(manifest: Manifest, room: Room) -> list[str]:
+    """Refuse a bundle of which no graph fits with even one sample; returns a sentence for each of its graphs that does not fit.
+
+    A graph that does not fit need not be asked for: which ones are, is the hub's to say.
+
+    Raises:
+        TooLargeError: of the smallest graph.
+    """
+    kinds = sorted(manifest.memory, key=lambda kind: needed_bytes(manifest, kind, 1) or 0)
+    refused = []
+    for kind in kinds:
+        try:
+            refuse_too_large(manifest, kind, 1, room)
+        except TooLargeError as error:
+            if kind == kinds[0]:
+                raise
+            refused.append(str(error))
+    return refused
 
 
 def _meminfo(files: Files) -> Iterator[tuple[str, int]]:

@@ -14,11 +14,12 @@ def mistakes() -> tuple[type[Exception], ...]:
     from edge.energy.calibrate import CalibrationError  # noqa: PLC0415
     from edge.files import UnreadableError  # noqa: PLC0415
     from edge.link import LinkError  # noqa: PLC0415
+    from edge.memory import TooLargeError  # noqa: PLC0415
     from edge.outbox import OutboxError  # noqa: PLC0415
     from edge.refusal import RefusalError  # noqa: PLC0415
     from edge.sensors import SensorError  # noqa: PLC0415
     from edge.wire.toml_fields import ConfigError  # noqa: PLC0415
 
     return (
-        ConfigError, BundleError, SensorError, OutboxError, LinkError, RefusalError, UnreadableError, CalibrationError,
+        ConfigError, BundleError, TooLargeError, SensorError, OutboxError, LinkError, RefusalError, UnreadableError, CalibrationError,
     )  # fmt: skip

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from edge.bundle import Bundle
+from edge.memory import Room, TooLargeError, refuse_too_large
 from edge.wire.manifest import Slice
 
 Array = npt.NDArray[Any]
@@ -56,13 +57,19 @@ class Segment:
         bundle: what it is made of.
         threads: of one step.
         sessions: by kind of graph; segments of one bundle that take turns in one process may share theirs.
+        room: the memory there is for this process; without it nothing is refused as too large.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1, sessions: Sessions | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int = 1, sessions: Sessions | None = None, room: Room | None = None
+    ) -> None:
         self.manifest = bundle.manifest
         self._bundle = bundle
         self._threads = threads
         self._sessions: Sessions = {} if sessions is None else sessions
+        self._room = room
+        self._largest: dict[str, int] = {}
+        """The largest batch each graph has run on: its session keeps the memory for that."""
         self._state = {name: np.array(value, order="C") for name, value in bundle.state.items()}
         self._values = {name: _shared(array) for name, array in self._state.items()}
         self._scalars: dict[str, tuple[float, Array, Any]] = {}
@@ -74,6 +81,16 @@ class Segment:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of graph this bundle has."""
         return tuple(self.manifest.graphs)
+
+    def too_large(self, kind: str, batch: int) -> str | None:
+        """Why a graph cannot run on such a batch beside those that have run, for want of memory; None where it can."""
+        if self._room is None or batch <= self._largest.get(kind, -1):
+            return None
+        try:
+            refuse_too_large(self.manifest, kind, batch, self._room, self._largest)
+        except TooLargeError as error:
+            return str(error)
+        return None
 
     def run(
         self,
@@ -95,12 +112,13 @@ class Segment:
             up: false leaves the tensors for the hub where they are: a step that sends nothing copies nothing.
 
         Raises:
-            SegmentError: the bundle has no such graph, an input is missing, or a loss or activation is not finite.
+            SegmentError: the bundle has no such graph, an input is missing, there is not enough memory for it, or a loss or
+                activation is not finite.
         """
-        session = self._session(kind)
+        rows = len(inputs["batch.x"]) if inputs else 0
+        session = self._session(kind, rows)
         graph = self.manifest.graphs[kind]
         binding = session.io_binding()
-        rows = len(inputs["batch.x"]) if inputs else 0
         for name in graph.inputs:
             self._bind_input(binding, name, inputs, settings, graph.random, rows, rng)
         outputs = [name for name in graph.outputs if up or not name.startswith("up.")]
@@ -167,9 +185,12 @@ class Segment:
         flat = self._state[piece.state].reshape(-1)
         return flat[piece.offset : piece.offset + piece.size].reshape(piece.shape)
 
-    def _session(self, kind: str) -> Any:
+    def _session(self, kind: str, rows: int) -> Any:
         if kind not in self._bundle.graphs:
             raise SegmentError(f"the bundle has no {kind!r} graph; it has {', '.join(self.kinds)}")
+        if fault := self.too_large(kind, rows):
+            raise SegmentError(fault)
+        self._largest[kind] = max(rows, self._largest.get(kind, 0))
         if kind not in self._sessions:
             self._sessions[kind] = onnxruntime.InferenceSession(
                 self._bundle.graphs[kind], session_options(self._threads), providers=["CPUExecutionProvider"]

@@ -71,6 +71,8 @@ class Builder:
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: dict[str, Value] = {}
         self.noise: dict[str, Noise] = {}
+        self.shapes: dict[str, tuple[Shape, torch.dtype]] = {}
+        """What each node's outputs are like in memory, by name; routed outputs under their routed name after `finish`."""
         self.scope = "node"
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._constants: dict[tuple[Any, ...], Value] = {}
@@ -153,6 +155,7 @@ class Builder:
             )
             self.nodes.append(helper.make_node(op, list(names), list(fresh), name=f"{op}.{self._count}", **attributes))
             self._known[key] = fresh
+            self.shapes.update(zip(fresh, outputs, strict=True))
         return [
             Value(name, shape, dtype, shape) for name, (shape, dtype) in zip(self._known[key], outputs, strict=True)
         ]
@@ -264,6 +267,7 @@ class Builder:
                 needed.update(node.input)
         kept.reverse()
         renamed = {value.name: routed for routed, value in finals.items()}
+        self.shapes |= {routed: (value.shape, value.dtype) for routed, value in finals.items()}
         graph = helper.make_graph(
             [_rename(node, renamed) for node in kept],
             name,

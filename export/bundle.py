@@ -21,6 +21,7 @@ from export.graphs import Graph as OnnxGraph
 from export.graphs import make_graph
 from export.heads import Place, channels_last
 from export.in_place import unsafe_states
+from export.memory import need
 from export.objectives import OBJECTIVES
 from export.optimizers import OPTIMIZERS
 from export.step import Learner, StepMaker
@@ -176,7 +177,10 @@ def load_hub_bundle(path: Path) -> HubBundle:
     try:
         fields = json.loads(members["hub.json"])
         if fields["format"] != FORMAT:
-            raise ExportError(f"the bundle {path} has format {fields['format']}; this release reads format {FORMAT}")
+            raise ExportError(
+                f"the bundle {path} has format {fields['format']}; this release reads format {FORMAT}: "
+                "install the release of cutlayer that built it, or build the bundle anew"
+            )
         for name, digest in {**fields["files"], **fields.get("start", {})}.items():
             if archive.sha256(members[name]) != digest:
                 raise ExportError(f"the bundle {path} is damaged: '{name}' does not have its hash")
@@ -256,6 +260,7 @@ def _manifest(
         files={name: File(len(data), archive.sha256(data)) for name, data in members.items()},
         flops={"forward": float(cost_below(prepared.halves.lower, steps.x).forward), "training": training_cost(steps)},
         check=summary,
+        memory={kind: need(graph, state) for kind, graph in graphs.items()},
         versions={"torch": torch.__version__, "onnx": onnx.__version__, "opset": OPSET},
     )
 

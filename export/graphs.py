@@ -1,6 +1,7 @@
 """Lower segment, objective and optimizer as ONNX graphs with routed names."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
@@ -12,6 +13,7 @@ from export.builder import Builder, Noise, Value
 from export.errors import ExportError
 from export.lowering import LOWERINGS
 from export.step import StepMaker
+from export.symbolic import Shape
 from export.trace import Call, Program, Ref, trace
 
 
@@ -24,12 +26,14 @@ class Graph:
         model: What is written into the bundle.
         checked: The same graph with the flat gradient as one more output, ``check.gradient``, for the check only.
         noise: Noise inputs, in the order in which the model draws them.
+        shapes: Shape and type of what every node of ``model`` gives, by name.
     """
 
     kind: str
     model: onnx.ModelProto
     checked: onnx.ModelProto
     noise: dict[str, Noise]
+    shapes: Mapping[str, tuple[Shape, torch.dtype]] = field(default_factory=dict)
 
     @property
     def inputs(self) -> list[str]:
@@ -59,10 +63,10 @@ def make_graph(steps: StepMaker, kind: str) -> Graph:
     """
     program = _trace(steps, kind)
     try:
-        models = [_emit(program, steps.constants(), kind, checked=checked) for checked in (False, True)]
+        plain, checked = (_emit(program, steps.constants(), kind, checked=checked) for checked in (False, True))
     except Unsupported as error:
         raise ExportError(_refusal(error, steps)) from error
-    return Graph(kind, models[0][0], models[1][0], models[0][1])
+    return Graph(kind, plain[0], checked[0], plain[1].noise, plain[1].shapes)
 
 
 def _trace(steps: StepMaker, kind: str) -> Program:
@@ -95,7 +99,7 @@ def _refusal(error: Unsupported, steps: StepMaker) -> str:
 
 def _emit(
     program: Program, constants: dict[str, Tensor], kind: str, *, checked: bool
-) -> tuple[onnx.ModelProto, dict[str, Noise]]:
+) -> tuple[onnx.ModelProto, Builder]:
     b = Builder()
     known: dict[str, Any] = {}
     for name, spec in program.inputs.items():
@@ -111,7 +115,7 @@ def _emit(
     outputs = {
         name: _find(known, ref) for name, ref in program.outputs.items() if checked or not name.startswith("check.")
     }
-    return b.finish(outputs, kind), b.noise
+    return b.finish(outputs, kind), b
 
 
 def _lower(b: Builder, call: Call, known: dict[str, Any]) -> Any:

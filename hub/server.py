@@ -5,15 +5,12 @@ the checkpoint of its last round.
 """
 
 import logging
-import os
-import platform
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +27,12 @@ from export.cost import cost_below
 from export.cut import WHOLE, load_factory, split, uncut
 from hub.broker import start_broker
 from hub.config import HubConfig
-from hub.devices import Device, Devices, take_steps
+from hub.devices import Devices
 from hub.journal import Journal, NoJournal, Recorded, done_in
 from hub.known import KnownSamples
 from hub.orchestrator import Learned, Orchestrator
 from hub.progress import Progress
+from hub.run_records import device_record, run_record
 from hub.store import Checkpoint, Store, patiently
 from hub.strategies import STRATEGIES
 from hub.strategies.base import Fleet, Strategy
@@ -161,26 +159,42 @@ def serve(
         progress.stage(f"waiting for {config.fleet.devices} devices")
         upper = _upper(bundle)
         flops = cost_below(upper, torch.zeros(1, *bundle.smashed.shape)).training
+        make = partial(Run, strategy, orchestrator, devices, store, upper_flops=flops, journal=journal, known=known)
         if checkpoint is None:
             orchestrator.gather(watch)
-            facts = orchestrator.facts()
-            fleet = orchestrator.fleet(facts)
-            state = strategy.init(fleet, upper, rounds=config.run.rounds, seed=config.run.seed)
-            orchestrator.check_budgets(state, fleet)
-            run = Run(strategy, orchestrator, devices, store, fleet, facts, state, flops, journal, known)
-            patiently(lambda: store.record(_run_record(config, bundle, facts, run_facts or {})))
+            run = _begun(make, config, strategy, orchestrator, upper)
+            patiently(lambda: store.record(run_record(config, bundle, run.facts, run_facts or {})))
             _save(run)
         else:
-            orchestrator.weights.load(checkpoint.weights)
-            fleet = orchestrator.fleet(checkpoint.fleet)
-            state = strategy.load(fleet, upper, checkpoint.strategy)
-            run = Run(strategy, orchestrator, devices, store, fleet, checkpoint.fleet, state, flops, journal, known)
-            run.rounds_done, run.tally = checkpoint.rounds_done, Tally(**checkpoint.tally)
+            run = _taken_up(make, checkpoint, strategy, orchestrator, upper)
             if run.rounds_done < config.run.rounds and not orchestrator.in_turn:
                 orchestrator.gather(watch)  # in a turn they are told what they missed as they come
         _rounds(run, config, progress, now)
         missing = len(run.facts) if resume else 0
         orchestrator.farewell(f"the run of {config.run.rounds} rounds is over", missing)
+
+
+def _begun(
+    make: Callable[..., Run], config: HubConfig, strategy: Strategy, orchestrator: Orchestrator, upper: nn.Module
+) -> Run:
+    """A new run, with the devices that are there."""
+    facts = orchestrator.facts()
+    fleet = orchestrator.fleet(facts)
+    state = strategy.init(fleet, upper, rounds=config.run.rounds, seed=config.run.seed)
+    orchestrator.check_budgets(state, fleet)
+    return make(fleet=fleet, facts=facts, state=state)
+
+
+def _taken_up(
+    make: Callable[..., Run], checkpoint: Checkpoint, strategy: Strategy, orchestrator: Orchestrator, upper: nn.Module
+) -> Run:
+    """The run of a checkpoint, with the devices it was begun with."""
+    orchestrator.weights.load(checkpoint.weights)
+    fleet = orchestrator.fleet(checkpoint.fleet)
+    state = strategy.load(fleet, upper, checkpoint.strategy)
+    run = make(fleet=fleet, facts=checkpoint.fleet, state=state)
+    run.rounds_done, run.tally = checkpoint.rounds_done, Tally(**checkpoint.tally)
+    return run
 
 
 def _fresh_or_resumed(folder: Path, *, resume: bool) -> tuple[Checkpoint | None, Store]:
@@ -254,7 +268,7 @@ def _keep(
         **({"served": learned.served} if learned.served else {}),
     }
     records = [record]
-    records += [_device_record(number + 1, d) for _, d in sorted(run.devices.known.items()) if d.totals]
+    records += [device_record(number + 1, d) for _, d in sorted(run.devices.known.items()) if d.totals]
     records += [
         {"record": "refusal", "round": number + 1, "device": name or None, **refused}
         for name, refused in run.devices.refusals().items()
@@ -295,41 +309,6 @@ def _kept(known: KnownSamples) -> dict[str, Any]:
     saved: dict[str, Any] = {}
     patiently(lambda: saved.update(known.save()))
     return saved
-
-
-def _device_record(number: int, device: Device) -> dict[str, Any]:
-    """A device's last report in the words of the metrics; counters run from the start of the run."""
-    totals = device.totals
-    steps, loss = take_steps(device)
-    return {
-        "record": "device",
-        "round": number,
-        "device": device.name,
-        "loss": loss,
-        "steps": steps,
-        "step_seconds": totals.get("step_seconds"),
-        "socket_sent": totals["sent"],
-        "socket_received": totals["received"],
-        "socket_retransmitted": totals["retransmitted"],
-        "socket_source": totals["source"],
-        "evaluation_sent": totals["evaluation_sent"],
-        "evaluation_received": totals["evaluation_received"],
-        "paper_bytes": totals["paper_bytes"],
-        "elements": totals["elements"],
-        "coded": totals.get("coded", {}),
-        "flops": totals["flops"],
-        "paper_flops": totals["paper_flops"],
-        "peak_rss_bytes": totals["peak_rss_bytes"],
-        "cpu_seconds": totals["cpu_seconds"],
-        "energy": totals["energy"],
-        "restarts": totals["restarts"],
-        "refused": totals["refused"],
-        "beyond_steps": totals.get("beyond_steps", 0),
-        "expired": totals.get("expired", 0),
-        "expired_bytes": totals.get("expired_bytes", 0),
-        "delivery": totals.get("delivery", {}),
-        **{name: totals[name] for name in ("missing", "budget", "known") if totals.get(name)},
-    }
 
 
 def _strategy(config: HubConfig) -> Strategy:
@@ -447,52 +426,3 @@ def _mqtt(config: HubConfig, url: str) -> Connect:
         certificate=broker.certificate,
         key=broker.key,
     )
-
-
-def _run_record(
-    config: HubConfig, bundle: HubBundle, facts: list[dict[str, Any]], more: Mapping[str, Any]
-) -> dict[str, Any]:
-    budget = {"bytes": _times(config.c3.megabytes, 1e6), "flops": _times(config.c3.gflops, 1e9)}
-    return {
-        "record": "run",
-        "strategy": config.run.strategy,
-        "options": asdict(config.strategy),
-        "rounds": config.run.rounds,
-        "batch": config.run.batch,
-        "seed": config.run.seed,
-        "codec": config.run.codec,
-        "weights_codec": config.run.weights_codec,
-        "devices": [device["name"] for device in facts],
-        "bundle": bundle.bundle,
-        "model": bundle.model,
-        "cut": bundle.cut,
-        "budgets": budget if any(budget.values()) else None,
-        "machine": machine_facts(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        **more,
-    }
-
-
-def _times(value: float | None, unit: float) -> float | None:
-    return None if value is None else value * unit
-
-
-def machine_facts() -> dict[str, Any]:
-    """What a reader must know of the machine to place a figure."""
-    versions = {name: metadata.version(name) for name in ("torch", "onnxruntime", "numpy", "paho-mqtt", "cutlayer")}
-    return {
-        "machine": platform.machine(),
-        "system": platform.platform(terse=True),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **versions,
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123  a device file, not a path of ours
-            return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    except OSError:
-        return "unknown"

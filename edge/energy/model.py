@@ -66,13 +66,17 @@ def load(path: Path) -> Model:
     """Reads the file of a model; raises UnreadableError saying what is wrong with it."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+    except PermissionError:
+        raise UnreadableError(f"model {path} wants read permission for the user that runs cutlayer") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UnreadableError(f"model {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except json.JSONDecodeError as error:
         raise UnreadableError(f"model {path} is not JSON: {error}") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else None
-        raise UnreadableError(f"model {path} has format {found}, this version reads {FORMAT}")
+        raise UnreadableError(
+            f"model {path} has format {found}; this release reads format {FORMAT}: calibrate it again here"
+        )
     names = {entry.name for entry in dataclasses.fields(Model)}
     if problem := next(_problems(record, names), None):
         raise UnreadableError(f"model {path}: {problem}")

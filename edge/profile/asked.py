@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from edge.refusal import RefusalError
-from edge.wire.codec import parse_codec
 from edge.wire.frames import WireError
 from edge.wire.profile import STAGES
 
@@ -57,6 +56,8 @@ class Asked:
         Raises:
             RefusalError: a number out of its limits, an unknown stage or codec.
         """
+        from edge.wire.codec import parse_codec  # noqa: PLC0415  numpy, which some processors cannot load: not before that is tried
+
         for name, values, most in (("batch", self.batches, MOST_BATCH), ("threads", self.threads, MOST_THREADS)):
             if not values:
                 raise RefusalError(f"--{name} names no number")

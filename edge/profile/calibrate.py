@@ -1,6 +1,6 @@
 """`cutlayer profile calibrate`: a model of the board's energy, fitted against its meter, for boards like it that have none."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 from edge import board
 from edge.config import DeviceConfig
 from edge.energy.activity import activity
-from edge.energy.calibrate import CalibrationError, Sample, calibrate, collect, usual_loads
+from edge.energy.calibrate import CalibrationError, Load, Sample, calibrate, collect, usual_loads
 from edge.energy.model import Model
 from edge.files import Files
 from edge.meters import Meter
@@ -28,6 +28,7 @@ def run(
     told: Callable[[str], None],
     at: datetime,
     root: Path = Path("/"),
+    loads: Sequence[Load] | None = None,
 ) -> Model:
     """Load the board in windows and fit a model to what its meter says.
 
@@ -39,6 +40,7 @@ def run(
         told: hears of each window.
         at: the date of the model.
         root: where /proc and /sys start.
+        loads: what the board is to do; the usual ones where nothing is given.
 
     Raises:
         CalibrationError: there is no meter, it is itself a model, or the windows make no model.
@@ -55,9 +57,13 @@ def run(
             raise CalibrationError(f"a model is fitted against a meter, and there is none: {meter.missing_energy}")
         sender = down.enter_context(Sender(config)) if send else None
         told(f"{meter.energy_source}; windows of {seconds:g} s, each load {repeats} times")
-        loads = usual_loads(sender.send if sender else None)
         samples, energy = collect(
-            meter, lambda: activity(files), loads, seconds, repeats=repeats, told=lambda sample: told(_line(sample))
+            meter,
+            lambda: activity(files),
+            loads or usual_loads(sender.send if sender else None),
+            seconds,
+            repeats=repeats,
+            told=lambda sample: told(_line(sample)),
         )
     record = board.recognise(files, vcgencmd=Vcgencmd(config.energy.vcgencmd)).to_record()
     return calibrate(samples, energy.source or "", energy.kind, at, record)

@@ -23,8 +23,10 @@ from typing import Any
 
 from edge import bundle, config, device, sensors
 from edge.config import DeviceConfig
+from edge.files import Files
 from edge.link import LinkError
 from edge.measurement import Measurement
+from edge.memory import TooLargeError, room
 from edge.meters import Meter
 from edge.mistakes import MISTAKE, mistakes
 from edge.outbox import OutboxError
@@ -77,6 +79,7 @@ def measure(setting: Setting, say: Callable[..., None]) -> None:
         threads=setting.threads,
         codecs=asked.codecs,
         folder=setting.folder,
+        room=room(Files(Path("/"))),
         send_beyond_budget=asked.send_beyond_budget,
     )
     with Meter(config=None if settings is None else settings.energy) as meter:
@@ -87,7 +90,15 @@ def measure(setting: Setting, say: Callable[..., None]) -> None:
             with ExitStack() as down:
                 try:
                     stage.run(name, bench, down)
-                except (UnmeasurableError, SegmentError, SensorError, LinkError, OutboxError, MemoryError) as error:
+                except (
+                    UnmeasurableError,
+                    SegmentError,
+                    TooLargeError,
+                    SensorError,
+                    LinkError,
+                    OutboxError,
+                    MemoryError,
+                ) as error:
                     why = str(error) or "there is not enough memory"
                     say(missing=asdict(Missing(name, setting.batch, setting.threads, why)))
         seconds = time.monotonic() - began

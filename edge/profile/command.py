@@ -59,12 +59,14 @@ def run(options: argparse.Namespace) -> int:
     """Measure what a bundle costs on this board: time, memory, joules and bytes of every stage of a step."""
     if options.what == "calibrate":
         return calibrate(options)
-    from edge import config  # noqa: PLC0415  with all the rest of a device
-    from edge.profile import record, table  # noqa: PLC0415
+    from edge import config, processor  # noqa: PLC0415
 
     if options.config is None and options.bundle is None:
         raise RefusalError("there is nothing to measure: give --config device.toml or --bundle FILE")
     settings = None if options.config is None else config.load(options.config, os.environ)
+    processor.probe()
+    from edge.profile import record, table  # noqa: PLC0415  what the probe has tried
+
     to_stdout = options.json == "-"
     # Before minutes of measuring, not after them.
     _writable(options.json)

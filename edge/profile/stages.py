@@ -12,6 +12,7 @@ import numpy as np
 
 from edge.bundle import Bundle
 from edge.config import DeviceConfig
+from edge.memory import Room
 from edge.outbox import Outbox, Unsent
 from edge.profile.sending import Sender
 from edge.segment import Segment, Sessions
@@ -52,6 +53,7 @@ class Bench:
         threads: of a step.
         codecs: for the stages behind the activation.
         folder: for what they write.
+        room: the memory there is: what does not fit is refused before it is loaded.
         send_beyond_budget: whether to send where there is a budget of bytes.
     """
 
@@ -65,6 +67,7 @@ class Bench:
         threads: int,
         codecs: tuple[str, ...],
         folder: Path,
+        room: Room | None = None,
         send_beyond_budget: bool = False,
     ) -> None:
         self.bundle = bundle
@@ -74,6 +77,7 @@ class Bench:
         self.threads = threads
         self.codecs = codecs
         self.folder = folder
+        self.room = room
         self.send_beyond_budget = send_beyond_budget
 
     @cached_property
@@ -84,7 +88,7 @@ class Bench:
     @cached_property
     def activations(self) -> list[Activation]:
         """What the initial lower segment makes of them."""
-        segment = Segment(self.bundle, threads=self.threads)
+        segment = Segment(self.bundle, threads=self.threads, room=self.room)
         rng, tag = np.random.default_rng(0), bytes.fromhex(self.bundle.id[:8])
         kind = "forward" if "forward" in segment.kinds else "local"
         return [
@@ -106,7 +110,7 @@ class Bench:
         Raises:
             UnmeasurableError: the bundle has no such graph.
         """
-        segment = Segment(self.bundle, threads=self.threads, sessions=sessions)
+        segment = Segment(self.bundle, threads=self.threads, sessions=sessions, room=self.room)
         if kind not in segment.kinds:
             raise UnmeasurableError(f"the bundle has no {kind!r} graph")
         rng = np.random.default_rng(device_number("profile"))

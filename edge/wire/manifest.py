@@ -8,11 +8,15 @@ import hashlib
 import json
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 FORMAT = 1
-"""Version of the layout below; a reader refuses what is newer."""
+"""Version of the layout below; a reader refuses what is newer.
+
+It rises when a reader that does not know a change would do something wrong. Optional keys (`memory`) do not raise it: readers
+ignore keys they do not know, and the id is that of the bytes.
+"""
 
 MAXIMUM_ELEMENTS = 1 << 28
 """Largest number of elements one state tensor or one sample may have (1 GiB of float32)."""
@@ -83,6 +87,16 @@ class Graph:
 
 
 @dataclass(frozen=True)
+class Need:
+    """Memory that running one graph is estimated to add to a device's process."""
+
+    fixed_bytes: int
+    """Whatever the batch: state with its copies, constants, the session."""
+    sample_bytes: int
+    """For each sample of a batch."""
+
+
+@dataclass(frozen=True)
 class File:
     """Size and SHA-256 of one member of the archive."""
 
@@ -112,6 +126,8 @@ class Manifest:
     check: Mapping[str, Any]
     versions: Mapping[str, Any]
     format: int = FORMAT
+    memory: Mapping[str, Need] = field(default_factory=dict)
+    """By kind of graph; empty in a bundle of an older release."""
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -127,8 +143,12 @@ class Manifest:
             raise ManifestError(f"the manifest is not JSON: {error}") from error
         if not isinstance(fields, dict):
             raise ManifestError(f"the manifest is a JSON {type(fields).__name__}, not an object")
-        if fields.get("format") != FORMAT:
-            raise ManifestError(f"the manifest has format {fields.get('format')!r}; this release reads format {FORMAT}")
+        if (found := fields.get("format")) != FORMAT:
+            newer = type(found) is int and found > FORMAT
+            help_ = (
+                "install the release of cutlayer that built it, or a later one" if newer else "build the bundle anew"
+            )
+            raise ManifestError(f"the manifest has format {found!r}; this release reads format {FORMAT}: {help_}")
         try:
             manifest = cls(**{key: _READERS[key](value) for key, value in fields.items() if key in _READERS})
         except (TypeError, KeyError, ValueError, AttributeError) as error:
@@ -138,7 +158,9 @@ class Manifest:
 
     def serialize(self) -> bytes:
         """The canonical bytes: sorted keys, no spaces; equal manifests give equal bytes and so equal ids."""
-        return json.dumps(_plain(self), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+        # What a bundle of an older release did not have must not change its id.
+        fields = {key: value for key, value in _plain(self).items() if value or key not in _OPTIONAL}
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
     @property
     def id(self) -> str:
@@ -237,6 +259,13 @@ def _graph(value: Any) -> Graph:
     return Graph(_text(value["file"]), _texts(value["inputs"]), _texts(value["outputs"]), value["in_place"], random)
 
 
+def _need(value: Any) -> Need:
+    found = Need(_count(value["fixed_bytes"]), _count(value["sample_bytes"]))
+    if min(found.fixed_bytes, found.sample_bytes) < 0:
+        raise ValueError(f"a graph cannot need {min(found.fixed_bytes, found.sample_bytes)} bytes of memory")
+    return found
+
+
 def _file(value: Any) -> File:
     return File(_count(value["bytes"]), _text(value["sha256"]))
 
@@ -265,4 +294,7 @@ _READERS: dict[str, Any] = {
     "flops": lambda value: {name: float(item) for name, item in _object(value).items()},
     "check": _object,
     "versions": _object,
+    "memory": lambda value: {kind: _need(item) for kind, item in _object(value).items()},
 }
+
+_OPTIONAL = ("memory",)

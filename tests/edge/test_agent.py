@@ -9,6 +9,7 @@ from edge import bundle
 from edge.accounts import Accounts
 from edge.agent import Agent
 from edge.mailbox import Mailbox
+from edge.memory import PROCESS_BYTES, Room
 from edge.memory_link import MemoryBroker, MemoryLink
 from edge.meters import Meter
 from edge.outbox import Outbox, OutboxError
@@ -44,12 +45,24 @@ class Stage:
     """The device under test, and the hub's end of the conversation."""
 
     def __init__(
-        self, folder, broker, *, with_ends=False, outbox_bytes=1 << 20, source=None, gauge=None, budget=None, **agent
+        self,
+        folder,
+        broker,
+        *,
+        with_ends=False,
+        outbox_bytes=1 << 20,
+        source=None,
+        gauge=None,
+        budget=None,
+        memory=None,
+        **agent,
     ):
+        self.room = memory and Room(PROCESS_BYTES + memory, None, None, "")
         self.source, self.gauge, self.budget = source or Rows(), gauge, budget or {}
         self.folder, self.broker, self.agent_options = folder, broker, agent
         self.outbox_bytes = outbox_bytes
-        self.id = write_bundle(folder / "b", with_ends=with_ends)
+        needs = {"memory": {"local": {"fixed_bytes": 0, "sample_bytes": 1 << 20}}} if memory else {}
+        self.id = write_bundle(folder / "b", with_ends=with_ends, **needs)
         self.now = 0.0
         self.inbox = []
         self.link = MemoryLink(broker, "hub", subscriptions=topics.subscriptions_of_hub(FLEET))
@@ -69,7 +82,7 @@ class Stage:
         if connected:
             link.open()
         self.mailbox = Mailbox(NAME, FLEET, link, self.outbox, instance=1, outbox_bytes=self.outbox_bytes)
-        self.segment = Segment(loaded)
+        self.segment = Segment(loaded, room=self.room)
         accounts = Accounts(self.outbox, link, Meter(), loaded.manifest)
         purse = Purse(self.outbox, link, self.budget, gauge=self.gauge)
         self.agent = Agent(
@@ -360,6 +373,17 @@ def test_an_order_that_does_not_fit_is_refused_in_a_sentence(stage, fields, sent
     (report,) = stage.got(Report)
     assert sentence in report.metrics["refused_order"]
     np.testing.assert_array_equal(stage.weights(), [1, 2])
+
+
+def test_an_order_whose_batch_does_not_fit_into_memory_is_refused_with_the_batch_that_does(staged):
+    stage = staged(memory=3 << 20)
+    stage.order(1, batch=4)
+    stage.run()
+    assert "a batch of 4 needs about 76 MiB" in stage.got(Report)[0].metrics["refused_order"]
+    assert "a batch of 3 fits" in stage.got(Report)[0].metrics["refused_order"]
+    stage.order(2, batch=3, steps=1)
+    stage.run()
+    assert stage.got(Report)[1].metrics["steps"] == 1
 
 
 def test_an_order_for_another_bundle_is_refused(stage):

@@ -6,6 +6,7 @@ import pytest
 
 from edge import bundle
 from edge.bundle import BundleError
+from edge.wire.manifest import Manifest, Need
 from tests.tiny import write_bundle
 
 
@@ -70,13 +71,21 @@ def test_no_file(tmp_path):
         bundle.load(tmp_path / "device.bundle")
 
 
-def test_a_newer_format_is_refused(path):
-    def newer(members):
-        members["manifest.json"] = json.dumps({**json.loads(members["manifest.json"]), "format": 2}).encode()
+@pytest.mark.parametrize(
+    ("number", "what_to_do"),
+    [(2, "install the release of cutlayer that built it, or a later one"), (0, "build the bundle anew")],
+)
+def test_another_format_is_refused_with_the_file_both_versions_and_what_to_do(path, number, what_to_do):
+    def other(members):
+        members["manifest.json"] = json.dumps({**json.loads(members["manifest.json"]), "format": number}).encode()
 
-    rewrite(path, newer)
-    with pytest.raises(BundleError, match=r"format 2; this release reads format 1"):
+    rewrite(path, other)
+    with pytest.raises(BundleError) as refused:
         bundle.load(path)
+    assert str(refused.value) == (
+        f"{path} is not a bundle this release can read: the manifest has format {number}; "
+        f"this release reads format 1: {what_to_do}"
+    )
 
 
 def test_state_of_another_shape_than_stated_is_refused(tmp_path):
@@ -90,3 +99,25 @@ def test_a_slice_outside_its_state_is_refused(tmp_path):
     write_bundle(tmp_path / "b", slices=slices)
     with pytest.raises(BundleError, match=r"slice 'scale\.weight' does not lie inside state 'weights'"):
         bundle.load(tmp_path / "b")
+
+
+def test_a_bundle_without_the_memory_of_its_graphs_is_read_and_keeps_its_id(tmp_path):
+    id_ = write_bundle(tmp_path / "old")
+    manifest = bundle.load(tmp_path / "old").manifest
+    assert (manifest.memory, bundle.load(tmp_path / "old").id) == ({}, id_)
+    assert b"memory" not in manifest.serialize(), "what older releases wrote keeps its id when it is written again"
+
+
+def test_the_memory_of_a_graph_is_read_and_a_negative_one_refused(tmp_path):
+    write_bundle(tmp_path / "b", memory={"local": {"fixed_bytes": 7, "sample_bytes": 3}})
+    manifest = bundle.load(tmp_path / "b").manifest
+    assert manifest.memory == {"local": Need(7, 3)}
+    assert Manifest.parse(manifest.serialize()) == manifest
+    write_bundle(tmp_path / "b", memory={"local": {"fixed_bytes": 7, "sample_bytes": -3}})
+    with pytest.raises(BundleError, match="cannot need -3 bytes"):
+        bundle.load(tmp_path / "b")
+
+
+def test_keys_of_a_later_release_are_passed_over(tmp_path):
+    id_ = write_bundle(tmp_path / "b", colour="blue")
+    assert bundle.load(tmp_path / "b").id == id_

@@ -2,8 +2,19 @@
 
 import pytest
 
+from edge import bundle
 from edge.files import Files
-from edge.memory import room
+from edge.memory import (
+    PROCESS_BYTES,
+    Room,
+    TooLargeError,
+    largest_batch,
+    needed_bytes,
+    refuse_hopeless,
+    refuse_too_large,
+    room,
+)
+from tests.tiny import write_bundle
 
 MIB = 2**20
 MEMINFO = (
@@ -102,3 +113,71 @@ def test_a_drop_in_has_the_last_word_and_a_running_service_the_very_last(put):
     files = {"lib/systemd/system/cutlayer.service": "MemoryMax=300M", drop: "MemoryMax=200M"}
     assert room(put(files), "cutlayer.service").limit_source == f"/{drop}"
     assert room(put({f"{SERVICE}/memory.max": 150 * MIB}), "cutlayer.service").limit_bytes == 150 * MIB
+
+
+# What does not fit ----------------------------------------------------------------------------------------------
+
+NEEDS = {
+    "local": {"fixed_bytes": 5 * MIB, "sample_bytes": 2 * MIB},
+    "forward": {"fixed_bytes": 3 * MIB, "sample_bytes": MIB},
+}
+
+
+def manifest_of(tmp_path, needs):
+    write_bundle(tmp_path / "b", **({"memory": needs} if needs else {}))
+    return bundle.load(tmp_path / "b").manifest
+
+
+def space(mib, *, limit=None):
+    """A board with so much memory beyond that of an empty process."""
+    size = None if limit is None else PROCESS_BYTES + limit * MIB
+    return Room(PROCESS_BYTES + mib * MIB, None, size, "/sys/fs/cgroup/box/memory.max")
+
+
+def test_the_need_is_the_process_the_state_and_each_sample(tmp_path):
+    manifest = manifest_of(tmp_path, NEEDS)
+    assert needed_bytes(manifest, "local", 8) == PROCESS_BYTES + (5 + 8 * 2) * MIB
+    # The state is there once, and each graph keeps what its largest batch took.
+    assert needed_bytes(manifest, "local", 8, {"forward": 4, "local": 2}) == PROCESS_BYTES + (5 + 8 * 2 + 4) * MIB
+    assert largest_batch(manifest, "local", space(21)) == 8
+    assert largest_batch(manifest, "local", space(20)) == 7
+    assert largest_batch(manifest, "local", space(24), {"forward": 4}) == 7
+
+
+def test_a_batch_that_does_not_fit_is_refused_with_the_one_that_does(tmp_path):
+    manifest = manifest_of(tmp_path, NEEDS)
+    refuse_too_large(manifest, "local", 8, space(21))
+    with pytest.raises(TooLargeError) as refused:
+        refuse_too_large(manifest, "local", 9, space(21))
+    assert str(refused.value) == (
+        "the local graph with a batch of 9 needs about 94 MiB (estimated); there are 92 MiB by the board's memory; "
+        "a batch of 8 fits"
+    )
+
+
+def test_the_limit_of_a_service_says_whose_it_is_and_what_to_change(tmp_path):
+    manifest = manifest_of(tmp_path, NEEDS)
+    with pytest.raises(TooLargeError) as refused:
+        refuse_too_large(manifest, "local", 1, space(500, limit=6))
+    assert "there are 78 MiB by the limit in /sys/fs/cgroup/box/memory.max; not even a batch of 1 fits" in str(
+        refused.value
+    )
+    assert "raise the limit (MemoryMax" in str(refused.value)
+
+
+def test_what_is_not_known_refuses_nothing(tmp_path):
+    manifest = manifest_of(tmp_path, NEEDS)
+    refuse_too_large(manifest, "local", 10**9, Room(None, None, None, "no control group limits it"))
+    refuse_too_large(manifest, "evaluate", 10**9, space(1))
+    refuse_too_large(manifest_of(tmp_path, None), "local", 10**9, space(1))
+
+
+def test_a_bundle_of_which_something_fits_is_begun_and_the_rest_is_said(tmp_path):
+    manifest = manifest_of(tmp_path, NEEDS)
+    assert refuse_hopeless(manifest, space(7)) == []
+    (said,) = refuse_hopeless(manifest, space(6))
+    assert said.startswith("the local graph with a batch of 1 needs about 78 MiB")
+    with pytest.raises(
+        TooLargeError, match=r"the forward graph with a batch of 1 .* cut the model earlier, or take a board"
+    ):
+        refuse_hopeless(manifest, space(3))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from edge import bundle
+from edge.memory import PROCESS_BYTES, Room
 from edge.segment import Segment, SegmentError
 from tests.tiny import write_bundle
 
@@ -126,3 +127,19 @@ def test_each_step_has_the_settings_of_its_order(segment):
     np.testing.assert_allclose(segment.tensors({"lower"})["scale.weight"], [0.65**2, 2 * 0.44**2], rtol=1e-6)
     run(segment)
     np.testing.assert_allclose(segment.tensors({"lower"})["scale.weight"], [0.65**3, 2 * 0.44**3], rtol=1e-6)
+
+
+def test_a_graph_too_large_for_the_memory_is_never_loaded(tmp_path):
+    needs = {kind: {"fixed_bytes": 0, "sample_bytes": 1000} for kind in ("local", "forward")}
+    write_bundle(tmp_path / "b", memory=needs)
+    sessions = {}
+    room = Room(PROCESS_BYTES + 4500, None, None, "no control group limits it")
+    segment = Segment(bundle.load(tmp_path / "b"), sessions=sessions, room=room)
+    with pytest.raises(SegmentError, match=r"the local graph with a batch of 5 needs about .* a batch of 4 fits"):
+        run(segment, x=np.zeros((5, 2), np.float32))
+    assert not sessions
+    run(segment)
+    # Three samples of `local` stay in its session: one more of another graph fits, two do not.
+    assert segment.too_large("forward", 1) is None
+    assert "a batch of 2 needs" in segment.too_large("forward", 2)
+    assert segment.too_large("evaluate", 1000) is None, "the bundle does not say what it needs"

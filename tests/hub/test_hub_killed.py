@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from edge import bundle
-from export.bundle import BuildSpec, build
 from hub import demo
 from hub.datasets import split
 from hub.outcome import read
@@ -73,20 +72,6 @@ class Mortal(HubLink):
             self.left -= 1
             if self.left < 0:
                 raise Killed
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    made = {}
-
-    def make(strategy):
-        key = strategy.objective, strategy.optimizer
-        if key not in made:
-            made[key] = tmp_path_factory.mktemp("bundle")
-            build(BuildSpec("export.models:Digits", "pool1", *key, arguments={"classes": 10}), made[key], checked=False)
-        return made[key]
-
-    return make
 
 
 @pytest.fixture

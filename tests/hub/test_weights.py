@@ -12,7 +12,6 @@ from edge.wire import messages
 from edge.wire.frames import WireError
 from edge.wire.messages import State
 from edge.wire.weights import Base, Difference, difference
-from export.bundle import BuildSpec, build
 from hub import simulate
 from hub.demo import Wish
 from hub.outcome import read
@@ -326,20 +325,6 @@ OPTIONS = {
     "one_shot": {"average": True},
     "split_learning": {"turns": "batch"},
 }
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    made = {}
-
-    def make(strategy):
-        key = strategy.objective, strategy.optimizer
-        if key not in made:
-            made[key] = tmp_path_factory.mktemp("bundle")
-            build(BuildSpec("export.models:Digits", "pool1", *key, arguments={"classes": 10}), made[key], checked=False)
-        return made[key]
-
-    return make
 
 
 @pytest.mark.parametrize("codec", ["entropy:1", "uniform:8"])

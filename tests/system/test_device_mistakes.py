@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from edge.__main__ import main
+from tests.tiny import write_bundle
 
 UNUSED = "mqtt://127.0.0.1:9"
 
@@ -118,6 +119,16 @@ def test_a_damaged_bundle(trial, run, damage, words):
     )
 
 
+def test_a_bundle_too_large_for_this_board(trial, run, call):
+    needs = {"local": {"fixed_bytes": 1 << 50, "sample_bytes": 1 << 20}}
+    write_bundle(trial.root / "large.bundle", memory=needs)
+    path = trial.write_device("device-01", bundle={"path": trial.root / "large.bundle"})
+    run(path).mistake("the local graph with a batch of 1 needs about 1073741896 MiB", "not even a batch of 1 fits")
+    checked = call(main, "check", "--config", path)
+    assert checked.code == 1
+    assert "wrong memory    the local graph with a batch of 1 needs about" in checked.stdout
+
+
 # The data -------------------------------------------------------------------------------------------------------
 
 X, Y = np.zeros((40, 1, 8, 8), np.float32), np.arange(40) % 10
@@ -154,12 +165,15 @@ def test_check_goes_on_and_says_all_that_is_wrong(trial, call):
         ("ok", "processor"),
         ("ok", "packages"),
         ("ok", "bundle"),
+        *[("ok", "memory")] * 5,
         ("wrong", "data"),
         ("ok", "budget"),
         ("ok", "energy"),
         ("wrong", "steps"),
     ]
-    assert "none.npz" in lines[3][2]
+    assert "MiB by" in lines[3][2]
+    assert "local: about" in lines[7][2]
+    assert "none.npz" in lines[8][2]
 
 
 # The broker and the hub -----------------------------------------------------------------------------------------

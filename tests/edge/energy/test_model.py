@@ -110,7 +110,7 @@ def test_a_model_survives_its_file(tmp_path):
         ({"idle_watts": -1}, "idle_watts = -1 is not a number from 0"),
         ({"rms_watts": None}, "rms_watts = None is not a number from 0"),
         ({"joules_per_byte_sent": "x"}, "joules_per_byte_sent = 'x' is neither null nor a number from 0"),
-        ({"format": 9}, "has format 9, this version reads 1"),
+        ({"format": 9}, "has format 9; this release reads format 1: calibrate it again here"),
     ],
 )
 def test_a_file_that_was_changed_is_refused(tmp_path, change, reason):
@@ -272,3 +272,18 @@ def test_a_busy_core_shows_in_this_machines_activity():
     before = activity(files)
     busy(0.5, 1)
     assert activity(files).cpu_seconds - before.cpu_seconds > 0.05
+
+
+class Denied:
+    """A file that is not ours to read; root, who runs the tests in places, is denied nothing."""
+
+    def read_text(self, encoding):
+        raise PermissionError(13, "Permission denied")
+
+    def __str__(self):
+        return "/etc/cutlayer/model.json"
+
+
+def test_a_model_that_may_not_be_read_says_which_permission_it_wants():
+    with pytest.raises(UnreadableError, match=r"^model /etc/cutlayer/model\.json wants read permission for the user"):
+        load(Denied())

@@ -88,6 +88,17 @@ def test_denied_permission_names_the_file_and_what_it_wants(board):
     assert energy == Energy(reason=f"no meter: {wanted}, {NO_HWMON}, {NO_BATTERY}")
 
 
+def test_a_folder_that_is_closed_to_us_is_not_taken_for_a_board_without_the_sensor():
+    class Closed:
+        def __truediv__(self, path):
+            return self
+
+        def exists(self):
+            raise PermissionError(13, "Permission denied")
+
+    assert Files(Closed()).exists("sys/class/hwmon/hwmon0/name")
+
+
 def test_where_rapl_is_denied_the_next_source_is_taken(board):
     board.put(zone("intel-rapl:0", "package-0", 1) | ina226("hwmon0", 1_000_000, "VIN"))
     board.refusing[f"{CAP}/intel-rapl:0/energy_uj"] = PermissionError(13, "Permission denied")

@@ -1,49 +1,51 @@
-"""`cutlayer profile calibrate` against a meter whose law is known: 2 W and 3 J a CPU second, whoever uses it."""
+"""`cutlayer profile calibrate`: loads whose CPU time is written into a /proc of the test's own, and a meter that knows the law."""
 
-import json
-import socket
 import threading
 import time
-from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from edge import config
 from edge.__main__ import main
-from edge.energy.activity import activity
-from edge.files import Files
+from edge.energy.calibrate import Load
+from edge.profile import calibrate
 
 LINE_SECONDS = 0.05
+AT = datetime(2026, 11, 21, tzinfo=UTC)
 
 
-@pytest.fixture
-def meter():
-    """Speaks the protocol of edge/energy/README.md on a TCP port; yields its URL."""
-    stop = threading.Event()
-    server = socket.create_server(("127.0.0.1", 0))
-    server.settimeout(0.2)
+class Board:
+    """A board of 2 W and 3 J a CPU second: its /proc, and the pipe of its meter."""
 
-    def talk():
-        while not stop.is_set():
-            with suppress(OSError):
-                peer, _ = server.accept()
-                with peer:
-                    tell(peer)
+    def __init__(self, root):
+        self.root = root
+        self.meter = root / "power"
+        self.meter.touch()
+        self.ticks = 0.0
+        (root / "proc/net").mkdir(parents=True)
+        (root / "proc/net/dev").write_text("Inter-|\n face |bytes\n  eth0: 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n")
+        self.run(0, 0.0)
 
-    def tell(peer):
-        files = Files(Path("/"))
-        at, busy = time.monotonic(), activity(files).cpu_seconds
-        while not stop.wait(LINE_SECONDS):
-            now, then = time.monotonic(), activity(files).cpu_seconds
-            peer.sendall(f"{now:.6f} {2 + 3 * (then - busy) / (now - at):.6f}\n".encode())
-            at, busy = now, then
+    def run(self, cores, seconds):
+        """So many cores are busy for so long."""
+        end = time.monotonic() + seconds
+        while True:
+            now = time.monotonic()
+            self.say(now, 2 + 3 * cores)
+            self.ticks += cores * LINE_SECONDS * 100
+            (self.root / "proc/stat").write_text(f"cpu {round(self.ticks)} 0 0 0 0 0 0 0 0 0\n")
+            if now >= end:
+                return
+            time.sleep(LINE_SECONDS)
 
-    thread = threading.Thread(target=talk)
-    thread.start()
-    yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
-    stop.set()
-    thread.join()
-    server.close()
+    def say(self, now, watts):
+        with self.meter.open("a") as file:
+            file.write(f"{now:.6f} {watts:.3f}\n")
+
+    def loads(self):
+        return [Load(f"{cores} busy", lambda seconds, cores=cores: self.run(cores, seconds)) for cores in (0, 1, 2)]
 
 
 def configure(folder, energy):
@@ -61,17 +63,23 @@ def run(folder, energy, *more):
     return main(["profile", "calibrate", "--config", config, "--out", str(folder / "model.json"), *more])
 
 
-def test_the_model_finds_the_law_of_the_meter(meter, tmp_path, capsys):
-    energy = f'source = "meter"\nmeter = "{meter}"'
-    assert run(tmp_path, energy, "--no-send", "--seconds", "1", "--repeats", "2") == 0
-    model = json.loads((tmp_path / "model.json").read_text())
-    assert model["joules_per_cpu_second"] == pytest.approx(3, rel=0.2)
-    assert model["idle_watts"] == pytest.approx(2, abs=0.6)
-    assert model["joules_per_byte_sent"] is None
-    assert model["meter"].endswith("(metered)")
-    shown = capsys.readouterr().out
-    assert "a byte sent           could not be told" in shown
-    assert 'source = "model"' in shown
+def test_the_model_finds_the_law_of_the_meter(tmp_path):
+    board = Board(tmp_path)
+    settings = config.load(Path(configure(tmp_path, f'source = "meter"\nmeter = "pipe:{board.meter}"')), {})
+    feeder = threading.Thread(target=board.run, args=(0, 1.0))  # somebody has to speak while the meter is opened
+    feeder.start()
+    told = []
+    model = calibrate.run(
+        settings, seconds=1.0, repeats=2, send=False, told=told.append, at=AT, root=tmp_path, loads=board.loads()
+    )
+    feeder.join()
+    assert model.joules_per_cpu_second == pytest.approx(3, rel=0.15)
+    assert model.idle_watts == pytest.approx(2, rel=0.15)
+    assert model.joules_per_byte_sent is None
+    assert model.meter == f"meter at pipe:{board.meter} (metered)"
+    assert sum("busy" in line for line in told) == 6
+    words = "\n".join(calibrate.words(model, tmp_path / "m.json"))
+    assert "a byte sent           could not be told" in words
 
 
 @pytest.mark.parametrize(
@@ -88,7 +96,10 @@ def test_without_a_meter_there_is_no_model(energy, more, sentence, tmp_path, cap
     assert not (tmp_path / "model.json").exists()
 
 
-def test_a_broker_that_is_not_there_is_named_before_minutes_of_measuring(meter, tmp_path, capsys):
-    energy = f'source = "meter"\nmeter = "{meter}"'
-    assert run(tmp_path, energy, "--seconds", "1") == 2
+def test_a_broker_that_is_not_there_is_named_before_minutes_of_measuring(tmp_path, capsys):
+    board = Board(tmp_path)
+    feeder = threading.Thread(target=board.run, args=(0, 2.0))
+    feeder.start()
+    assert run(tmp_path, f'source = "meter"\nmeter = "pipe:{board.meter}"', "--seconds", "1") == 2
+    feeder.join()
     assert "no broker answers at mqtt://127.0.0.1:9" in capsys.readouterr().err

@@ -319,12 +319,16 @@ def test_a_message_above_the_limit_is_refused_unread():
         unpack(bytes(101), Limits(message_bytes=100, partial_bytes=100))
 
 
+KINDS = {type(message) for message in MESSAGES}
+
+
 @given(st.binary(max_size=80))
 def test_random_bytes_raise_nothing_but_wire_errors(data):
     try:
-        unpack(data)
+        message = unpack(data)
     except WireError:
         return
+    assert type(message) in KINDS
 
 
 @given(st.sampled_from(MESSAGES), st.data())
@@ -333,9 +337,12 @@ def test_a_changed_message_is_refused_or_still_a_message(message, data):
     for _ in range(data.draw(st.integers(1, 3))):
         packed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
     try:
-        unpack(bytes(packed))
+        changed = unpack(bytes(packed))
     except WireError:
         return
+    assert type(changed) in KINDS
+    # What came out is whole: it can be said again, and then means the same.
+    assert type(unpack(pack(changed))) is type(changed)
 
 
 json_values = st.recursive(
