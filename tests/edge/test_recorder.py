@@ -1,5 +1,6 @@
 """A device is recorded while everything goes wrong, and run again: memory link, a clock that only the test moves."""
 
+import json
 import os
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,7 +12,8 @@ from edge import bundle
 from edge.accounts import Accounts
 from edge.agent import Agent
 from edge.flight import replay, ring, trace
-from edge.flight.recorder import Recorder
+from edge.flight.freeze import Freezer, Thawer
+from edge.flight.recorder import CLASSES, Recorder
 from edge.flight.recording import ReplayError, read
 from edge.link import Message
 from edge.mailbox import Mailbox
@@ -406,7 +408,7 @@ def test_a_recorder_whose_disk_is_full_lets_the_device_go_on(staged, monkeypatch
 
 
 def test_a_message_too_long_for_a_file_ends_it_and_the_next_one_runs(staged):
-    stage = staged(limit=18_000)
+    stage = staged(limit=19_000)
     stage.run(5)
     for _ in range(20):  # 400 bytes each, in one turn
         stage.link.publish(topics.down(FLEET, NAME), bytes(400))
@@ -524,3 +526,14 @@ def test_what_a_purse_decided_is_decided_again(staged):
     assert 0 < len(sent) <= 12
     assert any(len(message.labels) < 64 for message in sent)
     assert stage.again(home=True) == [None]
+
+
+def test_what_several_parts_of_an_agent_share_they_share_in_a_replay(staged):
+    stage = staged()
+    stage.run(5)
+    freezer = Freezer(CLASSES)
+    frozen = json.loads(json.dumps(freezer.freeze(stage.agent)))
+    parts = dict.fromkeys(("_bundle", "_segment", "_source", "_meter", "_link", "_outbox", "_purse"))
+    agent = Thawer(CLASSES, freezer.blobs, parts).thaw(frozen)
+    assert agent._uploads._mailbox is agent._beyond._mailbox is agent._mailbox
+    assert agent._uploads._accounts is agent._checkpoints._accounts is agent._accounts
