@@ -1,4 +1,4 @@
-"""The device's commands: `cutlayer run|check|status|example` (the same as `python -m edge …`)."""
+"""The device's commands: `cutlayer run|check|profile|status|example` (the same as `python -m edge …`)."""
 
 import argparse
 import logging
@@ -8,14 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from edge.mistakes import FAULT, MISTAKE, mistakes
+
 # Before anything can import onnxruntime: its Linux wheels report to their vendor unless this is set first.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
-MISTAKE = 2
-"""Exit code for what the user can mend: configuration, bundle, data, broker address, a name that is taken."""
-
-FAULT = 1
-"""Exit code for what the user did not cause."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if not isinstance(error, _mistakes()):
+        if not isinstance(error, mistakes()):
             raise
         print(f"cutlayer {options.command}: {error}", file=sys.stderr)
         return MISTAKE
@@ -71,6 +67,19 @@ def _example(_options: argparse.Namespace) -> int:
     return 0
 
 
+def _profile(options: argparse.Namespace) -> int:
+    """Measure what a bundle costs on this board: time, memory, joules and bytes of every stage of a step."""
+    from edge.profile import command
+
+    return command.run(options)
+
+
+def _with_profile(parser: argparse.ArgumentParser) -> None:
+    from edge.profile import command
+
+    command.arguments(parser)
+
+
 def _with_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=Path("device.toml"), help="configuration file (device.toml)")
 
@@ -82,6 +91,7 @@ def _without(_parser: argparse.ArgumentParser) -> None:
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
     "run": (_run, _with_config),
     "check": (_check, _with_config),
+    "profile": (_profile, _with_profile),
     "status": (_status, _with_config),
     "example": (_example, _without),
 }
@@ -108,18 +118,6 @@ def _parser() -> argparse.ArgumentParser:
         text = (function.__doc__ or "").strip()
         arguments(commands.add_parser(name, help=text, description=text))
     return parser
-
-
-def _mistakes() -> tuple[type[Exception], ...]:
-    """What a plain sentence answers; everything else is a fault of ours and keeps its traceback."""
-    from edge.bundle import BundleError
-    from edge.link import LinkError
-    from edge.outbox import OutboxError
-    from edge.refusal import RefusalError
-    from edge.sensors import SensorError
-    from edge.wire.toml_fields import ConfigError
-
-    return (ConfigError, BundleError, SensorError, OutboxError, LinkError, RefusalError)
 
 
 def _log(level: str) -> None:

@@ -2,13 +2,13 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 from edge import board, bundle, effort, sensors
 from edge.accounts import Accounts
 from edge.agent import Agent
-from edge.config import DeviceConfig, RunConfig
+from edge.config import BrokerConfig, DeviceConfig, RunConfig
 from edge.flight.recorder import Recorder
 from edge.link import Link
 from edge.mailbox import Mailbox
@@ -162,14 +162,26 @@ def _in_hand(outbox: Outbox) -> str:
 
 
 def _link(config: DeviceConfig, instance: int) -> MqttLink:
-    broker, fleet, name = config.broker, config.run.fleet, config.device.name
+    fleet, name = config.run.fleet, config.device.name
     offline = topics.pack_status(online=False, instance=instance)
-    return MqttLink(
-        broker.url,
+    return link_to(
+        config.broker,
         # Two processes with one client id would throw each other off the broker for ever; the hub decides instead.
         client_id=f"{name}-{instance:08x}",
         will=(topics.status(fleet, name), offline),
         subscriptions=(topics.down(fleet, name), topics.hub_status(fleet)),
+    )
+
+
+def link_to(
+    broker: BrokerConfig, client_id: str, *, subscriptions: Sequence[str], will: tuple[str, bytes] | None = None
+) -> MqttLink:
+    """A link to the broker of a configuration, not yet opened; arguments as those of `MqttLink`."""
+    return MqttLink(
+        broker.url,
+        client_id,
+        will=will,
+        subscriptions=subscriptions,
         keepalive=broker.keepalive_seconds,
         username=broker.username,
         password=read_password(broker.password_file),

@@ -4,6 +4,8 @@
 * `cutlayer/FLEET/DEVICE/status`: retained; the same of a device, whose last will says offline
 * `cutlayer/FLEET/DEVICE/up`: frames from the device
 * `cutlayer/FLEET/DEVICE/down`: frames to the device
+* `cutlayer/FLEET/DEVICE/profile/up`, `…/profile/mark`: what `cutlayer profile` sends to see how long that takes. Nobody hears the
+  first; the second comes back to the device
 """
 
 import json
@@ -40,6 +42,11 @@ def up(fleet: str, device: str) -> str:
 def down(fleet: str, device: str) -> str:
     """Where frames to a device go."""
     return _topic(fleet, device, "down")
+
+
+def profile(fleet: str, device: str, leaf: str) -> str:
+    """Where `cutlayer profile` sends: `up` for what is measured, `mark` for what tells that the broker has it."""
+    return f"{_topic(fleet, device, 'profile')}/{leaf}"
 
 
 def status(fleet: str, device: str) -> str:

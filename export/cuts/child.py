@@ -7,17 +7,13 @@ import itertools
 import json
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edge.profile.operators import profiled
 from export.runtime import make_session, shared, version
-
-PROFILED = 7
-"""Runs under onnxruntime's profiler, of which the first is left out."""
-
 
 def main(told: dict[str, Any]) -> dict[str, Any]:
     """Measure the graphs in `folder`, each `KIND.onnx` with its inputs in `KIND.npz`."""
@@ -28,7 +24,7 @@ def main(told: dict[str, Any]) -> dict[str, Any]:
         found[kind] = {"seconds": timed(step, told["repeats"], told["seconds"])}
     peak = memory("VmHWM")
     for kind in told["kinds"]:
-        found[kind]["operators"] = profiled(Path(told["folder"]), kind, told)
+        found[kind]["operators"] = operators_of(Path(told["folder"]), kind, told)
     return {"kinds": found, "peak_bytes": peak, "base_bytes": base, "onnxruntime": version()}
 
 
@@ -74,31 +70,10 @@ def timed(step: Bound, repeats: int, seconds: float) -> list[float]:
     raise AssertionError
 
 
-def profiled(folder: Path, kind: str, told: dict[str, Any]) -> list[list[Any]]:
-    """Operator, shapes of its inputs, shapes of its outputs, seconds (the quickest of its runs): a row for each node."""
+def operators_of(folder: Path, kind: str, told: dict[str, Any]) -> list[list[Any]]:
+    """Operator, shapes of its inputs, shapes of its outputs, seconds: a row for each node."""
     step = Bound(folder, kind, told, str(folder / f"profile-{kind}"))
-    for _ in range(PROFILED):
-        step()
-    path = Path(step.session.end_profiling())
-    events = [
-        event
-        for event in json.loads(path.read_text("utf-8"))
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
-    ]
-    path.unlink()
-    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for event in events[len(events) // PROFILED :]:
-        runs[event["name"]].append(event)
-    return [
-        [
-            args["op_name"],
-            json.dumps(args.get("input_type_shape", [])),
-            json.dumps(args.get("output_type_shape", [])),
-            1e-6 * min(event["dur"] for event in same),
-        ]
-        for same in runs.values()
-        if (args := same[0]["args"])
-    ]
+    return [[*operator.signature, operator.seconds] for operator in profiled(step.session, step)]
 
 
 def memory(line: str) -> int:
