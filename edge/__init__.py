@@ -15,6 +15,7 @@ meters.py     windows of time, memory and joules (energy/: where joules come fro
 mailbox.py    ties delivery, outbox and link together: commit, then publish
 checkpoints.py the state and the position in the order, which a restart goes on from
 beyond.py     steps of its own while the hub is away
+inquiry.py    what the hub asks of this board, answered once (profiler.py: the process that measures it, profile/)
 agent.py      ties everything together: the one loop, from a batch to an update
 device.py     builds it from a configuration and takes it down in the right order
 

@@ -10,7 +10,7 @@ A power cut anywhere repeats a step or a frame, never an effect: batches and noi
 seed, the round and the step, so a step that is done again is the same step.
 
 Beside the loop: `uploads.py` how an activation leaves, `checkpoints.py` what a restart goes on from, `beyond.py` what a
-device does alone while its hub is away, `work.py` an order in hand.
+device does alone while its hub is away, `work.py` an order in hand, `inquiry.py` what a hub asks of the board.
 """
 
 import logging
@@ -26,15 +26,18 @@ from edge.beyond import Beyond
 from edge.bundle import Bundle
 from edge.checkpoints import Checkpoints
 from edge.effort import Verdict
+from edge.inquiry import Inquiries
 from edge.known import KNOWN_BYTES, Known
 from edge.mailbox import Arrived, Mailbox
 from edge.outbox import Outbox, OutboxError
+from edge.profiler import Profiler
 from edge.purse import Purse
 from edge.refusal import RefusalError
 from edge.segment import Result, Segment, SegmentError
 from edge.sensors import Batch, SensorError, Source
 from edge.uploads import Uploads
 from edge.weights import Weights
+from edge.wire.inquiry import Inquiry
 from edge.wire.messages import Goodbye, Gradient, Hello, Order, Refusal, Report, Welcome
 from edge.work import Work, brief, end_early, fault_of, name_of
 
@@ -67,6 +70,7 @@ class Agent:
         once: bool = False,
         checkpoint_steps: int = 8,
         known_bytes: int = KNOWN_BYTES,
+        profiler: Profiler | None = None,
     ) -> None:
         self.finished = False
         self._bundle = bundle
@@ -79,6 +83,7 @@ class Agent:
         self._weights = Weights(bundle, outbox)
         self._uploads = Uploads(mailbox, purse, accounts, source, Known(source, outbox, known_bytes))
         self._checkpoints = Checkpoints(segment, outbox, accounts, checkpoint_steps)
+        self._inquiries = Inquiries(mailbox, outbox, purse, profiler)
         self._facts = facts
         self._once = once
         self._greeted: int | None = None
@@ -99,7 +104,9 @@ class Agent:
         for arrived in self._mailbox.poll(self._patience(now()), now()):
             self._take(arrived)
         self._greet()
-        if self._work:
+        if self._inquiries.turn(free=not self._busy):
+            pass  # a profile is being made: a step would disturb its figures
+        elif self._work:
             self._step(self._work)
         else:
             self._beyond.go_on(self._train_alone)
@@ -123,9 +130,12 @@ class Agent:
             log.info("the hub says goodbye: %s", message.reason)
             self._drop_work()
             self._beyond.end()
+            self._inquiries.forget()
             self.finished = self._once
         elif isinstance(message, Welcome):
             self._purse.hear(message.budget)
+        elif isinstance(message, Inquiry):
+            self._inquiries.hear(message)
         else:
             self._mailbox.refused[f"{type(message).__name__} is not for a device"] += 1
         self._mailbox.done(arrived)
@@ -390,14 +400,17 @@ class Agent:
             return False
         return True
 
-    def _patience(self, now: float) -> float:
+    @property
+    def _busy(self) -> bool:
+        """Whether there is something to do without waiting for the hub."""
         work = self._work
         if work is None:
-            busy = self._beyond.due
-        else:
-            ending = work.over and work.order.kind == "evaluate"
-            busy = work.due and not ending and not self._must_wait(work)
-        if busy:
+            return self._beyond.due
+        ending = work.over and work.order.kind == "evaluate"
+        return work.due and not ending and not self._must_wait(work)
+
+    def _patience(self, now: float) -> float:
+        if self._busy and not self._inquiries.running:
             return 0.0
         return self._mailbox.wait_seconds(now, IDLE_SECONDS)
 
