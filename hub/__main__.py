@@ -1,4 +1,4 @@
-"""The hub's commands: `cutlayer-hub demo|simulate|serve|report|trial|example` (the same as `python -m hub …`)."""
+"""The hub's commands: `cutlayer-hub demo|simulate|serve|report|trial|profile|example` (the same as `python -m hub …`)."""
 
 import argparse
 import errno
@@ -217,6 +217,19 @@ def _trial_list(_options: argparse.Namespace) -> int:
     return 0
 
 
+def _profile(options: argparse.Namespace) -> int:
+    """Profile the boards of a fleet (fleet)."""
+    from hub.profile import command
+
+    return command.command(options)
+
+
+def _profile_arguments(parser: argparse.ArgumentParser) -> None:
+    from hub.profile import command
+
+    command.arguments(parser)
+
+
 def _example(options: argparse.Namespace) -> int:
     """Print an annotated configuration to start from."""
     from hub import config
@@ -328,6 +341,7 @@ COMMANDS: Commands = {
     "serve": (_serve, _serve_arguments),
     "report": (_report, _report_arguments),
     "trial": (_trial, _trial_arguments),
+    "profile": (_profile, _profile_arguments),
     "example": (_example, _example_arguments),
 }
 

@@ -200,6 +200,11 @@ def pack(message: Message) -> bytes:
     return b"".join((bytes([number]), *writer(message)))
 
 
+def kind_of(message: type) -> bytes:
+    """The byte with which messages of this class begin."""
+    return bytes([_KINDS[message][0]])
+
+
 def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS, tables: Tables | None = None) -> Message:
     """The message in these bytes; `tables` are those of its sender, for the codec `entropy`.
 
