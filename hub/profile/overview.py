@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edge.wire.profile import Missing, Profile, Stage
 from hub.table import MISSING, figure, mark_of
@@ -41,14 +42,15 @@ class _Notes:
 def render(found: Mapping[str, Profile], missing: Mapping[str, str]) -> str:
     """The table, its notes, and the devices without a profile."""
     notes = _Notes()
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("device", overflow="fold", max_width=16)
-    table.add_column("board", overflow="ellipsis", no_wrap=True, max_width=16)
-    for heading in ("batch", "thr.", "step ms", "joules", "peak MiB", "headroom"):
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("device", overflow="fold", max_width=12)
+    table.add_column("board", overflow="ellipsis", no_wrap=True, max_width=15)
+    for heading in ("batch", "thr", "step ms", "joules", "peak MiB", "headroom"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, profile in sorted(found.items()):
         for place, row in enumerate(_rows(profile, notes)):
-            table.add_row(*(("", "") if place else (name, profile.name)), *row)
+            first = ("", "") if place else (name, _printable(profile.name))
+            table.add_row(*map(Text, (*first, *row)))
     out = io.StringIO()
     if found:
         Console(file=out, width=WIDTH, color_system=None).print(table, markup=False, highlight=False)
@@ -108,5 +110,9 @@ def _whole(record: Any, name: str) -> list[int]:
 
 
 def _wrapped(head: str, text: str) -> list[str]:
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return textwrap.wrap(printable, WIDTH, initial_indent=head, subsequent_indent="  ") or [head.rstrip()]
+    return textwrap.wrap(_printable(text), WIDTH, initial_indent=head, subsequent_indent="  ") or [head.rstrip()]
+
+
+def _printable(text: str) -> str:
+    """What devices say, without what would move a terminal's cursor."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -154,3 +154,18 @@ def test_the_profiler_of_the_package_answers(trial):
     assert profile.conditions["data"].startswith("the device's own")
     assert json.loads((trial.root / "profiles" / f"{name}.json").read_text())["format"] == 1
     assert device.alive
+
+
+def test_a_run_may_begin_with_the_profiles(boards):
+    trial = boards.trial
+    trial.write_hub(run={"rounds": 1, "profile": True})
+    for name in trial.names:
+        boards.start(name)
+    boards.go(*trial.names)
+    trial.start_hub()
+    trial.finish()
+    (run,) = trial.records("run")
+    assert run["profiles"] == {name: f"in profiles/{name}.json" for name in trial.names}
+    assert sorted(path.stem for path in (trial.folder / "profiles").iterdir()) == trial.names
+    assert f"in profiles/{trial.names[0]}.json" in (trial.folder / "report.html").read_text()
+    assert [len(boards.began(name)) for name in trial.names] == [1, 1, 1]
