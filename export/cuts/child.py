@@ -15,6 +15,7 @@ import numpy as np
 from edge.profile.operators import profiled
 from export.runtime import make_session, shared, version
 
+
 def main(told: dict[str, Any]) -> dict[str, Any]:
     """Measure the graphs in `folder`, each `KIND.onnx` with its inputs in `KIND.npz`."""
     base = memory("VmRSS")
