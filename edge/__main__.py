@@ -45,7 +45,8 @@ def _run(options: argparse.Namespace) -> int:
     stop = _Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    device.run(settings, stop)
+    profile = (sys.executable, "-m", "edge", "profile", "--config", str(options.config.absolute()))
+    device.run(settings, stop, profile)
     return 0
 
 

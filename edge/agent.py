@@ -9,34 +9,37 @@
 A power cut anywhere repeats a step or a frame, never an effect: batches and noise are pure functions of the order's
 seed, the round and the step, so a step that is done again is the same step.
 
-While the hub is away, a local order that is done may go on for as many steps as the hub has allowed (`Order.beyond`):
-with its settings and its batches, from its last step, for the device alone. The hub's next order ends that at once.
+Beside the loop: `uploads.py` how an activation leaves, `checkpoints.py` what a restart goes on from, `beyond.py` what a
+device does alone while its hub is away, `work.py` an order in hand, `inquiry.py` what a hub asks of the board.
 """
 
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edge.accounts import Accounts
+from edge.beyond import Beyond
 from edge.bundle import Bundle
+from edge.checkpoints import Checkpoints
 from edge.effort import Verdict
+from edge.inquiry import Inquiries
 from edge.known import KNOWN_BYTES, Known
 from edge.mailbox import Arrived, Mailbox
 from edge.outbox import Outbox, OutboxError
+from edge.profiler import Profiler
 from edge.purse import Purse
 from edge.refusal import RefusalError
 from edge.segment import Result, Segment, SegmentError
 from edge.sensors import Batch, SensorError, Source
-from edge.uploads import fit, share
+from edge.uploads import Uploads
 from edge.weights import Weights
-from edge.wire import messages
-from edge.wire.messages import Activation, Goodbye, Gradient, Hello, Order, Place, Refusal, Report, Welcome
-from edge.work import Work, brief, end_early, name_of
+from edge.wire.inquiry import Inquiry
+from edge.wire.messages import Goodbye, Gradient, Hello, Order, Refusal, Report, Welcome
+from edge.work import Work, brief, end_early, fault_of, name_of
 
 log = logging.getLogger("cutlayer.device")
 
@@ -67,6 +70,7 @@ class Agent:
         once: bool = False,
         checkpoint_steps: int = 8,
         known_bytes: int = KNOWN_BYTES,
+        profiler: Profiler | None = None,
     ) -> None:
         self.finished = False
         self._bundle = bundle
@@ -77,15 +81,14 @@ class Agent:
         self._accounts = accounts
         self._purse = purse
         self._weights = Weights(bundle, outbox)
-        self._known_samples = Known(source, outbox, known_bytes)
+        self._uploads = Uploads(mailbox, purse, accounts, source, Known(source, outbox, known_bytes))
+        self._checkpoints = Checkpoints(segment, outbox, accounts, checkpoint_steps)
+        self._inquiries = Inquiries(mailbox, outbox, purse, profiler)
         self._facts = facts
         self._once = once
-        self._checkpoint_steps = checkpoint_steps
         self._greeted: int | None = None
-        self._work: Work | None = None
-        self._spare: Work | None = None
-        """A local order that is done, and may go on while the hub is away."""
-        self._remember()
+        self._work, spare = self._checkpoints.take_up()
+        self._beyond = Beyond(mailbox, outbox, purse, accounts, self._checkpoints, spare)
 
     def run(self, stopped: Callable[[], bool], *, now: Callable[[], float] = time.monotonic) -> None:
         """Work until told to stop, or until the hub says goodbye and the configuration says once.
@@ -101,10 +104,12 @@ class Agent:
         for arrived in self._mailbox.poll(self._patience(now()), now()):
             self._take(arrived)
         self._greet()
-        if self._work:
+        if self._inquiries.turn(free=not self._busy):
+            pass  # a profile is being made: a step would disturb its figures
+        elif self._work:
             self._step(self._work)
-        elif self._spare:
-            self._go_on(self._spare)
+        else:
+            self._beyond.go_on(self._train_alone)
         self._purse.look(self._mailbox.unsent_bytes)
         if self._commit():
             self._purse.apply()
@@ -124,10 +129,13 @@ class Agent:
         elif isinstance(message, Goodbye):
             log.info("the hub says goodbye: %s", message.reason)
             self._drop_work()
-            self._drop_spare()
+            self._beyond.end()
+            self._inquiries.forget()
             self.finished = self._once
         elif isinstance(message, Welcome):
             self._purse.hear(message.budget)
+        elif isinstance(message, Inquiry):
+            self._inquiries.hear(message)
         else:
             self._mailbox.refused[f"{type(message).__name__} is not for a device"] += 1
         self._mailbox.done(arrived)
@@ -136,16 +144,14 @@ class Agent:
         if self._known(order):
             return  # told again because the hub was not sure we had heard
         order, lacking = self._weights.resolve(order)
-        fault = lacking or self._fault(order)
+        fault = lacking or fault_of(order, self._bundle, self._segment)
         if fault:
             self._mailbox.refused[fault] += 1
             log.warning("refused %s: %s", name_of(order), fault)
             refused = {"refused_order": fault, **({"lacks_base": True} if lacking else {})}
             self._mailbox.send(Report(order.order, order.round, refused), urgent=True)
             return
-        spare = self._spare
-        if spare and not (order.run == spare.order.run and order.kind in ("evaluate", "forward") and not order.state):
-            self._drop_spare()  # which goes on after an order that changes nothing on this device
+        self._beyond.make_way(order)
         self._work = Work(order, order.first_step)
         self._accounts.open()
         self._outbox.put_received("order", data)
@@ -154,7 +160,7 @@ class Agent:
         if fresh:
             self._start_over(order.run)
             self._purse.begin("run")
-        self._known_samples.hear(order)
+        self._uploads.hear(order)
         if fresh or order.round != self._outbox.fact("round"):
             self._outbox.put_fact("round", order.round)
             self._purse.begin("round", order.rounds)
@@ -175,7 +181,7 @@ class Agent:
         """Another run than before: numbers count anew, and nothing that was learned stays."""
         self._mailbox.start_over()
         self._weights.start_over()
-        self._known_samples.start_over()
+        self._uploads.start_over()
         self._segment.reset()
         self._outbox.put_state(self._segment.snapshot())
         self._outbox.put_fact("run", run)
@@ -191,26 +197,6 @@ class Agent:
             self._segment.run("begin", {}, order.settings, _NO_NOISE)
         if order.state or begins:
             self._outbox.put_state(self._segment.snapshot())
-
-    def _fault(self, order: Order) -> str | None:
-        """Why an order cannot be carried out, or None."""
-        if order.bundle != bytes.fromhex(self._bundle.id[:8]):
-            return f"the order is for bundle {order.bundle.hex()}, this device has {self._bundle.id[:8]}"
-        graphs = ("forward", "backward") if order.kind == "exchange" else (order.kind,)
-        for kind in graphs:
-            if kind not in self._segment.kinds:
-                return f"the bundle has no {kind!r} graph"
-            if fault := self._segment.too_large(kind, order.batch):
-                return fault
-        for name, value in order.settings.items():
-            known = self._bundle.manifest.settings.get(name)
-            if known is not None and not known.minimum <= value <= known.maximum:
-                return f"setting {name} = {value} is outside {known.minimum} to {known.maximum}"
-        try:
-            self._segment.places(order.state)
-        except SegmentError as error:
-            return str(error)
-        return None
 
     def _take_gradient(self, arrived: Arrived, message: Gradient) -> None:
         work = self._work
@@ -271,7 +257,7 @@ class Agent:
         """Whether another step can be begun; where the means of the round carry none any more, the order ends here."""
         verdict = self._purse.bears(work.kind)
         if verdict is Verdict.SPENT and end_early(work, self._purse, self._mailbox):
-            self._keep_to_here(work)
+            self._checkpoints.keep_to_here(work)
             self._report(work)
         elif verdict is Verdict.SPENT:
             self._fail(work, f"the round's means ({work.cut}) are spent before the first step")
@@ -289,56 +275,24 @@ class Agent:
             return False
         return work.gradient is None if kind == "exchange" else kind == "evaluate" or work.step in work.order.send
 
-    def _go_on(self, spare: Work) -> None:
-        """One more step of an order that is done, as long as the hub is away; nothing of it leaves."""
-        if not self._mailbox.away:
-            self._keep_to_here(spare)  # now, so that the next order finds it on the disk whatever becomes of it
-            return
-        if spare.step == spare.end:
-            log.info("the hub is away: up to %d steps more of %s", spare.order.beyond, name_of(spare.order))
-        verdict = self._purse.bears("local")
-        if verdict is Verdict.SPENT:
-            self._drop_spare()
-        if verdict is not Verdict.FITS:
-            return
-        try:
-            self._run("local", self._batch(spare), spare, up=False)
-        except (SegmentError, SensorError) as error:
-            log.warning("%s, step %d beyond its end: %s", name_of(spare.order), spare.step, error)
-            self._restore()
-            self._forget_spare()
-            return
-        spare.step += 1
-        self._purse.pause()
-        self._accounts.went_beyond()
-        last = spare.step >= spare.end + spare.order.beyond
-        if last or self._checkpoint(spare):
-            self._keep_to_here(spare)
-        if last:
-            self._forget_spare()
-
-    def _keep_to_here(self, work: Work) -> None:
-        if work.step > work.kept:
-            self._keep(work)
-
     def _local(self, work: Work) -> None:
         batch = self._batch(work)
         sends = work.step in work.order.send
         result = self._run("local", batch, work, up=sends)
         if sends:
-            self._upload(work, batch, result)
+            self._uploads.send(work, batch, result)
         self._advance(work, result, durable=sends)
 
     def _forward(self, work: Work) -> None:
         batch = self._batch(work)
         if work.step in work.order.send:
-            self._upload(work, batch, self._run("forward", batch, work))
+            self._uploads.send(work, batch, self._run("forward", batch, work))
         self._advance(work, Result(), durable=True)
 
     def _exchange(self, work: Work) -> None:
         batch = work.waiting or self._batch(work)
         if work.gradient is None:
-            if self._upload(work, batch, self._run("forward", batch, work)):
+            if self._uploads.send(work, batch, self._run("forward", batch, work)):
                 work.waiting = batch
             else:
                 lacks = "the budget is spent" if work.spent else "the outbox has no room: set outbox_bytes higher"
@@ -353,8 +307,11 @@ class Agent:
     def _evaluate(self, work: Work) -> None:
         batch = self._source.test_batch(work.step, work.order.batch)
         result = self._run("evaluate", batch, work)
-        self._upload(work, batch, result, "evaluate")
+        self._uploads.send(work, batch, result, "evaluate")
         self._advance(work, Result(), durable=True)
+
+    def _train_alone(self, spare: Work) -> None:
+        self._run("local", self._batch(spare), spare, up=False)
 
     def _batch(self, work: Work) -> Batch:
         return self._source.batch(*work.place, work.order.batch, work.order.seed)
@@ -371,42 +328,6 @@ class Agent:
         self._accounts.ran(kind, len(batch.x))
         return result
 
-    def _upload(self, work: Work, batch: Batch, result: Result, purpose: str = "train") -> bool:
-        """Send an activation, or what there are means for; tells whether anything of it will leave."""
-        order = work.order
-        message = Activation(
-            bundle=order.bundle,
-            order=order.order,
-            round=order.round,
-            step=work.step,
-            purpose=purpose,
-            smashed=result.up["smashed"],
-            labels=batch.y,
-            codec=self._mailbox.codec(order.codec),
-        )
-        if purpose == "evaluate":
-            return bool(self._mailbox.send(message))
-        self._known_samples.lost(self._mailbox.given_up)
-        self._mailbox.given_up.clear()
-        message, data = self._known_samples.pick(order, message), None
-        room = self._purse.room(self._mailbox.unsent_bytes)
-        if room is not None:
-            mine = share(room, work.unsent, self._source.samples, order.batch)
-            fitting = None if work.spent else fit(message, mine, order.codec, self._mailbox.codec, whole=work.waits)
-            if fitting is None:
-                # What follows would not fit either: the hub is told of all of them together.
-                work.spent = True
-                self._purse.withhold()
-                self._mailbox.withhold(Place(order.order, work.step))
-                return False
-            message, data = fitting
-        sent = self._mailbox.send(message, data=data)
-        if sent:
-            self._accounts.uploaded(message.smashed, sent)
-            self._purse.sent(len(sent), len(message.labels))
-            self._known_samples.sent(message)
-        return bool(sent)
-
     def _advance(self, work: Work, result: Result, *, durable: bool) -> None:
         """One step further; `durable` when something leaves for the hub that depends on the state as it is now.
 
@@ -415,18 +336,8 @@ class Agent:
         work.step += 1
         for name, value in result.metrics.items():
             work.metrics.setdefault(name, []).append(value)
-        if durable or self._checkpoint(work) or work.step == work.end:
-            self._keep(work)
-
-    def _checkpoint(self, work: Work) -> bool:
-        return (work.step - work.order.first_step) % self._checkpoint_steps == 0
-
-    def _keep(self, work: Work) -> None:
-        self._outbox.put_fact("spare_position" if work is self._spare else "position", work.step)
-        self._accounts.put(self._outbox)
-        if work.order.kind in ("local", "exchange"):
-            self._outbox.put_state(self._segment.snapshot())
-        work.kept = work.step
+        if durable or self._checkpoints.due(work) or work.step == work.end:
+            self._checkpoints.keep(work)
 
     def _report(self, work: Work) -> None:
         order = work.order
@@ -448,20 +359,11 @@ class Agent:
         self._accounts.put(self._outbox)  # what the hub is told must not be less after a restart
         metrics["refused"] = dict(self._mailbox.refused)
         metrics.update(self._mailbox.account(order.order))
-        if self._purse.limited:
-            metrics["budget"] = self._purse.account()
-        if self._known_samples.used:
-            metrics["known"] = self._known_samples.account()
+        metrics.update(self._uploads.account())
         self._mailbox.send(Report(order.order, order.round, brief(metrics)))
         self._drop_work()
         if order.beyond and not work.cut:
-            self._set_by(work)
-
-    def _set_by(self, done: Work) -> None:
-        """Keep an order that is done: without the hub it goes on."""
-        self._spare = Work(replace(done.order, state={}, difference=None), done.end, kept=done.end)
-        self._outbox.put_received("spare", messages.pack(self._spare.order))
-        self._outbox.put_fact("spare_position", done.end)
+            self._beyond.set_by(work)
 
     def _end(self, work: Work) -> dict[str, npt.NDArray[Any]]:
         """What goes up at the end of an order; in the same transaction as the report, so that it happens once."""
@@ -478,15 +380,9 @@ class Agent:
         if work.order.run != self._outbox.fact("run"):
             self._start_over(work.order.run)  # what was committed last is of another run
         else:
-            self._restore()
+            self._checkpoints.restore()
         self._mailbox.send(Report(work.order.order, work.order.round, {"failed": reason}), urgent=True)
         self._drop_work()
-
-    def _restore(self) -> None:
-        """Go back to the last committed state."""
-        if stored := self._outbox.state():
-            self._segment.restore(stored)
-            self._outbox.put_state(stored)  # over weights that may be waiting for the commit
 
     def _drop_work(self) -> None:
         if self._work is not None:
@@ -494,37 +390,6 @@ class Agent:
             self._outbox.put_received("order", None)
             self._purse.pause()
             self._work = None
-
-    def _drop_spare(self) -> None:
-        """The hub has something else to do; what was done without it stays."""
-        if self._spare is not None:
-            self._keep_to_here(self._spare)
-            self._forget_spare()
-
-    def _forget_spare(self) -> None:
-        self._outbox.put_received("spare", None)
-        self._spare = None
-
-    # What survives ----------------------------------------------------------------------------------------------
-
-    def _remember(self) -> None:
-        """Take up where the last process stopped."""
-        stored = self._outbox.state()
-        if not stored:
-            self._outbox.put_state(self._segment.snapshot())
-            return
-        self._segment.restore(stored)
-        self._work, self._spare = self._kept("order", "position"), self._kept("spare", "spare_position")
-        if self._work:
-            log.info("going on with %s at step %d of %d", name_of(self._work.order), self._work.step, self._work.end)
-
-    def _kept(self, name: str, position: str) -> Work | None:
-        data = self._outbox.received(name)
-        order = messages.unpack(data) if data else None
-        if not isinstance(order, Order):
-            return None
-        step = self._outbox.fact(position, order.first_step)
-        return Work(order, step, kept=step)
 
     def _commit(self) -> bool:
         try:
@@ -535,14 +400,17 @@ class Agent:
             return False
         return True
 
-    def _patience(self, now: float) -> float:
+    @property
+    def _busy(self) -> bool:
+        """Whether there is something to do without waiting for the hub."""
         work = self._work
         if work is None:
-            busy = self._spare is not None and self._mailbox.away
-        else:
-            ending = work.over and work.order.kind == "evaluate"
-            busy = work.due and not ending and not self._must_wait(work)
-        if busy:
+            return self._beyond.due
+        ending = work.over and work.order.kind == "evaluate"
+        return work.due and not ending and not self._must_wait(work)
+
+    def _patience(self, now: float) -> float:
+        if self._busy and not self._inquiries.running:
             return 0.0
         return self._mailbox.wait_seconds(now, IDLE_SECONDS)
 

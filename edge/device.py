@@ -17,6 +17,7 @@ from edge.mailbox import Mailbox
 from edge.meters import Meter
 from edge.mqtt_link import MqttLink, read_password
 from edge.outbox import Outbox, holder
+from edge.profiler import Profiler
 from edge.purse import Purse
 from edge.segment import Segment
 from edge.wire import messages, topics
@@ -27,12 +28,17 @@ from edge.work import Work
 log = logging.getLogger("cutlayer.device")
 
 
-def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
+def run(config: DeviceConfig, stopped: Callable[[], bool], profile: Sequence[str] = ()) -> None:
     """Train with the hub until `stopped()`.
 
     The order of shutdown is the reverse of the order below, for a reason each: the loop ends after a commit; the
     link goes next, so that the hub sees `offline` and nobody sends into the void; the outbox last, since closing it
     lets another process in.
+
+    Args:
+        config: all of it.
+        stopped: asked between two turns of the loop.
+        profile: a command that profiles this board when the hub asks for that; see `edge.profiler`.
 
     Raises:
         BundleError, TooLargeError, ConfigError, SensorError, OutboxError, LinkError, RefusalError: what the user can mend, in a sentence.
@@ -58,7 +64,10 @@ def run(config: DeviceConfig, stopped: Callable[[], bool]) -> None:
         purse.apply()
         accounts = Accounts(outbox, link, meter, loaded.manifest)
         segment = Segment(loaded, threads=config.run.threads, room=room)
-        agent = assemble(config, loaded, segment, source, outbox, link, accounts, purse, instance)
+        profiler = Profiler(profile) if profile else None
+        if profiler:
+            down.callback(profiler.end)
+        agent = assemble(config, loaded, segment, source, outbox, link, accounts, purse, instance, profiler)
         recorder.begin(agent, segment)
         # A board that knows its run is in the field: it goes on without a network, which comes back some day. A new one
         # has nothing to do before its first order, and may have a wrong address.
@@ -80,6 +89,7 @@ def assemble(
     accounts: Accounts,
     purse: Purse,
     instance: int,
+    profiler: Profiler | None = None,
 ) -> Agent:
     """The agent of a device whose outbox is prepared; the link may be opened afterwards."""
     mailbox = Mailbox(
@@ -103,6 +113,7 @@ def assemble(
         once=config.run.once,
         checkpoint_steps=config.run.checkpoint_steps,
         known_bytes=config.run.known_bytes,
+        profiler=profiler,
     )
 
 

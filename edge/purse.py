@@ -165,6 +165,13 @@ class Purse:
         self._outbox.put_fact(MEANS, room)  # so that the flight recorder knows what was decided upon
         return room
 
+    def lacks(self, size: int, unsent: int) -> str:
+        """Why a message of so many bytes would leave nothing for orders and reports, beside what lies unsent; empty where it would."""
+        rest = left({name: (1 - RESERVE) * amount for name, amount in self.amounts.items()}, self._spent, "up")
+        if rest is None or (size + unsent) * OVERHEAD <= rest:
+            return ""
+        return f"the budget leaves {max(0, int(rest / OVERHEAD) - unsent)} bytes"
+
     def apply(self) -> None:
         """What was put is on the disk: the link may go up to it."""
         if self._effort:

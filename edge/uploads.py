@@ -1,17 +1,24 @@
-"""How an activation fits what the device may spend: its step between 0.5 and 2 deviations, then fewer samples, then coarser.
+"""How an activation leaves: without the samples that the hub has, and made to fit what the device may spend.
 
-What an order may still spend is shared by the activations that it has yet to send, by their samples (`share`); what one leaves
+To fit, its step grows from 0.5 to 2 deviations; then samples are left out; then it is coded more coarsely. What an order may still spend is shared by the activations that it has yet to send, by their samples (`share`); what one leaves
 goes to those after it. Sizes are estimated before anything is coded: an entropy and a running correction of it.
 """
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from edge.accounts import Accounts
+from edge.known import Known
+from edge.mailbox import Mailbox
+from edge.purse import Purse
+from edge.segment import Result
+from edge.sensors import Batch, Source
 from edge.wire import messages
 from edge.wire.codec import Array, Encoder, step_of
-from edge.wire.messages import Activation
+from edge.wire.messages import Activation, Order, Place
+from edge.work import Work
 
 TARGET = 0.98
 """Share of the room that is aimed at."""
@@ -47,6 +54,82 @@ class Fitted(NamedTuple):
     message: Activation
     data: bytes
     """As it is packed."""
+
+
+class Uploads:
+    """Puts the activations of orders into the mailbox.
+
+    Args:
+        mailbox: durable mail with the hub.
+        purse: what there are means for.
+        accounts: where it is counted what went up.
+        source: of the batches.
+        known: which samples the hub has.
+    """
+
+    def __init__(self, mailbox: Mailbox, purse: Purse, accounts: Accounts, source: Source, known: Known) -> None:
+        self._mailbox = mailbox
+        self._purse = purse
+        self._accounts = accounts
+        self._source = source
+        self._known = known
+
+    def start_over(self) -> None:
+        """Another run than before: its hub has no sample."""
+        self._known.start_over()
+
+    def hear(self, order: Order) -> None:
+        """What an order says of the samples that the hub has."""
+        self._known.hear(order)
+
+    def account(self) -> dict[str, Any]:
+        """What a report says of means and known samples; only of those that there are."""
+        found: dict[str, Any] = {}
+        if self._purse.limited:
+            found["budget"] = self._purse.account()
+        if self._known.used:
+            found["known"] = self._known.account()
+        return found
+
+    def send(self, work: Work, batch: Batch, result: Result, purpose: str = "train") -> bool:
+        """Send an activation, or what there are means for; tells whether anything of it will leave."""
+        order = work.order
+        message = Activation(
+            bundle=order.bundle,
+            order=order.order,
+            round=order.round,
+            step=work.step,
+            purpose=purpose,
+            smashed=result.up["smashed"],
+            labels=batch.y,
+            codec=self._mailbox.codec(order.codec),
+        )
+        if purpose == "evaluate":
+            return bool(self._mailbox.send(message))
+        self._known.lost(self._mailbox.given_up)
+        self._mailbox.given_up.clear()
+        fitting = self._fitting(work, self._known.pick(order, message))
+        if fitting is None:
+            # What follows would not fit either: the hub is told of all of them together.
+            work.spent = True
+            self._purse.withhold()
+            self._mailbox.withhold(Place(order.order, work.step))
+            return False
+        message, data = fitting
+        sent = self._mailbox.send(message, data=data)
+        if sent:
+            self._accounts.uploaded(message.smashed, sent)
+            self._purse.sent(len(sent), len(message.labels))
+            self._known.sent(message)
+        return bool(sent)
+
+    def _fitting(self, work: Work, message: Activation) -> tuple[Activation, bytes | None] | None:
+        """What of it there are means for, packed where it had to be made to fit; None: nothing."""
+        room, order = self._purse.room(self._mailbox.unsent_bytes), work.order
+        if room is None:
+            return message, None
+        mine = share(room, work.unsent, self._source.samples, order.batch)
+        return None if work.spent else fit(message, mine, order.codec, self._mailbox.codec, whole=work.waits)
 
 
 def share(room: int, to_come: Iterable[int], samples: int, batch: int) -> int:

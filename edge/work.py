@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy.typing as npt
 
+from edge.bundle import Bundle
 from edge.mailbox import Arrived, Mailbox
 from edge.purse import Purse
+from edge.segment import Segment, SegmentError
 from edge.sensors import Batch
 from edge.wire.messages import Order, Place
 
@@ -23,6 +25,8 @@ class Work:
     order: Order
     step: int
     """The step to do next; the order is done when it reaches `end`."""
+    spare: bool = False
+    """Whether it is done, and goes on while the hub is away."""
     kept: int = 0
     """The step that was next when the state was put into the outbox last."""
     waiting: Batch | None = None
@@ -92,6 +96,26 @@ class Work:
     def due(self) -> bool:
         """Whether a step can be done now, without waiting for the hub."""
         return self.waiting is None or self.gradient is not None
+
+
+def fault_of(order: Order, bundle: Bundle, segment: Segment) -> str | None:
+    """Why a device with this bundle cannot carry an order out, or None."""
+    if order.bundle != bytes.fromhex(bundle.id[:8]):
+        return f"the order is for bundle {order.bundle.hex()}, this device has {bundle.id[:8]}"
+    for kind in ("forward", "backward") if order.kind == "exchange" else (order.kind,):
+        if kind not in segment.kinds:
+            return f"the bundle has no {kind!r} graph"
+        if fault := segment.too_large(kind, order.batch):
+            return fault
+    for name, value in order.settings.items():
+        known = bundle.manifest.settings.get(name)
+        if known is not None and not known.minimum <= value <= known.maximum:
+            return f"setting {name} = {value} is outside {known.minimum} to {known.maximum}"
+    try:
+        segment.places(order.state)
+    except SegmentError as error:
+        return str(error)
+    return None
 
 
 def end_early(work: Work, purse: Purse, mailbox: Mailbox) -> bool:

@@ -218,7 +218,7 @@ def _trial_list(_options: argparse.Namespace) -> int:
 
 
 def _profile(options: argparse.Namespace) -> int:
-    """Profile a board over ssh (ssh), show profiles of boards as a page (page)."""
+    """Profile a board over ssh (ssh), the boards of a fleet (fleet), show profiles as a page (page)."""
     from hub.profile import command
 
     return command.command(options)

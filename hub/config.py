@@ -126,6 +126,13 @@ class RunConfig:
     grace_seconds: Annotated[float, Range(0, 1e6)] = 10.0
     """How long a turn waits for a device that has gone offline."""
 
+    profile: bool = False
+    """Whether each device is asked once, before the first round, what a step costs on its board; the answers are kept in profiles/ of the
+    folder. As cutlayer-hub profile fleet does between two runs."""
+
+    profile_seconds: Annotated[float, Range(1, 86400)] = 1800.0
+    """Longest wait for these; the run begins without those that are missing, and its report says why they are."""
+
     device: Literal["cpu"] = "cpu"
     """Where the upper segment computes."""
 

@@ -117,6 +117,7 @@ class Devices:
         tables: Mapping[str, Iterable[bytes]] | None = None,
         keep_table: Callable[[str, bytes], None] = lambda _device, _table: None,
         fixed: bool = False,
+        reads: Callable[[bytes], bool] = lambda _data: True,
     ) -> None:
         self.known: dict[str, Device] = {}
         self.instance = instance
@@ -133,6 +134,8 @@ class Devices:
         self._keep_table = keep_table
         self._fixed = fixed
         """Whether the run must come out the same however often it is interrupted."""
+        self._reads = reads
+        """Which messages are for this hub; all others stay unread, and with their device."""
         self._broker = Connected()
         """What is known of the broker since the last connection."""
 
@@ -301,6 +304,8 @@ class Devices:
         ):  # it remembers a later hub than this one; nothing of ours is stored that would change
             device.delivery.take_renumbered()
         for item in delivered:
+            if not self._reads(item.payload):
+                continue
             try:
                 message = messages.unpack(item.payload, tables=device.tables)
             except WireError as error:

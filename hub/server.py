@@ -31,6 +31,7 @@ from hub.devices import Devices
 from hub.journal import Journal, NoJournal, Recorded, done_in
 from hub.known import KnownSamples
 from hub.orchestrator import Learned, Orchestrator
+from hub.profile.survey import Patience, Question, Survey, keep_profile
 from hub.progress import Progress
 from hub.run_records import device_record, run_record
 from hub.store import Checkpoint, Store, patiently
@@ -45,8 +46,8 @@ ROUNDS_PER_ORDER = 8
 CONNECTED_SECONDS = 0.1
 """Between two looks whether the broker is there."""
 
-Connect = Callable[[str, tuple[str, bytes], Sequence[str]], Link]
-"""Makes the hub's link, not open yet, of a client id, the last will (topic, payload), and what is subscribed to."""
+Connect = Callable[[str, tuple[str, bytes] | None, Sequence[str]], Link]
+"""Makes the hub's link, not open yet, of a client id, the last will (topic, payload) if there is one, and what is subscribed to."""
 
 
 class RunError(RuntimeError):
@@ -140,7 +141,15 @@ def serve(
         known.restore(checkpoint.known if checkpoint else {})
         covered = checkpoint.journal if checkpoint else journal.last
         ledgers = done_in(journal.entries(covered), checkpoint.ledgers) if checkpoint else None
-        devices, link = _devices(config, connect or _mqtt(config, url), bundle, store, ledgers, journal)
+        devices, link = devices_of(
+            config,
+            connect or mqtt(config, url),
+            bundle,
+            store,
+            ledgers=ledgers,
+            journal=journal,
+            fixed=config.run.order == "fixed",
+        )
         down.callback(link.close)
         _connect(link, patient=resume)
         started()
@@ -163,7 +172,8 @@ def serve(
         if checkpoint is None:
             orchestrator.gather(watch)
             run = _begun(make, config, strategy, orchestrator, upper)
-            patiently(lambda: store.record(run_record(config, bundle, run.facts, run_facts or {})))
+            profiled = _profiled(config, devices, store, progress, now) if config.run.profile else {}
+            patiently(lambda: store.record(run_record(config, bundle, run.facts, {**(run_facts or {}), **profiled})))
             _save(run)
         else:
             run = _taken_up(make, checkpoint, strategy, orchestrator, upper)
@@ -195,6 +205,30 @@ def _taken_up(
     run = make(fleet=fleet, facts=checkpoint.fleet, state=state)
     run.rounds_done, run.tally = checkpoint.rounds_done, Tally(**checkpoint.tally)
     return run
+
+
+def _profiled(
+    config: HubConfig, devices: Devices, store: Store, progress: Progress, now: Callable[[], float]
+) -> dict[str, Any]:
+    """Have the devices that are there profiled; what the run's record says of it."""
+    progress.stage("profiling the devices' boards")
+    names = devices.online()
+    survey = Survey(
+        devices,
+        Question(),
+        secrets.randbits(32),
+        Patience(come=0.0, answer=config.run.profile_seconds),
+        expected=len(names),
+        names=names,
+        keep=lambda name, text: keep_profile(store.root / "profiles", name, text),
+        others=devices.done,  # of an earlier run
+        now=now,
+        say=progress.device,
+    )
+    survey.run()
+    for name, reason in survey.missing.items():
+        progress.note(f"no profile of {name}: {reason}")
+    return {"profiles": {name: f"in profiles/{name}.json" for name in survey.found} | survey.missing}
 
 
 def _fresh_or_resumed(folder: Path, *, resume: bool) -> tuple[Checkpoint | None, Store]:
@@ -374,14 +408,30 @@ def _terms(config: HubConfig, run_id: int) -> Terms:
     )
 
 
-def _devices(
+def devices_of(
     config: HubConfig,
     connect: Connect,
     bundle: HubBundle,
     store: Store,
-    ledgers: Mapping[str, Any] | None,
-    journal: Journal | NoJournal,
+    *,
+    ledgers: Mapping[str, Any] | None = None,
+    journal: Journal | NoJournal | None = None,
+    fixed: bool,
+    reads: Callable[[bytes], bool] = lambda _data: True,
 ) -> tuple[Devices, Link]:
+    """The hub's correspondence with its devices, and its link, which is not open yet.
+
+    Args:
+        config: of the hub.
+        connect: makes the link.
+        bundle: that the devices must have.
+        store: whose count of starts they go by.
+        ledgers: what has been received from whom.
+        journal: knows the tables of their streams, and keeps new ones.
+        fixed: whether devices are refused whose budgets are measured.
+        reads: which messages are for this hub.
+    """
+    journal = journal or NoJournal()
     fleet, instance = config.fleet.name, secrets.randbits(32)
     offline = topics.pack_status(online=False, instance=instance)
     link = connect(
@@ -398,7 +448,8 @@ def _devices(
         budget=config.budget.amounts(),
         tables=journal.tables(),
         keep_table=journal.keep_table,
-        fixed=config.run.order == "fixed",
+        fixed=fixed,
+        reads=reads,
     )
     return devices, link
 
@@ -413,7 +464,8 @@ def _connect(link: Link, *, patient: bool) -> None:
         time.sleep(CONNECTED_SECONDS)
 
 
-def _mqtt(config: HubConfig, url: str) -> Connect:
+def mqtt(config: HubConfig, url: str) -> Connect:
+    """Links to the broker of a run, as its configuration has it."""
     broker = config.broker
     return lambda client_id, will, subscriptions: MqttLink(
         url,

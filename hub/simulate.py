@@ -165,7 +165,7 @@ class HubLink(MemoryLink):
         boards: Mapping[str, Board],
         broker: MemoryBroker,
         client_id: str,
-        will: tuple[str, bytes],
+        will: tuple[str, bytes] | None,
         subscriptions: Sequence[str],
     ) -> None:
         super().__init__(broker, client_id, will=will, subscriptions=subscriptions)
@@ -202,7 +202,7 @@ class Fleet:
     note: str = NOTE
     """What the report says of the run."""
 
-    def hub_link(self, client_id: str, will: tuple[str, bytes], subscriptions: Sequence[str]) -> HubLink:
+    def hub_link(self, client_id: str, will: tuple[str, bytes] | None, subscriptions: Sequence[str]) -> HubLink:
         """The link of the hub that they train with."""
         return HubLink(self.clock, self.boards, self.broker, client_id, will, subscriptions)
 

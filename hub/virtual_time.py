@@ -110,7 +110,7 @@ class TimedHubLink(MemoryLink):
     """The hub's link: its polls move the time on to whatever happens next."""
 
     def __init__(
-        self, fleet: "TimedFleet", client_id: str, will: tuple[str, bytes], subscriptions: Sequence[str]
+        self, fleet: "TimedFleet", client_id: str, will: tuple[str, bytes] | None, subscriptions: Sequence[str]
     ) -> None:
         super().__init__(fleet.broker, client_id, will=will, subscriptions=subscriptions)
         self._fleet = fleet
@@ -146,7 +146,7 @@ class TimedFleet(Fleet):
         self.timeline = Timeline(self.network)
         self._hub: TimedHubLink | None = None
 
-    def hub_link(self, client_id: str, will: tuple[str, bytes], subscriptions: Sequence[str]) -> Any:
+    def hub_link(self, client_id: str, will: tuple[str, bytes] | None, subscriptions: Sequence[str]) -> Any:
         """The link of the hub that they train with."""
         self._hub = TimedHubLink(self, client_id, will, subscriptions)
         return self._hub

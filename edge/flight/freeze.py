@@ -2,7 +2,7 @@
 
 `Freezer` walks an object and its attributes. Numbers, texts and containers are what they are; bytes and arrays go into
 a list of blobs, equal ones once; an object of a class that is not named is left out as a *part*, by the name of the
-attribute where it stood, and put in again by whoever thaws.
+attribute where it stood, and put in again by whoever thaws. An object that stands in several places is one again.
 """
 
 from collections import Counter, deque
@@ -38,6 +38,8 @@ class Freezer:
         """For each blob, the attributes where it stood."""
         self._names = {kind: name for name, kind in classes.items()}
         self._numbers: dict[bytes, int] = {}
+        self._seen: dict[int, tuple[int, Any]] = {}
+        """Objects by identity, with their numbers; held, so that no other gets the same identity."""
 
     def freeze(self, value: Any, part: str = "") -> Any:
         """What JSON can carry; bytes and arrays by their place in `blobs`."""
@@ -60,7 +62,12 @@ class Freezer:
         if kind in self._names and issubclass(kind, tuple):
             return {"named": self._names[kind], "items": [self.freeze(item, part) for item in value]}
         if kind in self._names:
-            return {"object": self._names[kind], "has": {k: self.freeze(v, k) for k, v in vars(value).items()}}
+            if id(value) in self._seen:
+                return {"same": self._seen[id(value)][0]}
+            number = len(self._seen)
+            self._seen[id(value)] = number, value
+            has = {name: self.freeze(item, name) for name, item in vars(value).items()}
+            return {"object": self._names[kind], "number": number, "has": has}
         return {"part": part}
 
     def _blob(self, data: bytes, part: str) -> int:
@@ -83,6 +90,7 @@ class Thawer:
 
     def __init__(self, classes: Classes, blobs: list[bytes], parts: Mapping[str, Any]) -> None:
         self._classes, self._blobs, self._parts = classes, blobs, parts
+        self._made: dict[int, Any] = {}
 
     def thaw(self, value: Any) -> Any:
         """The object again.
@@ -118,9 +126,11 @@ class Thawer:
                 raise FreezeError(f"the snapshot has an object of class {inside!r}, which this release does not know")
             if kind == "named":
                 return self._classes[inside](*self._items(value["items"]))
-            made = object.__new__(self._classes[inside])
+            made = self._made[value["number"]] = object.__new__(self._classes[inside])
             vars(made).update({name: self.thaw(item) for name, item in value["has"].items()})
             return made
+        if kind == "same" and inside in self._made:
+            return self._made[inside]
         if kind == "part" and inside in self._parts:
             return self._parts[inside]
         raise FreezeError(f"the snapshot leaves out {inside!r}, which nobody brings")

@@ -27,9 +27,12 @@ import numpy.typing as npt
 
 import edge.accounts
 import edge.agent
+import edge.beyond
+import edge.checkpoints
 import edge.known
 import edge.mailbox
 import edge.outbox
+import edge.uploads
 import edge.weights
 import edge.work
 from edge.agent import Agent
@@ -44,9 +47,12 @@ from edge.wire import coder, delivery, frames, inbound, ledger, messages, outbou
 
 log = logging.getLogger("cutlayer.recorder")
 
-FORMAT = 4
+FORMAT = 5
 CLASSES = freeze.classes_of(
     edge.agent,
+    edge.uploads,
+    edge.checkpoints,
+    edge.beyond,
     edge.work,
     edge.mailbox,
     edge.known,

@@ -25,6 +25,7 @@ from edge.flight.freeze import FreezeError, Thawer
 from edge.flight.recorder import CLASSES
 from edge.flight.recording import Recording, ReplayError
 from edge.flight.tape import Difference, Differs, End, Tape, TapeLink, TapeMailbox, TapeOutbox, Watcher
+from edge.flight.tape_inquiries import TapeInquiries
 from edge.flight.tape_purse import TapePurse
 from edge.meters import Measurement, Temperature
 from edge.outbox import OutboxError
@@ -119,6 +120,7 @@ def _run_agent(recording: Recording, home: Home, tape: Tape) -> None:
     classes = {**CLASSES, "Mailbox": TapeMailbox, "Agent": _Agent}
     outbox = TapeOutbox(recording, Thawer(classes, recording.blobs, {}), tape, strict=True)
     segment = Segment(home.bundle)
+    inquiries = TapeInquiries(recording, tape, outbox)
     parts = {
         "_bundle": home.bundle,
         "_segment": segment,
@@ -127,6 +129,7 @@ def _run_agent(recording: Recording, home: Home, tape: Tape) -> None:
         "_link": TapeLink(tape),
         "_outbox": outbox,
         "_purse": TapePurse(tape, outbox),
+        "_inquiries": inquiries,
         "waiting": _WAITING,
     }
     thawer = Thawer(classes, recording.blobs, parts)
@@ -134,7 +137,7 @@ def _run_agent(recording: Recording, home: Home, tape: Tape) -> None:
     if not isinstance(agent, _Agent):
         raise FreezeError(f"{recording.path}: the snapshot has no agent")
     segment.restore(thawer.thaw(recording.record["state"]))
-    agent.wake(tape)
+    agent.wake(tape, inquiries)
     while True:
         agent.turn(tape.clock)
 
@@ -142,8 +145,9 @@ def _run_agent(recording: Recording, home: Home, tape: Tape) -> None:
 class _Agent(Agent):
     """The agent of a snapshot."""
 
-    def wake(self, tape: Tape) -> None:
+    def wake(self, tape: Tape, inquiries: TapeInquiries) -> None:
         """Make again what a snapshot leaves out."""
+        inquiries.mailbox = self._mailbox
         if isinstance(self._mailbox, TapeMailbox):
             self._mailbox.tape = tape
         if self._work is not None and self._work.waiting is _WAITING:

@@ -4,6 +4,7 @@ from edge.flight import trace
 from edge.flight.trace import Entry, Sketch
 from edge.wire import messages
 from edge.wire.frames import _DATA_HEAD, Ack, Data, WireError, parse
+from edge.wire.inquiry import Answer, Inquiry
 from edge.wire.messages import Activation, Goodbye, Gradient, Hello, Message, Order, Refusal, Report, State, Welcome
 
 
@@ -80,6 +81,8 @@ def chunk_of(payload: Sketch) -> Data | None:
     return Data(epoch, lowest, number, index, count, total, b"")
 
 
+ANSWER = messages.pack(Answer(0, reason="none"))[:1]
+"""How the answer to an inquiry begins."""
 DATA = Data(1, 1, 1, 0, 1, 0, b"").pack()[:4]
 """How the frame of a chunk begins."""
 
@@ -91,7 +94,7 @@ def of_message(message: Sketch) -> str:
         size = "" if message.whole else f" ({message.length} bytes)"
         return f"activation of order {place.order}, step {place.step}{size}"
     if not message.whole:
-        return f"weights ({message.length} bytes)"
+        return f"{'profile' if message.head[:1] == ANSWER else 'weights'} ({message.length} bytes)"
     try:
         return of(messages.unpack(message.head))
     except WireError as error:
@@ -124,3 +127,7 @@ def of(message: Message) -> str:
             return f"gradient for order {message.order}, step {message.step}"
         case State():
             return f"weights of order {message.order}"
+        case Inquiry():
+            return f"inquiry {message.number} what a step costs"
+        case Answer():
+            return f"answer to inquiry {message.number}{f': {message.reason}' if message.reason else ''}"

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from edge.wire import fields, repeats
-from edge.wire.codec import Array, Bytes, Encoder, decode, parse_codec, pieces
+from edge.wire.codec import Array, Bytes, Encoder, parse_codec, pieces
 from edge.wire.fields import Check
 from edge.wire.frames import DEFAULT_LIMITS, U32, Limits, WireError
+from edge.wire.inquiry import INQUIRY, Answer, Inquiry, read_answer, write_answer
 from edge.wire.manifest import PARTS
+from edge.wire.reader import DIFFERENCE, U16, Reader, check_difference, check_floats
 from edge.wire.repeats import Repeats
 from edge.wire.tables import Tables
 from edge.wire.weights import EXACT, Difference
@@ -185,7 +187,7 @@ class State:
     """Weights beside them, as a difference to the base of the order."""
 
 
-Message = Hello | Welcome | Refusal | Order | Activation | Gradient | State | Report | Goodbye
+Message = Hello | Welcome | Refusal | Order | Activation | Gradient | State | Report | Goodbye | Inquiry | Answer
 
 
 def pack(message: Message) -> bytes:
@@ -196,6 +198,11 @@ def pack(message: Message) -> bytes:
     """
     number, writer, _ = _KINDS[type(message)]
     return b"".join((bytes([number]), *writer(message)))
+
+
+def kind_of(message: type) -> bytes:
+    """The byte with which messages of this class begin."""
+    return bytes([_KINDS[message][0]])
 
 
 def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS, tables: Tables | None = None) -> Message:
@@ -231,81 +238,12 @@ def place_of_activation(data: bytes) -> Place | None:
     return Place(order, step)
 
 
-class Reader:
-    """Walks through a message's bytes; every step is checked."""
-
-    def __init__(self, data: bytes, decoded_limit: int, tables: Tables | None = None) -> None:
-        self._data = data
-        self._tables = tables
-        self._offset = 1
-        self._left = decoded_limit
-
-    def take(self, length: int) -> bytes:
-        """The next so many bytes."""
-        taken = self._data[self._offset : self._offset + length]
-        if len(taken) < length:
-            raise WireError(f"message of {len(self._data)} bytes is cut off", "too short")
-        self._offset += length
-        return taken
-
-    def rest(self) -> bytes:
-        """All that remains."""
-        return self.take(len(self._data) - self._offset)
-
-    def numbers(self, layout: struct.Struct) -> tuple[Any, ...]:
-        """Numbers of a fixed layout."""
-        return layout.unpack(self.take(layout.size))
-
-    def tensor(self) -> Array:
-        """A tensor; all of a message share one limit of decoded bytes."""
-        array, self._offset = decode(self._data, self._offset, limit=self._left, tables=self._tables)
-        self._left -= array.nbytes
-        return array
-
-    def tensors(self) -> dict[str, Array]:
-        """Named tensors."""
-        (count,) = self.numbers(_U16)
-        tensors: dict[str, Array] = {}
-        for _ in range(count):
-            try:
-                name = self.take(self.take(1)[0]).decode()
-            except UnicodeDecodeError as error:
-                raise WireError("a tensor's name is not UTF-8", "fields") from error
-            if name in tensors:
-                raise WireError(f"tensor {name!r} comes twice", "fields")
-            tensors[name] = self.tensor()
-        return tensors
-
-    def difference(self) -> Difference | None:
-        """What may stand behind the tensors."""
-        if self._offset == len(self._data):
-            return None
-        places, base = self.numbers(_DIFFERENCE)
-        if places >> len(PARTS):
-            raise WireError(f"a difference of unknown parts {places}", "fields")
-        parts = tuple(part for place, part in enumerate(PARTS) if places >> place & 1)
-        found = Difference(base, parts, self.tensor()) if parts else Difference(base)
-        _check_difference(found)
-        return found
-
-    def goes_on_with(self, form: int) -> bool:
-        """Whether there is more, and its first byte is this one."""
-        return self._data[self._offset : self._offset + 1] == bytes([form])
-
-    def end(self) -> None:
-        """Raise `WireError` unless everything has been read."""
-        if self._offset != len(self._data):
-            raise WireError(f"{len(self._data) - self._offset} bytes too many behind the message", "length")
-
-
-_U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _STEP = struct.Struct(f"<{_TAG_BYTES}sIII")
 SMASHED_AT = 1 + _STEP.size + 1
 """Where the smashed data of a packed activation start."""
 _LOSS = struct.Struct("<f")
 _STATE = struct.Struct(f"<{_TAG_BYTES}sI")
-_DIFFERENCE = struct.Struct("<BI")
 _REPEATS = struct.Struct("<BI")
 _REPEATS_FORM = 1
 
@@ -325,6 +263,7 @@ _FIELDS: dict[type, dict[str, Check]] = {
     Welcome: {"generation": _u32, "text": fields.text(fields.TEXT_LIMIT), "budget": fields.table(fields.number)},
     Refusal: {"reason": fields.text(fields.TEXT_LIMIT), "fatal": fields.flag, "instance": _u32},
     Goodbye: {"reason": fields.text(fields.TEXT_LIMIT)},
+    Inquiry: INQUIRY,
     Report: {"order": _u32, "round": _u32, "metrics": fields.root},
     Order: {
         "order": _u32,
@@ -479,7 +418,7 @@ def _check_activation(message: Activation) -> None:
 def _write_gradient(message: Gradient) -> Sequence[Bytes]:
     if not math.isfinite(message.loss) or abs(message.loss) > 3.4e38:
         raise WireError(f"loss {message.loss} is not a finite float32", "not finite")
-    _check_floats("gradient", message.gradient)
+    check_floats("gradient", message.gradient)
     return _step(message), _LOSS.pack(message.loss), *pieces(message.gradient, message.codec)
 
 
@@ -489,13 +428,8 @@ def _read_gradient(reader: Reader) -> Gradient:
     if not math.isfinite(loss):
         raise WireError(f"loss {loss} is not finite", "not finite")
     gradient = reader.tensor()
-    _check_floats("gradient", gradient)
+    check_floats("gradient", gradient)
     return Gradient(tag, order, round_, step, gradient, loss)
-
-
-def _check_floats(name: str, array: Array) -> None:
-    if array.dtype.kind != "f":
-        raise WireError(f"{name} of {array.dtype} is not of floats", "dtype")
 
 
 def _write_state(message: State) -> Sequence[Bytes]:
@@ -523,7 +457,7 @@ def _tag(bundle: bytes) -> bytes:
 def _tensors(tensors: Mapping[str, Array], codec: str | Encoder) -> list[Bytes]:
     if len(tensors) > TENSORS_LIMIT:
         raise WireError(f"{len(tensors)} tensors, the limit is {TENSORS_LIMIT}", "too long")
-    parts: list[Bytes] = [_U16.pack(len(tensors))]
+    parts: list[Bytes] = [U16.pack(len(tensors))]
     for name in sorted(tensors):
         label = fields.key("tensor", name).encode()
         if len(label) > 255:
@@ -535,18 +469,10 @@ def _tensors(tensors: Mapping[str, Array], codec: str | Encoder) -> list[Bytes]:
 def _difference(difference: Difference | None) -> Sequence[Bytes]:
     if difference is None:
         return ()
-    _check_difference(difference)
+    check_difference(difference)
     places = sum(1 << place for place, part in enumerate(PARTS) if part in difference.parts)
-    head = _DIFFERENCE.pack(places, _u32("difference.base", difference.base))
+    head = DIFFERENCE.pack(places, _u32("difference.base", difference.base))
     return (head, *pieces(difference.values, difference.codec)) if places else (head,)
-
-
-def _check_difference(difference: Difference) -> None:
-    _check_floats("difference", difference.values)
-    if unknown := set(difference.parts) - set(PARTS):
-        raise WireError(f"a difference of unknown parts {', '.join(sorted(unknown))}", "fields")
-    if difference.values.ndim != 1:
-        raise WireError(f"a difference of shape {difference.values.shape} is not flat", "shape")
 
 
 _KINDS: dict[type, tuple[int, Callable[[Any], Sequence[Bytes]], Callable[[Reader], Any]]] = {
@@ -559,5 +485,7 @@ _KINDS: dict[type, tuple[int, Callable[[Any], Sequence[Bytes]], Callable[[Reader
     State: (7, _write_state, _read_state),
     Report: (8, _control_writer, _control_reader(Report)),
     Goodbye: (9, _control_writer, _control_reader(Goodbye)),
+    Inquiry: (10, _control_writer, _control_reader(Inquiry)),
+    Answer: (11, write_answer, read_answer),
 }
 _READERS: dict[int, Callable[[Reader], Any]] = {number: reader for number, _, reader in _KINDS.values()}

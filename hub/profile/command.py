@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hub.profile import fleet_options
+
 
 def command(options: argparse.Namespace) -> int:
     """Run one; returns the exit code."""
@@ -78,8 +80,16 @@ def _ssh_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="DIR", help="folder of profile.json and page.html (profiles/<target>-<date>)")
 
 
+def _fleet(options: argparse.Namespace) -> int:
+    """Profile the boards of a fleet through its hub, between two runs."""
+    from hub.profile import fleet
+
+    return fleet.command(options)
+
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
     "page": (_page, _page_arguments),
     "ssh": (_ssh, _ssh_arguments),
+    "fleet": (_fleet, fleet_options.arguments),
 }
 """By name: what runs, and its options."""

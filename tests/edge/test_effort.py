@@ -13,7 +13,7 @@ from edge.wire import messages
 from edge.wire.budget import BudgetConfig
 from edge.wire.messages import Activation, Gradient, Report
 from edge.wire.toml_fields import ConfigError
-from tests.edge.test_agent import Rows, Stage, after
+from tests.edge.stage import Rows, Stage, after
 from tests.tiny import write_bundle
 
 CPU = {"cpu_seconds_per_round": 10.0}

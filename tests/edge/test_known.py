@@ -11,7 +11,7 @@ from edge.outbox import Outbox
 from edge.sensors import Arrays, Batch, Folder, OwnSource, SensorError, Wanted
 from edge.uploads import fit
 from edge.wire.messages import Activation, Order, Place, Report, pack
-from tests.edge.test_agent import ROWS, Rows, Stage
+from tests.edge.stage import ROWS, Rows, Stage
 
 
 class Numbered(Rows):
@@ -191,7 +191,7 @@ def test_a_message_that_is_given_up_has_brought_nothing(tmp_path):
         stage.order(1, steps=3, send=(0,), **told)
         stage.run(4)
         assert [message.step for message in stage.got(Activation)] == [0]
-        stage.agent._known_samples.lost([Place(1, 0)])  # as the mailbox says
+        stage.agent._uploads._known.lost([Place(1, 0)])  # as the mailbox says
         stage.order(2, steps=1, send=(0,), round=1, **told)
         stage.run(10)
         assert names(stage.got(Activation)[-1]) == ([0, 1, 2, 3], [])

@@ -1,5 +1,6 @@
 """A device is recorded while everything goes wrong, and run again: memory link, a clock that only the test moves."""
 
+import json
 import os
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,21 +12,25 @@ from edge import bundle
 from edge.accounts import Accounts
 from edge.agent import Agent
 from edge.flight import replay, ring, trace
-from edge.flight.recorder import Recorder
+from edge.flight.freeze import Freezer, Thawer
+from edge.flight.recorder import CLASSES, Recorder
 from edge.flight.recording import ReplayError, read
 from edge.link import Message
 from edge.mailbox import Mailbox
 from edge.memory_link import MemoryBroker, MemoryLink
 from edge.meters import Meter, Used
 from edge.outbox import Outbox
+from edge.profiler import Found
 from edge.purse import Purse
 from edge.segment import Segment
 from edge.sensors import Batch
 from edge.wire import messages, topics
 from edge.wire.delivery import Delivery, Limits
+from edge.wire.inquiry import Answer, Inquiry
 from edge.wire.messages import Activation, Goodbye, Gradient, Order, Report, State, Welcome
 from edge.wire.tables import Tables
 from edge.wire.weights import Base, Difference
+from tests.edge.wire.test_inquiry import noise
 from tests.tiny import write_bundle
 
 FLEET, NAME = "f", "d1"
@@ -72,8 +77,8 @@ class Watch:
 class Stage:
     """A device that is recorded, and the hub's end of the conversation."""
 
-    def __init__(self, folder, *, limit=LIMIT, limits=None, gauge=None, budget=None, **broker):
-        self.gauge, self.budget = gauge, budget or {}
+    def __init__(self, folder, *, limit=LIMIT, limits=None, gauge=None, budget=None, profiler=None, **broker):
+        self.gauge, self.budget, self.profiler = gauge, budget or {}, profiler
         self.folder, self.limit, self.limits = folder, limit, limits or Limits()
         self.broker = MemoryBroker(**broker)
         self.id = write_bundle(folder / "b")
@@ -104,7 +109,15 @@ class Stage:
         accounts = Accounts(self.outbox, link, Meter(), loaded.manifest)
         purse = Purse(self.outbox, link, self.budget, gauge=self.gauge)
         self.agent = Agent(
-            loaded, self.segment, Rows(), mailbox, self.outbox, accounts, purse, facts={"board": "made up"}
+            loaded,
+            self.segment,
+            Rows(),
+            mailbox,
+            self.outbox,
+            accounts,
+            purse,
+            facts={"board": "made up"},
+            profiler=self.profiler,
         )
         self.recorder.begin(self.agent, self.segment)
         if not outage:
@@ -406,7 +419,7 @@ def test_a_recorder_whose_disk_is_full_lets_the_device_go_on(staged, monkeypatch
 
 
 def test_a_message_too_long_for_a_file_ends_it_and_the_next_one_runs(staged):
-    stage = staged(limit=18_000)
+    stage = staged(limit=19_000)
     stage.run(5)
     for _ in range(20):  # 400 bytes each, in one turn
         stage.link.publish(topics.down(FLEET, NAME), bytes(400))
@@ -524,3 +537,68 @@ def test_what_a_purse_decided_is_decided_again(staged):
     assert 0 < len(sent) <= 12
     assert any(len(message.labels) < 64 for message in sent)
     assert stage.again(home=True) == [None]
+
+
+def test_what_several_parts_of_an_agent_share_they_share_in_a_replay(staged):
+    stage = staged()
+    stage.run(5)
+    freezer = Freezer(CLASSES)
+    frozen = json.loads(json.dumps(freezer.freeze(stage.agent)))
+    parts = dict.fromkeys(("_bundle", "_segment", "_source", "_meter", "_link", "_outbox", "_purse", "_inquiries"))
+    agent = Thawer(CLASSES, freezer.blobs, parts).thaw(frozen)
+    assert agent._uploads._mailbox is agent._beyond._mailbox is agent._mailbox
+    assert agent._uploads._accounts is agent._checkpoints._accounts is agent._accounts
+
+
+class Slow:
+    """A profiler that is done when the test says so."""
+
+    found = None
+
+    def start(self, inquiry):
+        pass
+
+    def look(self):
+        return self.found
+
+    def end(self):
+        pass
+
+
+@pytest.mark.parametrize("home", [True, False])
+@pytest.mark.parametrize("text", ["{}", noise(40_000)], ids=["short", "long"])
+def test_a_profile_for_the_hub_comes_out_the_same(staged, home, text):
+    profiler = Slow()
+    stage = staged(profiler=profiler)
+    stage.tell(Inquiry(1, (), (), (), 1.0, 60.0))
+    stage.run(6)
+    stage.order(1, steps=4, send=(0,))
+    stage.run(6)
+    stage.kill()
+    stage.start()
+    stage.run(6)
+    profiler.found = Found(text)
+    stage.until(lambda: stage.got(Answer) and stage.got(Report))
+    stage.tell(Inquiry(2, (), (), (), 1.0, 60.0))
+    profiler.found = None
+    stage.run(6)
+    stage.tell(Goodbye("that was all"))
+    stage.run(6)
+    assert [answer.number for answer in stage.got(Answer)] == [1]
+    assert stage.again(home=home) == [None, None]
+
+
+def test_a_recording_that_begins_within_a_profile_can_be_run_again(staged):
+    profiler = Slow()
+    stage = staged(limit=24_000, profiler=profiler)
+    stage.tell(Inquiry(1, (), (), (), 1.0, 60.0))
+    stage.run(10)
+    for _ in range(40):
+        stage.link.publish(topics.down(FLEET, NAME), bytes(400))
+        stage.run(1)
+    profiler.found = Found("{}")
+    stage.order(1, steps=4, send=(0,))
+    stage.until(lambda: stage.got(Report))
+    assert len(stage.files()) > 1
+    assert not stage.files()[-1].restarted
+    assert set(stage.again()) == {None}

@@ -9,7 +9,7 @@ from edge.memory_link import MemoryBroker
 from edge.wire import messages
 from edge.wire.messages import Report, State
 from edge.wire.weights import Base, Difference, difference
-from tests.edge.test_agent import Stage
+from tests.edge.stage import Stage
 
 LR0 = {"lr": 0.0}
 START = Base({"scale.weight": np.array([1, 2], np.float32)})

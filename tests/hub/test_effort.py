@@ -35,7 +35,8 @@ def field(tmp_path):
     """Three boards, of which a may take ten CPU seconds a round: two steps."""
     field = Field(tmp_path, ["a", "b", "c"])
     agent, gauge = field.boards["a"].agent, Scripted()
-    agent._purse = Purse(agent._outbox, field.boards["a"].link, CPU, gauge=gauge)
+    purse = Purse(agent._outbox, field.boards["a"].link, CPU, gauge=gauge)
+    agent._purse = agent._uploads._purse = agent._beyond._purse = purse
     agent._source = Costly(gauge)
     agent._facts = {**agent._facts, "budget.cpu_seconds_per_round": 10.0}
     yield field

@@ -713,13 +713,13 @@ def test_more_known_samples_than_a_batch_has_are_refused(field):
     strategy, known = Everybody(), KnownSamples(None, 1000, 9)
     orchestrator, fleet = cached(field, strategy, known)
     board = field.boards["a"]
-    pick = board.agent._known_samples.pick
+    pick = board.agent._uploads._known.pick
 
     def lie(order, message):
         names = Repeats(9, np.array([0, 1]), np.array([7]), np.array([1]))
         return replace(pick(order, message), repeats=names)
 
-    board.agent._known_samples.pick = lie
+    board.agent._uploads._known.pick = lie
     _, learned = orchestrator.train([], fleet, 0)
     assert field.devices.known["a"].refused["batch of 2 samples and 1 known ones, wanted 2 at most"] == 1
     assert learned.selected == {"b": 1, "c": 1}
