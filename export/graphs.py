@@ -1,5 +1,6 @@
 """Lower segment, objective and optimizer as ONNX graphs with routed names."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from export.blame import LayerTracker, layer_of
 from export.builder import Builder, Noise, Value
 from export.errors import ExportError
+from export.geometry import Site
 from export.lowering import LOWERINGS
 from export.step import StepMaker
 from export.trace import Call, Program, Ref, trace
@@ -24,12 +26,14 @@ class Graph:
         model: What is written into the bundle.
         checked: The same graph with the flat gradient as one more output, ``check.gradient``, for the check only.
         noise: Noise inputs, in the order in which the model draws them.
+        sites: Where there was a choice of formulations, and what fitted there.
     """
 
     kind: str
     model: onnx.ModelProto
     checked: onnx.ModelProto
     noise: dict[str, Noise]
+    sites: dict[Site, tuple[str, ...]]
 
     @property
     def inputs(self) -> list[str]:
@@ -52,20 +56,46 @@ class Unsupported(Exception):  # noqa: N818  it never leaves this file
 
 
 def make_graph(steps: StepMaker, kind: str) -> Graph:
-    """Trace one kind of step and write it as ONNX.
+    """Trace one kind of step and write it as ONNX, in the formulations that are taken where nothing was measured.
 
     Raises:
-        ExportError: The model cannot be traced, or an operator of it has no counterpart; the message names layer and operator.
+        ExportError: See `trace_step` and `write_graph`.
     """
-    program = _trace(steps, kind)
+    return write_graph(steps, kind, trace_step(steps, kind))
+
+
+def write_graph(
+    steps: StepMaker, kind: str, program: Program, choices: Mapping[str, str] | None = None, block: int = 0
+) -> Graph:
+    """Write a traced step as ONNX.
+
+    Args:
+        steps: What was traced.
+        kind: Of step.
+        program: The trace.
+        choices: Formulations by the name of their site; see `Builder`.
+        block: See `Builder`.
+
+    Raises:
+        ExportError: An operator has no counterpart, or a choice does not fit; the message names layer and operator.
+    """
     try:
-        models = [_emit(program, steps.constants(), kind, checked=checked) for checked in (False, True)]
+        written = [
+            _emit(program, steps.constants(), kind, Builder(choices, block), checked=checked)
+            for checked in (False, True)
+        ]
     except Unsupported as error:
         raise ExportError(_refusal(error, steps)) from error
-    return Graph(kind, models[0][0], models[1][0], models[0][1])
+    (model, b), (checked_model, _) = written
+    return Graph(kind, model, checked_model, b.noise, b.sites)
 
 
-def _trace(steps: StepMaker, kind: str) -> Program:
+def trace_step(steps: StepMaker, kind: str) -> Program:
+    """Trace one kind of step.
+
+    Raises:
+        ExportError: The model cannot be traced; the message names the layer.
+    """
     with LayerTracker(steps.learner).watching() as tracker:
         try:
             return trace(
@@ -94,9 +124,8 @@ def _refusal(error: Unsupported, steps: StepMaker) -> str:
 
 
 def _emit(
-    program: Program, constants: dict[str, Tensor], kind: str, *, checked: bool
-) -> tuple[onnx.ModelProto, dict[str, Noise]]:
-    b = Builder()
+    program: Program, constants: dict[str, Tensor], kind: str, b: Builder, *, checked: bool
+) -> tuple[onnx.ModelProto, Builder]:
     known: dict[str, Any] = {}
     for name, spec in program.inputs.items():
         if name.startswith("constant."):
@@ -111,7 +140,7 @@ def _emit(
     outputs = {
         name: _find(known, ref) for name, ref in program.outputs.items() if checked or not name.startswith("check.")
     }
-    return b.finish(outputs, kind), b.noise
+    return b.finish(outputs, kind), b
 
 
 def _lower(b: Builder, call: Call, known: dict[str, Any]) -> Any:
