@@ -113,6 +113,11 @@ class Builder:
             self._constants[key] = Value(name, fixed.shape, kind, fixed.shape)
         return self._constants[key]
 
+    def is_zero(self, value: Value) -> bool:
+        """Whether a value is known to be nothing but zeros."""
+        tensor = self._initializers.get(value.name)
+        return tensor is not None and not numpy_helper.to_array(tensor).any()
+
     def scalar(self, number: bool | float | Size | Ratio, dtype: torch.dtype) -> Value:
         """Return a scalar of the given type; one that depends on the batch size is computed at run time."""
         if isinstance(number, Ratio):

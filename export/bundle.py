@@ -240,8 +240,7 @@ def _layers(steps: StepMaker, site: Site) -> list[str]:
     """Names of the convolutions whose weight and geometry are a site's."""
     found = []
     for name, module in steps.learner.named_modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(module, CONVOLUTIONS) and tuple(weight.shape) in (site.right, site.out):
+        if isinstance(module, CONVOLUTIONS) and tuple(module.weight.shape) in (site.right, site.out):
             parts = (module.stride, module.dilation, module.groups)
             if parts == (site.geometry.stride, site.geometry.dilation, site.geometry.groups):
                 found.append(name.removeprefix("lower."))

@@ -162,7 +162,8 @@ def measure(site: Site, names: Iterable[str], block: int, effort: Effort, clock:
 
 def graph(site: Site, formulation: str, block: int, batch: int) -> Any:
     """The operator of a site alone, in one formulation: from ``left`` and ``right`` to ``out``."""
-    fixed = Site(site.operator, *(_at(shape, batch) for shape in (site.left, site.right, site.out)), site.geometry)
+    left_shape, right_shape, out_shape = (_at(shape, batch) for shape in (site.left, site.right, site.out))
+    fixed = Site(site.operator, left_shape, right_shape, out_shape, site.geometry)
     b = Builder({fixed.name: formulation}, block)
     left, right = b.input("left", fixed.left, torch.float32), b.input("right", fixed.right, torch.float32)
     return b.finish({"out": emit(b, fixed, left, right)}, "site")

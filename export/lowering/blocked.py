@@ -29,8 +29,8 @@ def convolution(b: Builder, x: Value, weight: Value, bias: Value | None, shape: 
     """Return the convolution, of ``shape`` (batch, outputs, *places)."""
     if len(shape) == 3:
         flat = Geometry((1, *geometry.stride), (0, *geometry.padding), (1, *geometry.dilation), geometry.groups)
-        tall = [b.reshape(value, (*value.shape[:2], 1, value.shape[2])) for value in (x, weight)]
-        return b.reshape(convolution(b, *tall, bias, (*shape[:2], 1, shape[2]), flat), shape)
+        x, weight = (b.reshape(value, (*value.shape[:2], 1, value.shape[2])) for value in (x, weight))
+        return b.reshape(convolution(b, x, weight, bias, (*shape[:2], 1, shape[2]), flat), shape)
     block, outputs, channels = b.block, fixed(shape[1]), fixed(x.shape[1])
     width, deep = _up(outputs, block), channels >= block
     if deep:
