@@ -4,7 +4,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ class Bundle:
     """ONNX bytes by kind: `local`, `forward`, `backward`, `evaluate`."""
     state: Mapping[str, npt.NDArray[Any]]
     """Initial value of every state tensor."""
+    blocked: Mapping[str, bytes] = field(default_factory=dict)
+    """ONNX bytes by kind of graphs that see channels in blocks; see `edge.segment.Segment.blocked`."""
+    probe: bytes = b""
+    """The graph that tells whether this device can run them."""
 
 
 def load(path: Path) -> Bundle:
@@ -56,7 +60,9 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Bundle:
     members = {name: _verified(archive, name, manifest, path) for name in manifest.files}
     graphs = {kind: members[graph.file] for kind, graph in manifest.graphs.items()}
     state = {name: _array(name, members, manifest, path) for name in manifest.state}
-    return Bundle(hashlib.sha256(data).hexdigest(), manifest, graphs, state)
+    blocked = {kind: members[graph.blocked] for kind, graph in manifest.graphs.items() if graph.blocked}
+    probe = members[manifest.layout.probe] if manifest.layout else b""
+    return Bundle(hashlib.sha256(data).hexdigest(), manifest, graphs, state, blocked, probe)
 
 
 def _member(archive: zipfile.ZipFile, name: str, limit: int, path: Path) -> bytes:

@@ -10,6 +10,7 @@ Every tensor of a graph says in its name where it comes from and where it goes:
 so a new algorithm is a new bundle, and this file never learns its name.
 """
 
+import functools
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -192,10 +193,18 @@ class Segment:
             raise SegmentError(fault)
         self._largest[kind] = max(rows, self._largest.get(kind, 0))
         if kind not in self._sessions:
+            graphs = self._bundle.blocked if self.blocked else {}
+            graph = graphs.get(kind, self._bundle.graphs[kind])
             self._sessions[kind] = onnxruntime.InferenceSession(
-                self._bundle.graphs[kind], session_options(self._threads), providers=["CPUExecutionProvider"]
+                graph, session_options(self._threads), providers=["CPUExecutionProvider"]
             )
         return self._sessions[kind]
+
+    @functools.cached_property
+    def blocked(self) -> bool:
+        """Whether the bundle's graphs for channels in blocks are used: it has some, and this onnxruntime has their block."""
+        layout = self.manifest.layout
+        return layout is not None and block(self._bundle.probe) == layout.block
 
     def _bind_input(
         self,
@@ -247,6 +256,20 @@ class Segment:
             old = (self._state[state], self._values[state])
             self._state[state], self._values[state] = self._spare[state]
             self._spare[state] = old
+
+
+def block(probe: bytes) -> int:
+    """Channels in a block in which this processor's onnxruntime lays out convolutions; 0: it has none.
+
+    Args:
+        probe: a graph from one input to one output whose second dimension is the block; it does not load where there is none.
+    """
+    try:
+        session = onnxruntime.InferenceSession(probe, session_options(1), providers=["CPUExecutionProvider"])
+    except Exception:  # noqa: BLE001  onnxruntime's exceptions have no common class, and each says: not here
+        return 0
+    (taken,) = session.get_inputs()
+    return int(session.run(None, {taken.name: np.zeros(taken.shape, np.float32)})[0].shape[1])
 
 
 def session_options(threads: int) -> Any:

@@ -3,7 +3,7 @@
 import argparse
 import ast
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,11 +86,17 @@ def _build(arguments: argparse.Namespace) -> int:
             _spec(arguments), arguments.data, arguments.codec, arguments.max_leak, arguments.leak_seconds
         )
         print(f"leak {seen.worst[1]:.2f} ({seen.worst[0]}, {seen.codec}), within the limit of {arguments.max_leak:g}")
-    built = build(_spec(arguments), arguments.out)
+    from export.tuning import Effort, read
+
+    recorded = read(arguments.choices) if arguments.choices else None
+    effort = Effort() if arguments.tune and recorded is None else None
+    built = build(_spec(arguments), arguments.out, tuning=recorded, effort=effort)
     manifest = built.manifest
     print(f"{built.device}  {_bytes(built.device.stat().st_size)}, graphs {', '.join(manifest.graphs)}")
     print(f"{built.hub}  {_bytes(built.hub.stat().st_size)}")
     print(f"bundle {built.id}")
+    if manifest.tuning:
+        print(tuning_line(manifest.tuning, measured=effort is not None))
     check = manifest.check
     print(
         f"checked against PyTorch float64: gradients within {check['gradient']:.1e} (float32: {check['gradient_float32']:.1e})"
@@ -100,6 +106,16 @@ def _build(arguments: argparse.Namespace) -> int:
             f"{check['excused']} further gradients up to {check['excused_gradient']:.1e}, kinks or rounding: see the command check"
         )
     return 0
+
+
+def tuning_line(tuning: Mapping[str, Any], *, measured: bool) -> str:
+    """Return in one line what was chosen and where it was measured."""
+    choices = tuning["choices"]
+    other = [choice for choice in choices if choice["formulation"] != choice["usual"]]
+    least = f", the fastest at {min(choice['ratio'] for choice in other):.2f} of the usual time" if other else ""
+    source = "measured" if measured else "recorded"
+    machine = tuning["measured"]["machine"]["model"]
+    return f"formulations {source} on {machine}: {len(other)} of {len(choices)} other than usual{least}"
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -205,6 +221,19 @@ def _out_option(parser: argparse.ArgumentParser) -> None:
     _build_options(parser)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="where device.bundle and hub.bundle are written"
+    )
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--no-tune",
+        dest="tune",
+        action="store_false",
+        help="measure nothing: take each convolution's usual formulation, so that every machine builds the same",
+    )
+    choice.add_argument(
+        "--choices",
+        type=Path,
+        metavar="FILE",
+        help="take the formulations recorded in this bundle or manifest.json instead of measuring here",
     )
     from export.cuts.options import add_leak_options
 

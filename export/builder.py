@@ -4,7 +4,7 @@ A value may be *lazy*: an expanded tensor of which only the small original exist
 one and broadcast; everything else asks for `Builder.dense`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,13 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from export.geometry import Site
 from export.symbolic import BATCH, Dim, Ratio, Shape, Size, product
 
 OPSET = 20
 IR_VERSION = 10
+BLOCKED = "com.microsoft.nchwc"
+"""Operators of onnxruntime's that see channels in blocks; not every processor has them, and the block differs."""
 
 ONNX_TYPE = {
     torch.float32: TensorProto.FLOAT,
@@ -65,9 +68,18 @@ class Noise:
 
 
 class Builder:
-    """Collects nodes. Lowerings call the methods below; nothing here knows of aten."""
+    """Collects nodes. Lowerings call the methods below; nothing here knows of aten.
 
-    def __init__(self) -> None:
+    Args:
+        choices: Formulations by the name of their site; a site that is not named takes its first that fits.
+        block: Channels in a block, for graphs that may use operators of the domain `BLOCKED`; 0 for those that may not.
+    """
+
+    def __init__(self, choices: Mapping[str, str] | None = None, block: int = 0) -> None:
+        self.block = block
+        self.sites: dict[Site, tuple[str, ...]] = {}
+        """Where there was a choice: the formulations that fit, the first being what is taken where nothing was chosen."""
+        self._choices = dict(choices or {})
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: dict[str, Value] = {}
         self.noise: dict[str, Noise] = {}
@@ -103,6 +115,11 @@ class Builder:
             self._constants[key] = Value(name, fixed.shape, kind, fixed.shape)
         return self._constants[key]
 
+    def is_zero(self, value: Value) -> bool:
+        """Whether a value is known to be nothing but zeros."""
+        tensor = self._initializers.get(value.name)
+        return tensor is not None and not numpy_helper.to_array(tensor).any()
+
     def scalar(self, number: bool | float | Size | Ratio, dtype: torch.dtype) -> Value:
         """Return a scalar of the given type; one that depends on the batch size is computed at run time."""
         if isinstance(number, Ratio):
@@ -133,6 +150,18 @@ class Builder:
             return self.constant(np.array(dims, np.int64))
         parts = [self.reshape(self.size(dim), (1,)) for dim in dims]
         return parts[0] if len(parts) == 1 else self.node("Concat", parts, (len(parts),), torch.int64, axis=0)
+
+    def pick(self, site: Site, fitting: Sequence[str]) -> str:
+        """Return which of the formulations that fit is to be used: the chosen one, else the first.
+
+        Raises:
+            ValueError: The chosen one does not fit.
+        """
+        self.sites[site] = tuple(fitting)
+        chosen = self._choices.get(site.name, fitting[0])
+        if chosen not in fitting:
+            raise ValueError(f"{chosen!r} was chosen for {site.name}; what fits is {', '.join(fitting)}")
+        return chosen
 
     # Nodes
 
@@ -279,9 +308,10 @@ class Builder:
             [_info(routed, value) for routed, value in finals.items()],
             [tensor for key, tensor in self._initializers.items() if key in needed],
         )
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="cutlayer"
-        )
+        imports = [helper.make_opsetid("", OPSET)]
+        if any(node.domain == BLOCKED for node in kept):
+            imports.append(helper.make_opsetid(BLOCKED, 1))
+        model = helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION, producer_name="cutlayer")
         onnx.checker.check_model(model, full_check=True)
         return model
 

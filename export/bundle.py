@@ -11,20 +11,25 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from edge.wire.manifest import PARTS, File, Graph, Manifest, TensorSpec
+from edge.wire.manifest import PARTS, File, Graph, Layout, Manifest, TensorSpec
 from export import archive
 from export.builder import OPSET
 from export.cost import cost_below, training_cost
 from export.cut import Split, load_factory, split, uncut
 from export.errors import ExportError
+from export.geometry import Site
 from export.graphs import Graph as OnnxGraph
-from export.graphs import make_graph
+from export.graphs import trace_step, write_graph
 from export.heads import Place, channels_last
 from export.in_place import unsafe_states
+from export.lowering import blocked
+from export.lowering.convolution import BY_BLOCKS
 from export.memory import need
 from export.objectives import OBJECTIVES
 from export.optimizers import OPTIMIZERS
 from export.step import Learner, StepMaker
+from export.trace import Program
+from export.tuning import Effort, Tuning, block_here, tune
 
 FORMAT = 1
 
@@ -144,23 +149,45 @@ def prepare(spec: BuildSpec) -> Prepared:
     return Prepared(spec, model, halves, steps, classes)
 
 
-def build(spec: BuildSpec, out: Path, *, checked: bool = True) -> Built:
+def build(
+    spec: BuildSpec, out: Path, *, checked: bool = True, tuning: Tuning | None = None, effort: Effort | None = None
+) -> Built:
     """Write `device.bundle` and `hub.bundle` into the folder ``out``, after the graphs have passed their check.
+
+    Args:
+        spec: What to build.
+        out: Folder.
+        checked: False writes graphs that nobody has compared with PyTorch.
+        tuning: Recorded choices of formulations, to be taken again.
+        effort: How to measure which formulations are fastest here; without it and without ``tuning`` the usual ones are taken.
 
     Raises:
         ExportError: The model cannot be cut or exported, or a graph fails its check; nothing is written then.
     """
     prepared = prepare(spec)
-    graphs = {kind: make_graph(prepared.steps, kind) for kind in prepared.steps.learner.objective.kinds}
+    steps = prepared.steps
+    programs = {kind: trace_step(steps, kind) for kind in steps.learner.objective.kinds}
+    if tuning is None:
+        tuning = _tune(steps, programs, effort) if effort else Tuning()
+    graphs = {kind: write_graph(steps, kind, program, tuning.portable) for kind, program in programs.items()}
     summary = _check(prepared, graphs) if checked else {}
+    fast = _blocked_graphs(steps, programs, graphs, tuning)
+    if checked and fast:
+        _check(prepared, fast)
     members = {
         f"graphs/{kind}.onnx": graph.model.SerializeToString(deterministic=True) for kind, graph in graphs.items()
     }
+    if fast:
+        members["graphs/probe.onnx"] = blocked.probe()
+        members |= {
+            f"graphs/{kind}.blocked.onnx": graph.model.SerializeToString(deterministic=True)
+            for kind, graph in fast.items()
+        }
     members |= {
         f"state/{name}.npy": archive.array_bytes(value.numpy())
         for name, value in prepared.steps.initial_state().items()
     }
-    manifest = _manifest(prepared, graphs, members, summary)
+    manifest = _manifest(prepared, graphs, members, summary, fast, tuning)
     out.mkdir(parents=True, exist_ok=True)
     archive.write(out / "device.bundle", {**members, "manifest.json": manifest.serialize()})
     archive.write(out / "hub.bundle", _hub_members(prepared, manifest))
@@ -204,6 +231,38 @@ def _arrays(members: Mapping[str, bytes], names: Iterable[str], folder: str) -> 
     return {name.removeprefix(folder).removesuffix(".npy"): archive.array(members[name]) for name in names}
 
 
+def _tune(steps: StepMaker, programs: Mapping[str, Program], effort: Effort) -> Tuning:
+    block = block_here()
+    sites: dict[Site, set[str]] = {}
+    for kind, program in programs.items():
+        for site in write_graph(steps, kind, program, block=block).sites:
+            sites.setdefault(site, set()).update(_layers(steps, site))
+    return tune({site: sorted(layers) for site, layers in sites.items()}, block, effort)
+
+
+def _layers(steps: StepMaker, site: Site) -> list[str]:
+    """Names of the convolutions whose weight and geometry are a site's."""
+    found = []
+    for name, module in steps.learner.named_modules():
+        if isinstance(module, CONVOLUTIONS) and tuple(module.weight.shape) in (site.right, site.out):
+            parts = (module.stride, module.dilation, module.groups)
+            if parts == (site.geometry.stride, site.geometry.dilation, site.geometry.groups):
+                found.append(name.removeprefix("lower."))
+    return found
+
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+
+
+def _blocked_graphs(
+    steps: StepMaker, programs: Mapping[str, Program], graphs: Mapping[str, OnnxGraph], tuning: Tuning
+) -> dict[str, OnnxGraph]:
+    """The graphs that are to go by blocks where a device can."""
+    chosen = {choice.site for choice in tuning.choices if choice.formulation == BY_BLOCKS}
+    kinds = [kind for kind, graph in graphs.items() if any(site.name in chosen for site in graph.sites)]
+    return {kind: write_graph(steps, kind, programs[kind], tuning.best, tuning.block) for kind in kinds}
+
+
 def _check(prepared: Prepared, graphs: Mapping[str, OnnxGraph]) -> dict[str, Any]:
     from export.check import check_graphs  # noqa: PLC0415  onnxruntime is only needed to check
 
@@ -231,7 +290,12 @@ def _classes(model: nn.Module, x: Tensor) -> int:
 
 
 def _manifest(
-    prepared: Prepared, graphs: Mapping[str, OnnxGraph], members: Mapping[str, bytes], summary: dict[str, Any]
+    prepared: Prepared,
+    graphs: Mapping[str, OnnxGraph],
+    members: Mapping[str, bytes],
+    summary: dict[str, Any],
+    fast: Mapping[str, OnnxGraph],
+    tuning: Tuning,
 ) -> Manifest:
     spec, steps = prepared.spec, prepared.steps
     state = steps.initial_state()
@@ -252,16 +316,19 @@ def _manifest(
                 f"graphs/{kind}.onnx",
                 tuple(graph.inputs),
                 tuple(graph.outputs),
-                in_place=not unsafe_states(graph.model),
+                in_place=not unsafe_states(graph.model) and not (kind in fast and unsafe_states(fast[kind].model)),
                 random={name: noise.shape for name, noise in graph.noise.items()},
+                blocked=f"graphs/{kind}.blocked.onnx" if kind in fast else "",
             )
             for kind, graph in graphs.items()
         },
         files={name: File(len(data), archive.sha256(data)) for name, data in members.items()},
         flops={"forward": float(cost_below(prepared.halves.lower, steps.x).forward), "training": training_cost(steps)},
         check=summary,
-        memory={kind: need(graph, state) for kind, graph in graphs.items()},
+        memory={kind: need([graph, *([fast[kind]] if kind in fast else [])], state) for kind, graph in graphs.items()},
         versions={"torch": torch.__version__, "onnx": onnx.__version__, "opset": OPSET},
+        layout=Layout(tuning.block, "graphs/probe.onnx") if fast else None,
+        tuning=tuning.record,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from export.blame import LayerTracker, layer_of
 from export.builder import Builder, Noise, Value
 from export.errors import ExportError
+from export.geometry import Site
 from export.lowering import LOWERINGS
 from export.step import StepMaker
 from export.symbolic import Shape
@@ -27,12 +28,14 @@ class Graph:
         checked: The same graph with the flat gradient as one more output, ``check.gradient``, for the check only.
         noise: Noise inputs, in the order in which the model draws them.
         shapes: Shape and type of what every node of ``model`` gives, by name.
+        sites: Where there was a choice of formulations, and what fitted there.
     """
 
     kind: str
     model: onnx.ModelProto
     checked: onnx.ModelProto
     noise: dict[str, Noise]
+    sites: dict[Site, tuple[str, ...]] = field(default_factory=dict)
     shapes: Mapping[str, tuple[Shape, torch.dtype]] = field(default_factory=dict)
 
     @property
@@ -56,20 +59,46 @@ class Unsupported(Exception):  # noqa: N818  it never leaves this file
 
 
 def make_graph(steps: StepMaker, kind: str) -> Graph:
-    """Trace one kind of step and write it as ONNX.
+    """Trace one kind of step and write it as ONNX, in the formulations that are taken where nothing was measured.
 
     Raises:
-        ExportError: The model cannot be traced, or an operator of it has no counterpart; the message names layer and operator.
+        ExportError: See `trace_step` and `write_graph`.
     """
-    program = _trace(steps, kind)
+    return write_graph(steps, kind, trace_step(steps, kind))
+
+
+def write_graph(
+    steps: StepMaker, kind: str, program: Program, choices: Mapping[str, str] | None = None, block: int = 0
+) -> Graph:
+    """Write a traced step as ONNX.
+
+    Args:
+        steps: What was traced.
+        kind: Of step.
+        program: The trace.
+        choices: Formulations by the name of their site; see `Builder`.
+        block: See `Builder`.
+
+    Raises:
+        ExportError: An operator has no counterpart, or a choice does not fit; the message names layer and operator.
+    """
     try:
-        plain, checked = (_emit(program, steps.constants(), kind, checked=checked) for checked in (False, True))
+        written = [
+            _emit(program, steps.constants(), kind, Builder(choices, block), checked=checked)
+            for checked in (False, True)
+        ]
     except Unsupported as error:
         raise ExportError(_refusal(error, steps)) from error
-    return Graph(kind, plain[0], checked[0], plain[1].noise, plain[1].shapes)
+    (model, b), (checked_model, _) = written
+    return Graph(kind, model, checked_model, b.noise, b.sites, b.shapes)
 
 
-def _trace(steps: StepMaker, kind: str) -> Program:
+def trace_step(steps: StepMaker, kind: str) -> Program:
+    """Trace one kind of step.
+
+    Raises:
+        ExportError: The model cannot be traced; the message names the layer.
+    """
     with LayerTracker(steps.learner).watching() as tracker:
         try:
             return trace(
@@ -98,9 +127,8 @@ def _refusal(error: Unsupported, steps: StepMaker) -> str:
 
 
 def _emit(
-    program: Program, constants: dict[str, Tensor], kind: str, *, checked: bool
+    program: Program, constants: dict[str, Tensor], kind: str, b: Builder, *, checked: bool
 ) -> tuple[onnx.ModelProto, Builder]:
-    b = Builder()
     known: dict[str, Any] = {}
     for name, spec in program.inputs.items():
         if name.startswith("constant."):

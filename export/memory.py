@@ -40,13 +40,18 @@ INITIALIZER_COPIES = 2
 """Constants of a graph: in the file's bytes and in the session."""
 
 
-def need(graph: Graph, state: Mapping[str, torch.Tensor]) -> Need:
-    """Return the bytes that running one graph adds to a device's process: fixed, and for each sample of a batch.
+def need(graphs: Iterable[Graph], state: Mapping[str, torch.Tensor]) -> Need:
+    """Return the bytes that running one of these graphs, whichever needs more, adds to a device's process: fixed, and for each sample of a batch.
 
     Args:
-        graph: with the shapes of all it computes.
+        graphs: the ways to write one graph, with the shapes of all they compute.
         state: of the device, by name.
     """
+    needs = [_need(graph, state) for graph in graphs]
+    return Need(max(one.fixed_bytes for one in needs), max(one.sample_bytes for one in needs))
+
+
+def _need(graph: Graph, state: Mapping[str, torch.Tensor]) -> Need:
     model = graph.model
     nodes = optimised(model).graph.node
     peaks = {batch: peak(graph, nodes, batch) for batch in BATCHES}

@@ -56,6 +56,16 @@ def optimised(model: "onnx.ModelProto") -> "onnx.ModelProto":
         return onnx.load(options.optimized_model_filepath)
 
 
+def block_of(probe: bytes) -> int:
+    """Channels in a block in which this processor's onnxruntime lays out convolutions, by a probing graph; 0: it has none."""
+    try:
+        session = make_session(probe)
+    except Exception:  # noqa: BLE001  onnxruntime's exceptions have no common class, and each says: not here
+        return 0
+    (taken,) = session.get_inputs()
+    return int(session.run(None, {taken.name: np.zeros(taken.shape, np.float32)})[0].shape[1])
+
+
 def shared(array: np.ndarray) -> Any:
     """A value over the array's own memory, which it does not keep alive."""
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)

@@ -7,11 +7,12 @@ import torch
 
 from benchmarks.answering import serve, told
 from export.bundle import BuildSpec, build
+from export.tuning import Effort
 
 
-def bundle(model: str, cut: str, out: str, *, checked: bool) -> dict[str, Any]:
+def bundle(model: str, cut: str, out: str, *, checked: bool, threads: int = 1) -> dict[str, Any]:
     """Write the bundle of a model with the contrastive objective and Adam; answers with the manifest's own words."""
-    built = build(BuildSpec(model=model, cut=cut), Path(out), checked=checked)
+    built = build(BuildSpec(model=model, cut=cut), Path(out), checked=checked, effort=Effort(threads=threads))
     manifest = built.manifest
     return {
         "device": str(built.device),

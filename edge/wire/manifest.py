@@ -84,6 +84,18 @@ class Graph:
     """Whether one buffer may serve as old and new state; false means two buffers take turns."""
     random: Mapping[str, tuple[int, ...]]
     """Noise inputs and their shapes without the batch: uniform in [0, 1), drawn by the device."""
+    blocked: str = ""
+    """File of the same graph by operators that see channels in blocks, for devices that have them; empty: there is none."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the blocked graphs ask of a device."""
+
+    block: int
+    """Channels in a block."""
+    probe: str
+    """File of a graph whose output's second dimension is the block that the device's onnxruntime uses."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +137,10 @@ class Manifest:
     """Multiply-adds per sample: `forward` of the lower segment, `training` of one local step."""
     check: Mapping[str, Any]
     versions: Mapping[str, Any]
+    layout: Layout | None = None
+    """Of the blocked graphs; None where there are none."""
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    """Which formulations were chosen, what they were measured at, and on which machine; empty where nothing was measured."""
     format: int = FORMAT
     memory: Mapping[str, Need] = field(default_factory=dict)
     """By kind of graph; empty in a bundle of an older release."""
@@ -193,6 +209,12 @@ class Manifest:
                 raise ManifestError(f"there is a graph {kind!r}; known are {', '.join(GRAPHS)}")
             if graph.file not in self.files:
                 raise ManifestError(f"the {kind} graph's file {graph.file!r} has no hash under files")
+            if graph.blocked and (graph.blocked not in self.files or self.layout is None):
+                raise ManifestError(
+                    f"the {kind} graph's blocked file {graph.blocked!r} has no hash, or layout is missing"
+                )
+        if self.layout is not None and self.layout.probe not in self.files:
+            raise ManifestError(f"the layout's probe {self.layout.probe!r} has no hash under files")
 
     def _check_slice(self, piece: Slice) -> None:
         vector = self.state.get(piece.state)
@@ -256,7 +278,18 @@ def _graph(value: Any) -> Graph:
     if type(value["in_place"]) is not bool:
         raise TypeError(f"in_place is {value['in_place']!r}, not true or false")
     random = {_text(name): _shape(shape) for name, shape in value["random"].items()}
-    return Graph(_text(value["file"]), _texts(value["inputs"]), _texts(value["outputs"]), value["in_place"], random)
+    return Graph(
+        _text(value["file"]),
+        _texts(value["inputs"]),
+        _texts(value["outputs"]),
+        value["in_place"],
+        random,
+        _text(value.get("blocked", "")),
+    )
+
+
+def _layout(value: Any) -> Layout | None:
+    return None if value is None else Layout(_count(value["block"]), _text(value["probe"]))
 
 
 def _need(value: Any) -> Need:
@@ -295,6 +328,8 @@ _READERS: dict[str, Any] = {
     "check": _object,
     "versions": _object,
     "memory": lambda value: {kind: _need(item) for kind, item in _object(value).items()},
+    "layout": _layout,
+    "tuning": _object,
 }
 
 _OPTIONAL = ("memory",)

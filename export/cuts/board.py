@@ -1,7 +1,5 @@
 """What the steps of each cut take on a board: measured there where its profile has the cut, else predicted from its operators."""
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from export.cuts.candidates import Candidate, Wish
 from export.cuts.operators import Model, learn
 from export.cuts.rounds import Cost
 from export.errors import ExportError
+from export.machine import this_machine
 
 NO_METER = "cuts reads no meter: joules come with a profile of the board"
 
@@ -63,20 +62,6 @@ def profile_of(wish: Wish, found: Sequence[Candidate]) -> Profile:
             operators |= {operator.signature: operator for operator in timing.operators}
     version = next((each.measured.onnxruntime for each in found if each.measured), None)
     return Profile(this_machine(version), tuple(steps), tuple(operators.values()))
-
-
-def this_machine(version: str | None) -> dict[str, Any]:
-    """Record of the machine that runs this: nothing that names a person or a host."""
-    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    return {
-        "model": facts.get("Model") or facts.get("model name") or platform.machine(),
-        "architecture": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        "kernel": f"{platform.system()} {platform.release()}",
-        "onnxruntime": version,
-    }
 
 
 def on_board(profile: Profile, wish: Wish, found: Sequence[Candidate]) -> dict[str, BoardCost]:

@@ -19,10 +19,12 @@ def _hardtanh(b: Builder, _: Call, x: Value, minimum: float = -1.0, maximum: flo
 
 
 def _hardtanh_backward(b: Builder, _: Call, gradient: Value, x: Value, minimum: float, maximum: float) -> Value:
+    """Of the clipped value, which is there: so nobody needs ``x`` any more and the forward pass clips it in place."""
+    y = _hardtanh(b, _, x, minimum, maximum)
     inside = b.binary(
         "And",
-        b.binary("Greater", x, b.scalar(minimum, x.dtype), torch.bool),
-        b.binary("Less", x, b.scalar(maximum, x.dtype), torch.bool),
+        b.binary("Greater", y, b.scalar(float(minimum), x.dtype), torch.bool),
+        b.binary("Less", y, b.scalar(float(maximum), x.dtype), torch.bool),
         torch.bool,
     )
     return b.binary("Mul", gradient, b.cast(inside, gradient.dtype))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from export.builder import Builder, Value, elements
+from export.builder import Builder, Value, elements, small
 from export.lowering.shape import zeros
 from export.symbolic import fixed
 from export.trace import Call
@@ -47,7 +47,28 @@ def _embedding_backward(
     )
 
 
+FEW = 64
+"""Places up to which picking by one index for all channels goes by a matrix product; with 256 both ways take as long."""
+
+
+def _one_hot(b: Builder, x: Value, axis: int, index: Value) -> Value | None:
+    """Return (batch, picks, places) with a one where a place is picked, if one index serves all channels and places are few."""
+    if len(x.shape) != 3 or axis % 3 != 2 or x.dtype != torch.float32 or index.stored[1:2] != (1,):
+        return None
+    if index.shape[:2] != x.shape[:2] or index.stored != (index.shape[0], 1, index.shape[2]) or x.shape[1] == 1:
+        return None
+    places = x.shape[2]
+    if not isinstance(places, int) or places > FEW:
+        return None
+    picks = b.reshape(small(index), (index.shape[0], index.shape[2], 1))
+    met = b.binary("Equal", picks, b.constant(np.arange(places)), torch.bool)
+    return b.cast(met, x.dtype)
+
+
 def _gather(b: Builder, call: Call, x: Value, axis: int, index: Value, **_: Any) -> Value:
+    hot = _one_hot(b, x, axis, index)
+    if hot is not None:
+        return b.matmul(x, b.transpose(hot, [0, 2, 1]))
     return b.node(
         "GatherElements", [b.dense(x), b.dense(index)], call.outputs[0].shape, x.dtype, axis=axis % len(x.shape)
     )
@@ -58,6 +79,11 @@ def _scatter(reduction: str) -> Lowering:
         if not isinstance(source, Value):
             scalar = b.scalar(source, x.dtype)
             source = Value(scalar.name, index.shape, x.dtype, ())
+        hot = _one_hot(b, x, axis, index) if reduction == "add" else None
+        if hot is not None:
+            # Scattering took more time than the convolutions of a small net.
+            added = b.matmul(source, hot)
+            return added if b.is_zero(x) else b.binary("Add", x, added)
         inputs = [b.dense(x), b.dense(index), b.dense(source)]
         return b.node(
             "ScatterElements", inputs, call.outputs[0].shape, x.dtype, axis=axis % len(x.shape), reduction=reduction

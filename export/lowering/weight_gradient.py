@@ -2,17 +2,19 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from export.builder import Builder, Value
-from export.symbolic import Dim, fixed, product
+from export.geometry import Geometry
+from export.symbolic import Dim, Shape, fixed, product
 
 ROWS = 24
 """Kernel positions are multiplied together until so many rows are reached: joining them costs a copy, thin products cost more."""
 
+
+WIDE = 64
+"""The same where the product is a sample's."""
 
 LONG = 128
 """From so many places on, a sample is a matrix product of its own: no transposed copies."""
@@ -24,41 +26,16 @@ NARROW = 64
 """Up to so many columns, products of whole rows (of which a depthwise gradient needs a diagonal) cost less than k*k passes."""
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """Stride, padding and dilation for each spatial dimension, and the number of groups."""
-
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """Attributes of an ONNX Conv."""
-        return {
-            "strides": self.stride,
-            "pads": (*self.padding, *self.padding),
-            "dilations": self.dilation,
-            "group": self.groups,
-        }
+def _is_depthwise(shape: tuple[Dim, ...], geometry: Geometry) -> bool:
+    return geometry.groups > 1 and shape[1] == 1 and shape[0] == geometry.groups
 
 
-def weight_gradient(b: Builder, gradient: Value, x: Value, shape: tuple[Dim, ...], geometry: Geometry) -> Value:
-    """Return the gradient with respect to the weight, of ``shape`` (outputs, inputs / groups, *kernel).
+def _by_taps(b: Builder, gradient: Value, x: Value, shape: tuple[Dim, ...], geometry: Geometry) -> Value:
+    """One slice of the input and one matrix product for each kernel position.
 
-    Without a better idea: one slice of the input and one matrix product for each kernel position. As one convolution over
-    transposed operands, as the textbooks have it, onnxruntime takes two to five times as long.
+    As one convolution over transposed operands, as the textbooks have it, onnxruntime takes two to five times as long.
     """
     kernel = [fixed(length) for length in shape[2:]]
-    if geometry.groups > 1 and shape[1] == 1 and shape[0] == geometry.groups:
-        if fits_row_products(x.shape, geometry):
-            return _depthwise_by_row_products(b, gradient, x, shape, geometry)
-        return _depthwise_by_taps(b, gradient, x, shape, geometry)
-    if geometry.groups == 1 and product(kernel) == 1 and max(geometry.stride) == 1 and not any(geometry.padding):
-        return _pointwise_weight_gradient(b, gradient, x, shape)
-    if _fits_shifts(gradient, x, kernel, geometry):
-        return _by_shifts(b, gradient, x, shape, geometry)
     order = [1, 0, *range(2, len(x.shape))]
     rows = _columns(b, b.transpose(gradient, order))
     taps = [_columns(b, tap) for tap in _taps(b, gradient.shape[2:], b.transpose(x, order), kernel, geometry)]
@@ -74,13 +51,39 @@ def weight_gradient(b: Builder, gradient: Value, x: Value, shape: tuple[Dim, ...
     return b.reshape(b.transpose(matrix, [2, 1, 0]), shape)
 
 
-def _pointwise_weight_gradient(b: Builder, gradient: Value, x: Value, shape: tuple[Dim, ...]) -> Value:
-    """One product for each sample and their sum, where samples are long; else one product, for two transposed copies."""
+def _by_taps_of_samples(
+    b: Builder, gradient: Value, x: Value, shape: tuple[Dim, ...], geometry: Geometry, rows: int = WIDE
+) -> Value:
+    """Products of the same slices, sample by sample and then summed: nothing is transposed."""
+    outputs, inputs, *kernel = (fixed(length) for length in shape)
+    places = fixed(product(gradient.shape[2:]))
+    turned = b.transpose(b.reshape(gradient, (gradient.shape[0], outputs, places)), [0, 2, 1])
+    taps = _taps(b, gradient.shape[2:], x, kernel, geometry)
+    together = max(1, rows // inputs)
+    products = []
+    for first in range(0, len(taps), together):
+        joined = b.concat(taps[first : first + together], 1)
+        left = b.reshape(joined, (joined.shape[0], joined.shape[1], places))
+        products.append(b.reduce("ReduceSum", b.matmul(left, turned), [0], keep=False))
+    matrix = b.reshape(b.concat(products, 0), (len(taps), inputs, outputs))
+    return b.reshape(b.transpose(matrix, [2, 1, 0]), shape)
+
+
+def _by_columns_of_samples(b: Builder, gradient: Value, x: Value, shape: tuple[Dim, ...], geometry: Geometry) -> Value:
+    """All slices joined, one product a sample (im2col)."""
+    return _by_taps_of_samples(b, gradient, x, shape, geometry, rows=1 << 30)
+
+
+def _pointwise_by_samples(b: Builder, gradient: Value, x: Value, shape: tuple[Dim, ...], _: Geometry) -> Value:
+    """One product for each sample, and their sum: no transposed copies."""
     places = fixed(product(x.shape[2:]))
-    if places >= LONG:
-        left = b.reshape(gradient, (*gradient.shape[:2], places))
-        right = b.transpose(b.reshape(x, (*x.shape[:2], places)), [0, 2, 1])
-        return b.reshape(b.reduce("ReduceSum", b.matmul(left, right), [0], keep=False), shape)
+    left = b.reshape(gradient, (*gradient.shape[:2], places))
+    right = b.transpose(b.reshape(x, (*x.shape[:2], places)), [0, 2, 1])
+    return b.reshape(b.reduce("ReduceSum", b.matmul(left, right), [0], keep=False), shape)
+
+
+def _pointwise_at_once(b: Builder, gradient: Value, x: Value, shape: tuple[Dim, ...], _: Geometry) -> Value:
+    """One product, for two transposed copies."""
     order = [1, 0, *range(2, len(x.shape))]
     left, right = (_columns(b, b.transpose(value, order)) for value in (gradient, x))
     return b.reshape(b.matmul(left, b.transpose(right, [1, 0])), shape)
@@ -152,15 +155,16 @@ def _padded(b: Builder, x: Value, wanted: Sequence[int], padding: Sequence[int])
     return b.node("Pad", [x, pads], (*x.shape[:2], *grown), x.dtype)
 
 
-def _fits_shifts(gradient: Value, x: Value, kernel: Sequence[int], geometry: Geometry) -> bool:
-    if len(kernel) != 2 or geometry.groups > 1 or max(geometry.stride) > 1 or fixed(x.shape[1]) < CHANNELS:
+def _fits_shifts(gradient: Shape, x: Shape, shape: Shape, geometry: Geometry) -> bool:
+    kernel = [fixed(length) for length in shape[2:]]
+    if len(kernel) != 2 or geometry.groups > 1 or max(geometry.stride) > 1:
         return False
-    lengths = [min(fixed(full), fixed(places)) for full, places in zip(x.shape[2:], gradient.shape[2:], strict=True)]
+    lengths = [min(fixed(full), fixed(places)) for full, places in zip(x[2:], gradient[2:], strict=True)]
     far = [
         max(pad, (size - 1) * spread - pad)
         for size, spread, pad in zip(kernel, geometry.dilation, geometry.padding, strict=True)
     ]
-    return lengths[0] * lengths[1] >= LONG and all(shift < length for shift, length in zip(far, lengths, strict=True))
+    return all(shift < length for shift, length in zip(far, lengths, strict=True))
 
 
 def _by_shifts(b: Builder, gradient: Value, x: Value, shape: tuple[Dim, ...], geometry: Geometry) -> Value:
@@ -303,3 +307,39 @@ def _grouped_weight_gradient(
     rights = [b.transpose(b.reshape(tap, (groups, inputs, tap.shape[1])), [0, 2, 1]) for tap in taps]
     joined = b.concat([b.reshape(b.matmul(left, right), (outputs, inputs, 1)) for right in rights], 2)
     return b.reshape(joined, shape)
+
+
+def _is_pointwise(shape: Shape, geometry: Geometry) -> bool:
+    plain = max(geometry.stride) == 1 and not any(geometry.padding)
+    return geometry.groups == 1 and product(shape[2:]) == 1 and plain
+
+
+def fitting(gradient: Shape, x: Shape, shape: Shape, geometry: Geometry) -> list[str]:
+    """Return the formulations that fit, the one first that is known to be good where nothing is measured."""
+    if _is_depthwise(shape, geometry):
+        return ["row products", "depthwise taps"] if fits_row_products(x, geometry) else ["depthwise taps"]
+    if geometry.groups > 1:
+        return ["grouped taps"]
+    places, inputs = fixed(product(gradient[2:])), fixed(x[1])
+    if _is_pointwise(shape, geometry):
+        return ["by samples", "at once"] if places >= LONG else ["at once", "by samples"]
+    several = ["taps", "taps of samples", "columns of samples"]
+    if not _fits_shifts(gradient, x, shape, geometry):
+        return several
+    lengths = [min(fixed(full), fixed(part)) for full, part in zip(x[2:], gradient[2:], strict=True)]
+    known = inputs >= CHANNELS and lengths[0] * lengths[1] >= LONG
+    return ["shifts", *several] if known else [*several, "shifts"]
+
+
+EMIT = {
+    "row products": _depthwise_by_row_products,
+    "depthwise taps": _depthwise_by_taps,
+    "grouped taps": _by_taps,
+    "by samples": _pointwise_by_samples,
+    "at once": _pointwise_at_once,
+    "taps": _by_taps,
+    "taps of samples": _by_taps_of_samples,
+    "columns of samples": _by_columns_of_samples,
+    "shifts": _by_shifts,
+}
+"""Formulations by name: from builder, gradient, input, the weight's shape and the geometry to the weight's gradient."""

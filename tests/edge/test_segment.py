@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from edge import bundle
 from edge.memory import PROCESS_BYTES, Room
 from edge.segment import Segment, SegmentError
+from edge.wire.manifest import Layout
 from tests.tiny import write_bundle
 
 RNG = np.random.default_rng(0)
@@ -143,3 +148,28 @@ def test_a_graph_too_large_for_the_memory_is_never_loaded(tmp_path):
     assert segment.too_large("forward", 1) is None
     assert "a batch of 2 needs" in segment.too_large("forward", 2)
     assert segment.too_large("evaluate", 1000) is None, "the bundle does not say what it needs"
+
+
+def probing(block):
+    """A graph whose output has so many channels, as a probe of an onnxruntime with such blocks would."""
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, count, 1, 1)) for name, count in (("in", 1), ("out", block))]  # fmt: skip
+    times = helper.make_tensor("times", TensorProto.INT64, (4,), [1, block, 1, 1])
+    graph = helper.make_graph(
+        [helper.make_node("Tile", ["in", "times"], ["out"])], "probe", ports[:1], ports[1:], [times]
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("probe", "blocked"), [(probing(16), True), (probing(8), False), (b"operators this onnxruntime lacks", False)]
+)
+def test_a_graph_for_blocks_runs_only_where_the_probe_finds_its_block(tmp_path, probe, blocked):
+    write_bundle(tmp_path / "b")
+    plain = bundle.load(tmp_path / "b")
+    # The graph for blocks is told apart by its loss, which is twice the other's.
+    twice = onnx.load_from_string(plain.graphs["local"])
+    half = next(tensor for tensor in twice.graph.initializer if tensor.name == "half")
+    half.CopyFrom(helper.make_tensor("half", TensorProto.FLOAT, [], [1.0]))
+    manifest = replace(plain.manifest, layout=Layout(16, "probe"))
+    both = replace(plain, manifest=manifest, blocked={"local": twice.SerializeToString()}, probe=probe)
+    assert run(Segment(both)).metrics["loss"] == (2 if blocked else 1) * run(Segment(plain)).metrics["loss"]

@@ -290,3 +290,16 @@ def test_squeeze_and_excite():
             return x * torch.sigmoid(self.fc(self.pool(x)))
 
     assert_layer(Gate(), (6, 5, 5))
+
+
+class Picked(nn.Module):
+    """Picks, for all channels alike, the places where the first channels are largest."""
+
+    def forward(self, x):
+        places = x[:, :2].reshape(len(x), 2, 2, -1).amax(3).argmax(2, keepdim=True).reshape(len(x), 1, 2)
+        return x.gather(2, places.expand(len(x), x.shape[1], 2)) * x[:, :, :2]
+
+
+@pytest.mark.parametrize("places", [10, 80])
+def test_picking_by_one_index_for_all_channels(places):
+    assert_layer(Picked(), (4, places), kinds=("backward", "evaluate"))
