@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--missing", action="store_true", help="papers, budget: only rows that the results do not have yet"
     )
-    parser.add_argument("--seeds", type=int, metavar="N", help="papers, budget: at most so many seeds of each task")
+    parser.add_argument("--seeds", type=int, metavar="N", help="papers, budget: so many seeds of each task")
     parser.add_argument("--kills", type=int, default=1000, metavar="N", help="power_cuts: kills in all (1000)")
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="papers, codec, budget: folder of CIFAR-10, notMNIST, MNIST"

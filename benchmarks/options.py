@@ -30,7 +30,7 @@ class Options:
     recorded: Sequence[Run] = ()
     """Runs of the case that are in its results."""
     seeds: int | None = None
-    """At most so many seeds of each task; None takes all."""
+    """So many seeds of each task, also more than it usually has; None takes those."""
     kills: int = 1000
     """How many kills the results of `power_cuts` are to have in all."""
     killed: int = 0

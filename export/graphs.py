@@ -35,8 +35,8 @@ class Graph:
     model: onnx.ModelProto
     checked: onnx.ModelProto
     noise: dict[str, Noise]
-    sites: dict[Site, tuple[str, ...]] = field(default_factory=dict)
     shapes: Mapping[str, tuple[Shape, torch.dtype]] = field(default_factory=dict)
+    sites: dict[Site, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def inputs(self) -> list[str]:
@@ -90,7 +90,7 @@ def write_graph(
     except Unsupported as error:
         raise ExportError(_refusal(error, steps)) from error
     (model, b), (checked_model, _) = written
-    return Graph(kind, model, checked_model, b.noise, b.sites, b.shapes)
+    return Graph(kind, model, checked_model, b.noise, b.shapes, b.sites)
 
 
 def trace_step(steps: StepMaker, kind: str) -> Program:

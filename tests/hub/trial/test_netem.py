@@ -278,8 +278,9 @@ def test_a_kernel_with_netem_does_what_the_scenario_says():
     outage = found["outage"]
     assert outage["in_a_row"]
     assert (outage["lost_outage"], outage["lost_loss"]) == (outage["lost"], 0)
-    # 2 s of one packet each 50 ms, and those of the 50 ms before it.
-    assert 30 <= outage["lost"] <= 44
+    # 2 s of one packet each 50 ms, and those of the 50 ms before it; `tc` takes a while to begin and to end it where the processor
+    # is emulated on a busy machine.
+    assert 30 <= outage["lost"] <= 60
 
 
 def paced(of, until, wanted):
