@@ -54,6 +54,24 @@ def load(path: Path) -> Bundle:
         raise BundleError(f"{path} is not a bundle this release can read: {error}") from error
 
 
+def measured_elsewhere(manifest: Manifest, machine: str) -> str:
+    """What to say of a bundle whose formulations were measured on another architecture: it is right here, but may be slow; else empty.
+
+    Args:
+        manifest: of the bundle.
+        machine: this one, as `platform.machine()` names it.
+    """
+    found = manifest.tuning.get("measured")
+    where = found.get("machine") if isinstance(found, dict) else None
+    there = where.get("architecture") if isinstance(where, dict) else None
+    if not there or there == machine:
+        return ""
+    return (
+        f"the bundle's formulations were measured on {there}, this is {machine}: its results are the same, its steps may be slower; "
+        "build it with --no-tune, or with --choices of a build on such a board"
+    )
+
+
 def _read(archive: zipfile.ZipFile, path: Path) -> Bundle:
     data = _member(archive, "manifest.json", MAXIMUM_MANIFEST_BYTES, path)
     manifest = Manifest.parse(data)

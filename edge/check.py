@@ -1,5 +1,6 @@
 """Whether this board can run a configuration: processor, packages, bundle, data, one step of every graph."""
 
+import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -57,6 +58,8 @@ def _bundle(config: DeviceConfig) -> Iterator[str]:
 
     loaded = bundle.load(config.bundle.path)
     yield f"{loaded.manifest.name} {loaded.id[:8]}, cut after {loaded.manifest.cut}, graphs {', '.join(loaded.graphs)}"
+    if elsewhere := bundle.measured_elsewhere(loaded.manifest, platform.machine()):
+        yield elsewhere
 
 
 def _memory(config: DeviceConfig) -> Iterator[str]:

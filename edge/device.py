@@ -1,6 +1,7 @@
 """Puts a device together from its configuration, runs it, and takes it down in the right order."""
 
 import logging
+import platform
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -47,6 +48,8 @@ def run(config: DeviceConfig, stopped: Callable[[], bool], profile: Sequence[str
     room = memory.room(Files(Path("/")))
     for line in memory.refuse_hopeless(loaded.manifest, room):
         log.warning("%s", line)
+    if elsewhere := bundle.measured_elsewhere(loaded.manifest, platform.machine()):
+        log.warning("%s", elsewhere)
     source = open_source(config, loaded)
     instance = secrets.randbits(32)
     with ExitStack() as down:

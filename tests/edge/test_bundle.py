@@ -121,3 +121,19 @@ def test_the_memory_of_a_graph_is_read_and_a_negative_one_refused(tmp_path):
 def test_keys_of_a_later_release_are_passed_over(tmp_path):
     id_ = write_bundle(tmp_path / "b", colour="blue")
     assert bundle.load(tmp_path / "b").id == id_
+
+
+@pytest.mark.parametrize(
+    ("tuning", "words"),
+    [
+        ({"measured": {"machine": {"architecture": "x86_64"}}}, "measured on x86_64, this is aarch64"),
+        ({"measured": {"machine": {"architecture": "aarch64"}}}, ""),
+        ({}, ""),
+        ({"measured": "yes"}, ""),
+    ],
+)
+def test_a_bundle_measured_on_another_architecture_says_so(tmp_path, tuning, words):
+    write_bundle(tmp_path / "b", tuning=tuning)
+    said = bundle.measured_elsewhere(bundle.load(tmp_path / "b").manifest, "aarch64")
+    assert words in said
+    assert bool(said) == bool(words)
