@@ -193,12 +193,15 @@ class Segment:
             raise SegmentError(fault)
         self._largest[kind] = max(rows, self._largest.get(kind, 0))
         if kind not in self._sessions:
-            graphs = self._bundle.blocked if self.blocked else {}
-            graph = graphs.get(kind, self._bundle.graphs[kind])
             self._sessions[kind] = onnxruntime.InferenceSession(
-                graph, session_options(self._threads), providers=["CPUExecutionProvider"]
+                self.graph(kind), session_options(self._threads), providers=["CPUExecutionProvider"]
             )
         return self._sessions[kind]
+
+    def graph(self, kind: str) -> bytes:
+        """The ONNX graph that is run for a kind here: the one for channels in blocks, where there is one and they are to be had."""
+        graphs = self._bundle.blocked if self.blocked else {}
+        return graphs.get(kind, self._bundle.graphs[kind])
 
     @functools.cached_property
     def blocked(self) -> bool:

@@ -34,7 +34,7 @@ from edge.profile.asked import GRAPHS, SYNTHETIC, Setting
 from edge.profile.spread import drift, spread
 from edge.profile.stages import STAGES, Bench, Ready, UnmeasurableError
 from edge.refusal import RefusalError
-from edge.segment import SegmentError, profiled_session, providers
+from edge.segment import Segment, SegmentError, profiled_session, providers
 from edge.sensors import SensorError
 from edge.wire.operators import RUNS, read, shares
 from edge.wire.profile import Missing, Operator, Stage
@@ -250,7 +250,7 @@ def _mistake(error: Exception) -> int:
 
 def _operators(bench: Bench, kind: str) -> list[Operator]:
     """What the nodes of a graph take, under the profiler: in a session of its own, which would be slower otherwise, too."""
-    session = profiled_session(bench.bundle.graphs[kind], bench.threads, bench.folder / f"operators-{kind}")
+    session = profiled_session(Segment(bench.bundle).graph(kind), bench.threads, bench.folder / f"operators-{kind}")
     once = bench.graph(kind, {kind: session})
     for _ in range(RUNS):
         once()
