@@ -162,7 +162,10 @@ class Orchestrator:
         if isinstance(self._strategy, Forecasting):
             state = self._strategy.foresee(state, self._outlook(state, fleet.names, 0))
         quiet = self._quiet(state)
-        orders = -(-quiet // self._terms.rounds_per_order) + self._terms.rounds - quiet
+        others = self._terms.rounds - quiet
+        if isinstance(self._strategy, Forecasting):
+            others = math.ceil(self._strategy.orders_to_come(state))
+        orders = -(-quiet // self._terms.rounds_per_order) + others
         found = [self._means.too_little(self._devices.expect(name), orders) for name in fleet.names]
         if problems := [sentence for sentence in found if sentence]:
             raise FleetError("\n".join(problems))

@@ -141,6 +141,8 @@ class State:
     """Rounds by which the local phase is longer, because of what the devices can pay; None before that is known."""
     joined: int = 0
     """Iterations that one selection serves, where that is more than was asked for."""
+    sparing: bool = False
+    """Whether devices that are not selected are told nothing in the global phase: budgets are to go to activations, not to orders."""
     outlook: Outlook = field(default=Outlook(), metadata=BRIEF)
     """What the devices' budgets allow in the turn to come."""
 
@@ -170,6 +172,7 @@ class AdaSplit(Cut):
             more = min(state.fleet.steps, 2 * max(self.o.select_every, state.joined))
             if self._chosen(state, state.rounds - round, more) >= OFTEN:
                 state.joined = more
+            state.sparing = True
         length = state.fleet.steps if local and not self.o.handover else max(self.o.select_every, state.joined)
         state.steps = range(state.fleet.steps)[turn * length : (turn + 1) * length]
         if not state.steps:
@@ -186,7 +189,7 @@ class AdaSplit(Cut):
             name: self._order(
                 state, name, {**settings, "beta": state.betas.get(name, self.o.beta)}, sends=name in selected
             )
-            for name in sorted(present)
+            for name in sorted(selected if state.sparing and not local else present)
         }
         return state, {name: order for name, order in orders.items() if order is not None}
 
@@ -243,16 +246,22 @@ class AdaSplit(Cut):
         return iterations * max(1, round(self.o.eta * len(state.fleet))) / len(state.fleet)
 
     def foresee(self, state: State, outlook: Outlook) -> State:
-        """The bandit leaves out who rests; κ and `select_every` follow what can be paid.
+        """The bandit leaves out who rests; orders, κ and `select_every` follow what can be paid.
 
-        `select_every`: where the orders and reports of the global phase would take too much, a selection serves more iterations, up to
-        a round. κ: where that is not enough, the first rounds of the global phase become local, before the run begins. Neither goes so
-        far that a device would be selected less than 1.5 times.
+        Where the orders and reports of the global phase would take too much, devices that are not selected get none, and their lower
+        segments wait; and a selection serves more iterations, up to a round. κ: where that is not enough, the first rounds of
+        the global phase become local, before the run begins. Neither of the two goes so far that a device would be selected less than
+        1.5 times.
         """
         state.outlook = outlook
         if state.more_local is None:
             self._plan(state)
         return state
+
+    def orders_to_come(self, state: State) -> float:
+        """Of the global phase, a device's: one in each turn, or in those in which it is selected."""
+        rounds, length = state.rounds - self._longer(state), max(self.o.select_every, state.joined)
+        return self._chosen(state, rounds, length) if state.sparing else float(rounds * self._turns(state, length))
 
     def quiet_rounds(self, state: State) -> int:
         """The local phase, unless something changes from round to round in it."""
@@ -276,13 +285,14 @@ class AdaSplit(Cut):
         if orders is None or self.o.handover or self.o.frozen:
             return
         length = min(self.o.select_every, state.fleet.steps)
+        state.sparing = rounds * self._turns(state, length) > orders
         while rounds * self._turns(state, length) > orders and length < state.fleet.steps:
             longer = min(state.fleet.steps, 2 * length)
             if self._chosen(state, rounds, longer) < OFTEN:
                 break
             length = longer
         state.joined = length
-        while rounds * self._turns(state, length) > orders and self._chosen(state, rounds - 1, length) >= OFTEN:
+        while self._chosen(state, rounds, length) > orders and self._chosen(state, rounds - 1, length) >= OFTEN:
             state.more_local, rounds = state.more_local + 1, rounds - 1
 
     def _turns(self, state: State, length: int) -> int:

@@ -190,6 +190,9 @@ class Forecasting(Protocol):
     def foresee(self, state: Any, outlook: Outlook) -> Any:
         """The state, for a turn with this outlook."""
 
+    def orders_to_come(self, state: Any) -> float:
+        """Expected number of orders that a device gets in the run, those of quiet rounds (`Quiet`) apart."""
+
 
 @runtime_checkable
 class Quiet(Protocol):

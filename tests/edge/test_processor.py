@@ -59,7 +59,7 @@ def test_a_device_says_it_in_a_sentence_and_ends_before_it_imports_them(tmp_path
         '[data]\nsource = "none.npz"\n[broker]\nurl = "mqtt://127.0.0.1:9"\n'
     )
     monkeypatch.setattr(processor.probe_once, "__defaults__", (DIES,))
-    monkeypatch.setattr(command, "_mistakes", lambda: pytest.fail("imports what would kill this process"))
+    monkeypatch.setattr(command, "mistakes", lambda: pytest.fail("imports what would kill this process"))
     assert command.main(["run", "--config", str(tmp_path / "device.toml")]) == 2
     assert "cutlayer run: onnxruntime" in (said := capsys.readouterr().err)
     assert "dies of an illegal instruction" in said

@@ -378,7 +378,9 @@ def adapted(outlook, *, rounds=10, **options):
     for number in range(rounds):
         state = strategy.foresee(state, outlook(number))
         state, told = turns(strategy, state, number)
-        found.append((not any(senders(orders) for orders in told), [orders["a"].steps for orders in told]))
+        found.append(
+            (not any(senders(orders) for orders in told), [next(iter(orders.values())).steps for orders in told])
+        )
     return found
 
 
@@ -389,8 +391,9 @@ def adapted(outlook, *, rounds=10, **options):
         (24, 2, 1),  # 8 rounds of 3 turns
         (23, 2, 2),  # of 2 turns: a selection serves two iterations, and then one
         (15, 2, 3),  # of one turn
-        (5, 5, 3),
-        (0, 7, 3),  # of two devices one is selected, in 3 rounds 1.5 times each
+        (5, 2, 3),  # who is not selected gets no order: of two devices one is, in 8 rounds 4 times each
+        (3, 4, 3),
+        (0, 7, 3),  # 1.5 times each
     ],
 )
 def test_the_local_phase_is_longer_where_orders_cannot_be_paid(orders, local, length):
@@ -401,12 +404,33 @@ def test_the_local_phase_is_longer_where_orders_cannot_be_paid(orders, local, le
 
 def test_what_was_planned_before_the_first_round_stays():
     strategy, state = begin(kappa=0.2, schedule="constant")
-    state = strategy.foresee(state, Outlook(orders=5))
-    assert strategy.quiet_rounds(state) == 5
+    state = strategy.foresee(state, Outlook(orders=3))
+    assert strategy.quiet_rounds(state) == 4
     loaded = strategy.load(TWO, upper(), strategy.save(state))
     loaded = strategy.foresee(loaded, Outlook(orders=2))
-    assert strategy.quiet_rounds(loaded) == 5
-    assert strategy.uploads_left(loaded, "a") == 5 * 3 / 2  # rounds, iterations, one of two devices
+    assert strategy.quiet_rounds(loaded) == 4
+    assert strategy.uploads_left(loaded, "a") == 6 * 3 / 2  # rounds, iterations, one of two devices
+    _, orders = strategy.turn(loaded, 4, 0, BOTH)
+    assert len(orders) == 1  # as before the checkpoint
+
+
+@pytest.mark.parametrize(("orders", "told", "to_come"), [(None, 5, 24), (24, 5, 24), (23, 2, 8 * 2 * 2 / 5)])
+def test_who_is_not_selected_is_told_nothing_where_orders_cannot_be_paid(orders, told, to_come):
+    """Eight rounds of the global phase, of three iterations each; two of five devices are selected."""
+    strategy, state = begin(fleet_of(5, batches=3), kappa=0.2, eta=0.4, schedule="constant")
+    state = strategy.foresee(state, Outlook(orders=orders))
+    _, local = strategy.turn(state, 1, 0, state.fleet.names)
+    assert len(local) == 5
+    _, found = strategy.turn(state, 2, 0, state.fleet.names)
+    assert (len(found), len(senders(found))) == (told, 2)
+    assert strategy.orders_to_come(state) == to_come
+
+
+def test_where_orders_take_too_much_later_who_is_not_selected_is_told_nothing_either():
+    strategy, state = begin(fleet_of(5), kappa=0.0, eta=0.4)
+    state = strategy.foresee(state, Outlook((), 1.0, 0.3))
+    _, found = strategy.turn(state, 0, 0, state.fleet.names)
+    assert sorted(found) == senders(found)
 
 
 def test_where_orders_take_too_much_a_selection_serves_a_whole_round():
