@@ -75,7 +75,7 @@ class Profiler:
             return Found(reason=f"the profiler printed more than {TEXT_LIMIT} bytes")
         if code is None:
             over = self._now() - self._began >= self._limit
-            return Found(reason=f"the profiler was ended after {self._limit:g} s") if over else None
+            return Found(reason=f"the profiler was ended after {self._limit:.3g} s") if over else None
         return self._found(code, *self._files)
 
     def end(self) -> None:

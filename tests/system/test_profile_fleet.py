@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 
 import psutil
@@ -117,9 +118,12 @@ def test_devices_without_an_answer_are_named_with_the_reason(boards):
     for name in (here, silent):
         boards.start(name)
     boards.go(here)
-    hub = boards.ask("--devices", f"{here},{silent},nobody", "--wait", "30")
+    hub = boards.ask("--devices", f"{here},{silent},nobody", "--wait", "20")
     assert hub.wait() == 1, hub.said()
-    assert f"no profile of {silent}: no answer within 30 s" in hub.stdout()
+    # Its own limit is as long as the hub's patience: which of the two is over first is chance.
+    assert re.search(
+        f"no profile of {silent}: (no answer within 20 s|the profiler was ended after [12][0-9.]* s)", hub.stdout()
+    )
     assert "no profile of nobody: " in hub.stdout()
     assert boards.profile(here).name == f"board of {here}"
     wait_for(
