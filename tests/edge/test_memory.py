@@ -167,6 +167,8 @@ def test_the_limit_of_a_service_says_whose_it_is_and_what_to_change(tmp_path):
 
 def test_what_is_not_known_refuses_nothing(tmp_path):
     manifest = manifest_of(tmp_path, NEEDS)
+    with pytest.raises(TooLargeError):
+        refuse_too_large(manifest, "local", 10**9, space(1))
     refuse_too_large(manifest, "local", 10**9, Room(None, None, None, "no control group limits it"))
     refuse_too_large(manifest, "evaluate", 10**9, space(1))
     refuse_too_large(manifest_of(tmp_path, None), "local", 10**9, space(1))

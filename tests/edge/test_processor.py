@@ -51,6 +51,9 @@ def test_what_has_passed_is_not_tried_again_until_something_changes(tmp_path):
 def test_a_state_directory_that_cannot_be_written_remembers_nothing_and_stops_nothing(tmp_path):
     (tmp_path / "state").touch()
     probe_once(tmp_path / "state", Files(tmp_path), PASSES)
+    assert (tmp_path / "state").read_bytes() == b""
+    with pytest.raises(ProcessorError):  # tried again, since nothing could be remembered
+        probe_once(tmp_path / "state", Files(tmp_path), DIES)
 
 
 def test_a_device_says_it_in_a_sentence_and_ends_before_it_imports_them(tmp_path, monkeypatch, capsys):
