@@ -47,6 +47,7 @@ class Method:
 
 
 _EVERY = tuple(task.name for task in TASKS)
+_PICTURES = ("fashion", "cifar")
 _KNOWN = {"skip_below": 0.1}
 
 
@@ -67,25 +68,26 @@ METHODS: dict[str, Method] = {
     UNCOMPRESSED: Method(_papers(OURS), tasks=_EVERY),
     "AdaSplit, entropy": Method(_papers(OURS, _ENTROPY)),
     "AdaSplit, entropy, known": Method(_papers(OURS, _ENTROPY), known=_KNOWN),
-    "AdaSplit, 1/2": Method(_papers(OURS, _ENTROPY), part=2),
+    "AdaSplit, 1/2": Method(_papers(OURS, _ENTROPY), part=2, tasks=_EVERY),
     "AdaSplit, 1/10": Method(_papers(OURS, _ENTROPY), part=10, tasks=_EVERY),
     "AdaSplit, 1/20": Method(_papers(OURS, _ENTROPY), part=20),
     "AdaSplit, 1/30": Method(_papers(OURS, _ENTROPY), part=30, tasks=_EVERY),
     "AdaSplit, 1/40": Method(_papers(OURS, _ENTROPY), part=40),
-    "AdaSplit, 1/100": Method(_papers(OURS, _ENTROPY), part=100, tasks=("fashion", "cifar")),
-    "AdaSplit, 16 kB": Method(_papers(OURS, _ENTROPY), budget=SMALLEST),
+    "AdaSplit, 1/100": Method(_papers(OURS, _ENTROPY), part=100, tasks=_PICTURES),
+    "AdaSplit, 16 kB": Method(_papers(OURS, _ENTROPY), budget=SMALLEST, tasks=_EVERY),
     "AdaSplit, 1/30, known": Method(_papers(OURS, _ENTROPY), part=30, known=_KNOWN),
     "AdaSplit, 16 kB, known": Method(_papers(OURS, _ENTROPY), budget=SMALLEST, known=_KNOWN),
-    "AdaSplit, topk:0.1": Method(_paired("topk:0.1"), evaluation_codec="topk:0.1"),
-    "AdaSplit, topk:0.03": Method(_paired("topk:0.03"), evaluation_codec="topk:0.03"),
-    "AdaSplit, randtopk:0.1": Method(_paired("randtopk:0.1"), evaluation_codec="topk:0.1"),
-    "AdaSplit, randtopk:0.03": Method(_paired("randtopk:0.03"), evaluation_codec="topk:0.03"),
+    "AdaSplit, topk:0.1": Method(_paired("topk:0.1"), evaluation_codec="topk:0.1", tasks=_EVERY),
+    "AdaSplit, topk:0.03": Method(_paired("topk:0.03"), evaluation_codec="topk:0.03", tasks=_EVERY),
+    "AdaSplit, randtopk:0.1": Method(_paired("randtopk:0.1"), evaluation_codec="topk:0.1", tasks=_EVERY),
+    "AdaSplit, randtopk:0.03": Method(_paired("randtopk:0.03"), evaluation_codec="topk:0.03", tasks=_EVERY),
     SEQUENTIAL: Method(_papers(SEQUENTIAL), tasks=_EVERY),
     "SplitFed v1, entropy": Method(_papers(TUNED.format("SplitFed v1"), _ENTROPY), "entropy:1"),
+    "SplitFed v1 untuned, entropy": Method(_papers("SplitFed v1", _ENTROPY), "entropy:1", tasks=_PICTURES),
     "SplitFed v2, entropy": Method(_papers(TUNED.format("SplitFed v2"), _ENTROPY), "entropy:1"),
     "FedAvg, float32": Method(_papers(TUNED.format("FedAvg"))),
     "FedAvg, uniform:8": Method(_papers(TUNED.format("FedAvg")), "uniform:8"),
-    "FedAvg untuned, uniform:8": Method(_papers("FedAvg"), "uniform:8", tasks=("fashion", "cifar")),
+    "FedAvg untuned, uniform:8": Method(_papers("FedAvg"), "uniform:8", tasks=_PICTURES),
 }
 """Names are not those of earlier results: what a budget buys has changed since."""
 CURVE = tuple(name for name, method in METHODS.items() if (method.part or method.budget) and not method.known)
