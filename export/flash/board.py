@@ -45,10 +45,10 @@ if [ -d /run/systemd/system ]; then echo "cutlayer:systemd=yes"; fi
 echo "cutlayer:current=$(readlink "$root/opt/cutlayer/current" 2> /dev/null)"
 echo "cutlayer:name=$(grep "^name *=" "$root/etc/cutlayer/device.toml" 2> /dev/null | head -n 1)"
 if [ -e "$root/etc/cutlayer/device.toml" ]; then echo "cutlayer:config=yes"; fi
-for where in /var/tmp /tmp; do
-    if [ -d $where ] && [ -w $where ]; then
+for where in "${TMPDIR:-/var/tmp}" /var/tmp /tmp; do
+    if [ -d "$where" ] && [ -w "$where" ]; then
         echo "cutlayer:where=$where"
-        echo "cutlayer:room=$(df -Pk $where | tail -n 1)"
+        echo "cutlayer:room=$(df -Pk "$where" | tail -n 1)"
         break
     fi
 done
