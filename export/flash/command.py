@@ -1,4 +1,4 @@
-"""`cutlayer-export flash card | ssh | rootfs`."""
+"""`cutlayer-export flash bundle | lock | card | ssh | rootfs`."""
 
 import argparse
 import getpass
@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export.flash import bundle_command
 from export.flash.errors import FlashError
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ def _seconds(text: str) -> int:
 
 
 COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
+    **bundle_command.COMMANDS,
     "card": (
         "put all on a card, or into an image, that lets a board install itself at its first boot",
         _card,
