@@ -40,6 +40,7 @@ def _card(arguments: argparse.Namespace) -> int:
 
     now = datetime.now(UTC)
     parcel = read_parcel(arguments.release, arguments.claim, arguments.config, now)
+    parcel.check_config()
     seed = Seed(
         hostname=arguments.hostname,
         user=arguments.user,
@@ -92,6 +93,26 @@ def _ssh(arguments: argparse.Namespace) -> int:
         )
         return 1
     print(f"seen on the board: {name} runs release {short} and is healthy (systemd: {found.state})")
+    return 0
+
+
+def _rootfs(arguments: argparse.Namespace) -> int:
+    from export.flash.parcel import read_parcel
+    from export.flash.rootfs import install_tree
+
+    parcel = read_parcel(arguments.release, arguments.claim, arguments.config, datetime.now(UTC))
+    parcel.check_config()
+    changed = install_tree(arguments.target, parcel, lambda text: print(text, file=sys.stderr))
+    short = parcel.id[:16]
+    if not changed:
+        print(f"{arguments.target} has release {short} already: nothing was written")
+        return 0
+    print(
+        f"{arguments.target}: release {short} (version {parcel.manifest.version}) starts at the first boot as {parcel.claim.name}"
+    )
+    print(
+        f"the image carries the claim: whoever has it can enrol as {parcel.claim.name} once; make one image for one board"
+    )
     return 0
 
 
@@ -190,6 +211,11 @@ def _ssh_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _rootfs_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", type=Path, metavar="DIR", help="the root folder of an image's tree")
+    _parcel_options(parser)
+
+
 def _seconds(text: str) -> int:
     seconds = int(text)
     if not 0 <= seconds <= 86400:
@@ -204,5 +230,6 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[ar
         _card,
         _card_options,
     ),
+    "rootfs": ("install into an image builder's tree, running nothing of it", _rootfs, _rootfs_options),
     "ssh": ("install on a board that runs, over your own ssh", _ssh, _ssh_options),
 }

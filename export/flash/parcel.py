@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from edge.release import settings
 from edge.release.archive import Accepts, open_release
 from edge.release.manifest import INSTALLER, ReleaseError, ReleaseManifest
 from export.flash.claim import Claim, read_claim
@@ -30,6 +31,17 @@ class Parcel:
     installer: bytes = field(repr=False)
     config: bytes | None = None
     """The user's device.toml."""
+
+    def check_config(self) -> None:
+        """Raise where the user's configuration and the claim do not make a whole one, which a new board refuses.
+
+        Raises:
+            FlashError: what is missing.
+        """
+        try:
+            settings.compose(self.claim.given, tomllib.loads((self.config or b"").decode()))
+        except ReleaseError as error:
+            raise FlashError(f"{error}") from error
 
     @property
     def files(self) -> dict[str, bytes | Path]:
@@ -54,7 +66,7 @@ def read_parcel(release: Path, claim: Path, config: Path | None, now: datetime) 
     found = read_claim(claim, now)
     accepts = Accepts(fleet=found.fleet, board=found.board)
     try:
-        with open_release(release, [bytes.fromhex(key) for key in found.keys], now=now, accepts=accepts) as opened:
+        with open_release(release, found.keys, now=now, accepts=accepts) as opened:
             if opened.missing:
                 raise FlashError(
                     f"{release} is made for boards that have the release before it: {opened.missing[0]} is not in it; "
