@@ -16,7 +16,7 @@ KEY = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim that has not expired; its token is in `data` only, which no message shows."""
+    """A claim; its token is in `data` only, which no message shows."""
 
     given: settings.Claim
     """As the board reads it."""
@@ -52,12 +52,24 @@ class Claim:
         """The keys as a board keeps them: one a line."""
         return "".join(f"{key}\n" for key in self.given.keys).encode()
 
+    def check(self, now: datetime) -> None:
+        """Raise where no board can enrol with it any more.
 
-def read_claim(path: Path, now: datetime) -> Claim:
+        Raises:
+            FlashError: it has expired.
+        """
+        if self.expires <= now:
+            raise FlashError(
+                f"the claim for {self.name} expired at {self.expires:%Y-%m-%d %H:%M} UTC: "
+                f"make a new one with `cutlayer-hub enrol --name {self.name} --board {self.board}`"
+            )
+
+
+def read_claim(path: Path) -> Claim:
     """Read a claim file.
 
     Raises:
-        FlashError: it cannot be read, is no claim, or has expired.
+        FlashError: it cannot be read, or is no claim.
     """
     try:
         given = settings.read_claim(path)
@@ -68,9 +80,4 @@ def read_claim(path: Path, now: datetime) -> Claim:
         raise FlashError(f"the claim {path} has no list of keys of 64 hex digits as its 'release_keys'")
     if not NAME.fullmatch(given.name):
         raise FlashError(f"the claim {path} names a device {given.name[:70]!r}, which is no name of a device")
-    if expires <= now:
-        raise FlashError(
-            f"the claim {path} for {given.name} expired at {expires:%Y-%m-%d %H:%M} UTC: "
-            f"make a new one with `cutlayer-hub enrol --name {given.name} --board {given.board}`"
-        )
     return Claim(given, expires)

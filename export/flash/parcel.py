@@ -32,12 +32,13 @@ class Parcel:
     config: bytes | None = None
     """The user's device.toml."""
 
-    def check_config(self) -> None:
-        """Raise where the user's configuration and the claim do not make a whole one, which a new board refuses.
+    def check_new(self, now: datetime) -> None:
+        """Raise where a board that is nobody yet would refuse this: the claim has expired, or the configuration lacks something.
 
         Raises:
             FlashError: what is missing.
         """
+        self.claim.check(now)
         try:
             settings.compose(self.claim.given, tomllib.loads((self.config or b"").decode()))
         except ReleaseError as error:
@@ -63,7 +64,7 @@ def read_parcel(release: Path, claim: Path, config: Path | None, now: datetime) 
     Raises:
         FlashError: one of the files cannot be read, or they do not belong together; the message names it.
     """
-    found = read_claim(claim, now)
+    found = read_claim(claim)
     accepts = Accepts(fleet=found.fleet, board=found.board)
     try:
         with open_release(release, found.keys, now=now, accepts=accepts) as opened:

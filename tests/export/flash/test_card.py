@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from export.__main__ import main
-from export.flash import card
 from export.flash.disk import fat_partitions
 from export.flash.places import Folder
 from export.flash.seed import Wifi
@@ -432,5 +431,4 @@ def test_cloud_init_finds_nothing_wrong_with_it(parcel, tmp_path):
     done = subprocess.run(
         [cloud_init, "schema", "-c", str(boot / "user-data")], check=False, capture_output=True, text=True, timeout=60
     )
-    assert "Valid" in done.stdout + done.stderr, done.stdout + done.stderr
-    assert card.SEEDS[0] == "user-data"
+    assert "Valid cloud-config" in done.stdout + done.stderr, done.stdout + done.stderr

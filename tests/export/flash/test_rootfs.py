@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from export.__main__ import main
-from export.flash import rootfs
 from tests.edge.release import board
 from tests.export.flash import parcels
 
@@ -201,4 +200,3 @@ def test_systemd_reads_the_user_and_the_folder_as_meant(parcel, tree):
     for path in ("", "state", "identity", "incoming", "identity/claim.json"):
         assert (tree / "var/lib/cutlayer" / path).stat().st_uid == uid, path
     assert (tree / "opt/cutlayer").stat().st_uid == 0
-    assert rootfs.STATE == "/var/lib/cutlayer"
