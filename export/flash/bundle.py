@@ -1,7 +1,6 @@
 """One signed file for a kind of board: graphs, agent, wheels, units, installer; the same inputs give the same bytes."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -91,7 +90,7 @@ def _collect(spec: ReleaseSpec, locks: Path, edge: Path) -> tuple[dict[str, Path
     kind, number = board(spec.board), agent.agent_version()
     python = spec.python or kind.python
     path = spec.bundle / "device.bundle" if spec.bundle.is_dir() else spec.bundle
-    identity = bundle_id(path)
+    identity = read_bundle(path)[0]
     data: dict[str, bytes] = {
         BUNDLE: path.read_bytes(),
         AGENT: agent.agent_zip(edge, number),
@@ -111,8 +110,8 @@ def _collect(spec: ReleaseSpec, locks: Path, edge: Path) -> tuple[dict[str, Path
     return {**contents, **found}, manifest
 
 
-def bundle_id(path: Path) -> str:
-    """Return the id of a device.bundle, all of whose members have the hashes it states.
+def read_bundle(path: Path) -> tuple[str, Manifest]:
+    """Return id and manifest of a device.bundle, all of whose members have the hashes it states.
 
     Raises:
         FlashError: it is no device.bundle.
@@ -128,7 +127,7 @@ def bundle_id(path: Path) -> str:
     for name, file in manifest.files.items():
         if name not in members or archive.sha256(members[name]) != file.sha256:
             raise FlashError(f"{path} is damaged: {name} is missing or does not have its hash")
-    return archive.sha256(members["manifest.json"])
+    return archive.sha256(members["manifest.json"]), manifest
 
 
 def _old(spec: ReleaseSpec, manifest: ReleaseManifest, keys: list[bytes]) -> frozenset[str]:
@@ -140,8 +139,3 @@ def _old(spec: ReleaseSpec, manifest: ReleaseManifest, keys: list[bytes]) -> fro
         if getattr(old, name) != getattr(manifest, name):
             raise FlashError(f"{spec.since} is for the {name} {getattr(old, name)}, this release for {getattr(manifest, name)}")  # fmt: skip
     return frozenset(old.sizes)
-
-
-def megabytes(sizes: Mapping[str, int]) -> float:
-    """Return 10^6 bytes."""
-    return sum(sizes.values()) / 1e6
