@@ -56,6 +56,8 @@ class Written:
     """Paths whose contents are not in it."""
     signers: tuple[str, ...]
     """Fingerprints of the keys."""
+    measured_on: str
+    """Architecture that the graphs' formulations were measured on; empty: nothing was measured."""
 
 
 def build_release(spec: ReleaseSpec, now: datetime, *, locks: Path = wheels.LOCKS, edge: Path | None = None) -> Written:
@@ -72,7 +74,9 @@ def build_release(spec: ReleaseSpec, now: datetime, *, locks: Path = wheels.LOCK
         ReleaseError: what is wanted makes no release.
     """
     keys = [signing.load_key(path) for path in spec.keys]
-    contents, manifest = _collect(spec, locks, edge or agent.package())
+    path = spec.bundle / "device.bundle" if spec.bundle.is_dir() else spec.bundle
+    identity, graphs = read_bundle(path)
+    contents, manifest = _collect(spec, path, identity, locks, edge or agent.package())
     folder = spec.keys[0].parent
     before = history.read(folder)
     manifest = history.date(manifest, spec.wish, before, now)
@@ -82,15 +86,17 @@ def build_release(spec: ReleaseSpec, now: datetime, *, locks: Path = wheels.LOCK
     history.note(folder, before, manifest)
     write_release(spec.out, manifest, signing.sign(manifest, keys), present)
     left = tuple(path for path in sorted(manifest.files) if manifest.files[path].sha256 in old)
-    return Written(spec.out, manifest, left, tuple(fingerprint(signing.public_of(key)) for key in keys))
+    return Written(
+        spec.out, manifest, left, tuple(fingerprint(signing.public_of(key)) for key in keys), _measured_on(graphs)
+    )
 
 
-def _collect(spec: ReleaseSpec, locks: Path, edge: Path) -> tuple[dict[str, Path | bytes], ReleaseManifest]:
-    """Return the contents by hash and the manifest that names them."""
+def _collect(
+    spec: ReleaseSpec, path: Path, identity: str, locks: Path, edge: Path
+) -> tuple[dict[str, Path | bytes], ReleaseManifest]:
+    """Return the contents by hash and the manifest that names them; `path` and `identity` are the bundle's."""
     kind, number = board(spec.board), agent.agent_version()
     python = spec.python or kind.python
-    path = spec.bundle / "device.bundle" if spec.bundle.is_dir() else spec.bundle
-    identity = read_bundle(path)[0]
     data: dict[str, bytes] = {
         BUNDLE: path.read_bytes(),
         AGENT: agent.agent_zip(edge, number),
@@ -128,6 +134,12 @@ def read_bundle(path: Path) -> tuple[str, Manifest]:
         if name not in members or archive.sha256(members[name]) != file.sha256:
             raise FlashError(f"{path} is damaged: {name} is missing or does not have its hash")
     return archive.sha256(members["manifest.json"]), manifest
+
+
+def _measured_on(graphs: Manifest) -> str:
+    measured = graphs.tuning.get("measured")
+    machine = measured.get("machine") if isinstance(measured, dict) else None
+    return str(machine.get("architecture") or "") if isinstance(machine, dict) else ""
 
 
 def _old(spec: ReleaseSpec, manifest: ReleaseManifest, keys: list[bytes]) -> frozenset[str]:

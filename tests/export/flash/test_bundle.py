@@ -324,10 +324,14 @@ def test_the_command_writes_a_release_and_says_which(workshop, monkeypatch, caps
     assert "version 1 of fleet fleet, to be taken up until 2126-01-01T00:00:00Z; noted in" in shown
     assert f"signed by {fingerprint(workshop.public)}" in shown
     assert json.loads((workshop.fleet / "releases.json").read_text())["releases"][0]["id"] in shown
+    assert "measured" not in shown
     workshop.bundle.unlink()
-    write_bundle(workshop.bundle, weights=(7.0, 8.0))
+    tuning = {"choices": [], "measured": {"machine": {"architecture": "x86_64"}}}
+    write_bundle(workshop.bundle, weights=(7.0, 8.0), tuning=tuning)
     assert main([*command, "--out", str(out), "--since", str(out)]) == 0
-    assert "a board that runs it has them\nrelease " in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "a board that runs it has them\nrelease " in shown
+    assert "formulations were measured on x86_64: on aarch64 results are the same, steps may be slower" in shown
     for more, sentence in (
         (["--version", "0"], "version is 0, not a whole number"),
         (["--version", "1"], "version 1 of fleet fleet is the release"),
