@@ -20,9 +20,8 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
 
 from edge.release import disk, environment, guard, settings, trial, units, users, wheels
 from edge.release.archive import Accepts, Release, open_release
@@ -109,13 +108,17 @@ def _install(layout: Layout, path: Path, keys: Sequence[bytes], key_file: bytes,
         if wanted.release not in {"", release.id}:
             raise ReleaseError(f"{path} is release {release.id[:12]}, not {wanted.release[:12]} as it was called")
         if release.id == current and guard.whole(layout, current):
-            world.say(f"release {release.id[:12]} (version {release.manifest.version}) is installed already: nothing to do")
+            world.say(
+                f"release {release.id[:12]} (version {release.manifest.version}) is installed already: nothing to do"
+            )
             return Done(release.id, release.manifest.version, changed=False)
         config = None
         if not (layout.settings / "device.toml").exists():
             config = settings.compose(wanted.claim, settings.read_config(wanted.config))
         elif wanted.config is not None:
-            world.say(f"{layout.settings / 'device.toml'} is there and stays as it is; {wanted.config} is not looked at")
+            world.say(
+                f"{layout.settings / 'device.toml'} is there and stays as it is; {wanted.config} is not looked at"
+            )
         signature = _signature(path, release, keys)
         builder = _Builder(layout, release, python, current, world)
         builder.build_environment()
@@ -154,7 +157,9 @@ def _open(path: Path, keys: Sequence[bytes], accepts: Accepts, world: World, wai
             return open_release(path, keys, now=world.now(), accepts=accepts)
         except ClockError as error:
             if waited >= wait_seconds:
-                raise ReleaseError(f"{error}; waited {waited:.0f} s for that: check the network, or set it with `date`") from None
+                raise ReleaseError(
+                    f"{error}; waited {waited:.0f} s for that: check the network, or set it with `date`"
+                ) from None
             if not waited:
                 world.say(f"{error}; waiting at most {wait_seconds:.0f} s")
         world.sleep(min(2.0, wait_seconds - waited))
@@ -176,7 +181,9 @@ def _signature(path: Path, release: Release, keys: Sequence[bytes]) -> bytes:
 class _Builder:
     """Makes environment and folder of a release under hidden names."""
 
-    def __init__(self, layout: Layout, release: Release, python: Interpreter, current: str | None, world: World) -> None:
+    def __init__(
+        self, layout: Layout, release: Release, python: Interpreter, current: str | None, world: World
+    ) -> None:
         self.layout = layout
         self.release = release
         self.python = python
@@ -301,7 +308,12 @@ def _unpack_agent(archive: Path, folder: Path) -> None:
 
 
 def _prepare(
-    layout: Layout, release: Release, proven: str | None, config: dict[str, object] | None, key_file: bytes, wanted: Wanted
+    layout: Layout,
+    release: Release,
+    proven: str | None,
+    config: dict[str, object] | None,
+    key_file: bytes,
+    wanted: Wanted,
 ) -> None:
     """Makes what a first start needs and later releases find there."""
     users.make_user(layout)
