@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from edge.release import disk, environment, guard, settings, trial, units, users, wheels
 from edge.release.archive import Accepts, Release, open_release
@@ -123,9 +124,10 @@ def _install(layout: Layout, path: Path, keys: Sequence[bytes], key_file: bytes,
         builder = _Builder(layout, release, python, current, world)
         builder.build_environment()
         builder.build_release(signature)
-        proven = _proven(layout, current)
-        _prepare(layout, release, proven, config, key_file, wanted)
-        _commit(layout, Trial(release.id, proven), world)
+        before = trial.load(layout)
+        alone = not guard.whole(layout, current) or (before is not None and before.previous is None)
+        _prepare(layout, release, config, key_file, wanted, alone=alone)
+        _commit(layout, Trial(release.id, _back_to(layout, before, current)), world)
         return Done(release.id, release.manifest.version, changed=True)
 
 
@@ -308,27 +310,21 @@ def _unpack_agent(archive: Path, folder: Path) -> None:
 
 
 def _prepare(
-    layout: Layout,
-    release: Release,
-    proven: str | None,
-    config: dict[str, object] | None,
-    key_file: bytes,
-    wanted: Wanted,
+    layout: Layout, release: Release, config: dict[str, Any] | None, key_file: bytes, wanted: Wanted, *, alone: bool
 ) -> None:
-    """Makes what a first start needs and later releases find there."""
+    """Makes what a first start needs and later releases find there; units and installer too where nothing has proven itself."""
     users.make_user(layout)
     users.make_folders(layout)
     settings.write(layout, wanted.claim, config, key_file)
-    if proven is None or not layout.installer.exists():
+    if alone or not layout.installer.exists():
         folder = layout.release(release.id)
         units.place(layout, folder)
         guard.place_installer(layout, folder)
 
 
-def _proven(layout: Layout, current: str | None) -> str | None:
-    """Returns what to go back to. A release that is itself on trial is nothing to go back to."""
-    before = trial.load(layout)
-    if before is not None:
+def _back_to(layout: Layout, before: Trial | None, current: str | None) -> str | None:
+    """Returns what to go back to: what has proven itself; one that is on trial only where there is no other."""
+    if before is not None and before.previous is not None:
         return before.previous
     return current if guard.whole(layout, current) else None
 

@@ -114,6 +114,16 @@ def test_a_first_release_that_never_gets_well_is_started_on_because_there_is_no_
     assert here.layout.trial.stat().st_mtime_ns == before  # no write at each start, for ever
 
 
+def test_before_anything_has_proven_itself_an_update_brings_its_installer_and_the_first_is_kept(tmp_path, releases):
+    here = Board(tmp_path / "root")
+    here.install(releases[1][0])
+    here.start()
+    here.install(releases[2][0])
+    new = here.layout.release(releases[2][1])
+    assert here.layout.installer.read_bytes() == (new / "installer.pyz").read_bytes()
+    assert [here.start() for _ in range(4)] == [*[releases[2][1]] * 3, releases[1][1]]
+
+
 def test_a_board_without_any_release_says_how_to_get_one(tmp_path):
     here = Board(tmp_path)
     assert here.start() is None
