@@ -85,6 +85,10 @@ def test_an_image_has_the_seed_in_its_fat_partition(parcel, tmp_path, capsys, ki
     assert files["user-data.before-cutlayer"] == parcels.USER_DATA
     assert files["config.txt"] == b"arm_64bit=1\n"
     assert image.stat().st_size == size
+    assert flash(parcel, image) == 0  # a second time finds what the first has written
+    again = parcels.image_files(image, tmp_path / "again")
+    assert set(again) == set(files)
+    assert again["user-data"] == files["user-data"]
     with image.open("rb") as file:  # nothing before the partition was touched
         assert file.read(parcels.START * 512) == parcels.table(kind, parcels.START, 40 * 2048 - parcels.START).ljust(
             parcels.START * 512, b"\0"
