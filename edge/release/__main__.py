@@ -41,7 +41,8 @@ def _check(arguments: argparse.Namespace) -> int:
     )
     print(f"for {manifest.board}, {manifest.architecture}, Python {manifest.python}; cutlayer {manifest.cutlayer}")
     print(f"bundle {manifest.bundle}")
-    kept = f"; not in this file: {', '.join(missing)}" if missing else ""
+    shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+    kept = f"; partial, without {len(missing)} of them: {shown}" if missing else ""
     print(f"{len(manifest.files)} files, {manifest.total_bytes} bytes{kept}")
     return 0
 

@@ -54,7 +54,7 @@ class Accepts:
     agent: str | None = None
     """Version of the agent that is running, where the release comes over the air."""
 
-    def check(self, manifest: ReleaseManifest, now: datetime) -> None:
+    def check(self, manifest: ReleaseManifest, now: datetime | None) -> None:
         """Raise where this board must not take the release.
 
         Raises:
@@ -74,6 +74,8 @@ class Accepts:
         minimum = manifest.minimum_agent
         if self.agent is not None and minimum and numbers(self.agent) < numbers(minimum):
             raise ReleaseError(f"it needs a running agent of cutlayer {minimum} or later, this is {self.agent}")
+        if now is None:
+            return
         if now < manifest.issued - CLOCK_SLACK:
             raise ClockError(
                 f"it was issued at {format_date(manifest.issued)} and this board's clock says {format_date(now)}: "
@@ -95,9 +97,13 @@ class _Place:
 class Release:
     """An open release whose signature, manifest and layout are right; close it, or use it in a `with`."""
 
-    def __init__(self, path: Path, file: BinaryIO, manifest: ReleaseManifest, places: Mapping[str, _Place]) -> None:
+    def __init__(
+        self, path: Path, file: BinaryIO, manifest: ReleaseManifest, signature: bytes, places: Mapping[str, _Place]
+    ) -> None:
         self.path = path
         self.manifest = manifest
+        self.signature = signature
+        """The bytes of manifest.sig, which go with `manifest.pack()`."""
         self._file = file
         self._places = places
 
@@ -167,7 +173,7 @@ class Release:
         self.close()
 
 
-def open_release(path: Path, keys: Sequence[bytes], *, now: datetime, accepts: Accepts = ANY) -> Release:
+def open_release(path: Path, keys: Sequence[bytes], *, now: datetime | None, accepts: Accepts = ANY) -> Release:
     """Return the release at `path` when a trusted key has signed it, it is whole, and this board takes it.
 
     Contents are hashed when they are copied, not here.
@@ -175,7 +181,7 @@ def open_release(path: Path, keys: Sequence[bytes], *, now: datetime, accepts: A
     Args:
         path: a regular file; others may write to it meanwhile, every byte is checked as it is used.
         keys: trusted public keys of 32 bytes.
-        now: with a time zone.
+        now: with a time zone; None does not ask whether it has expired.
         accepts: what this board takes.
 
     Raises:
@@ -187,9 +193,9 @@ def open_release(path: Path, keys: Sequence[bytes], *, now: datetime, accepts: A
     except OSError as error:
         raise ReleaseError(f"{path}: {error.strerror}") from error
     try:
-        manifest, rest = _read_manifest(file, keys)
+        manifest, signature = _read_manifest(file, keys)
         accepts.check(manifest, now)
-        return Release(path, file, manifest, dict(_places(file, manifest, rest)))
+        return Release(path, file, manifest, signature, dict(_places(file, manifest, file.tell())))
     except ReleaseError as error:
         file.close()
         raise type(error)(f"{path}: {error}") from error
@@ -222,12 +228,12 @@ def _open(path: Path) -> BinaryIO:
     return os.fdopen(number, "rb")
 
 
-def _read_manifest(file: BinaryIO, keys: Sequence[bytes]) -> tuple[ReleaseManifest, int]:
-    """Return the manifest and where the members after the signature begin."""
+def _read_manifest(file: BinaryIO, keys: Sequence[bytes]) -> tuple[ReleaseManifest, bytes]:
+    """Return the manifest and the bytes of its signature; the file stands where the contents begin."""
     manifest = _first_member(file, MANIFEST, MAXIMUM_MANIFEST_BYTES)
     signature = _first_member(file, SIGNATURE, MAXIMUM_SIGNATURE_BYTES)
     check_signature(manifest, signature, keys)
-    return ReleaseManifest.parse(manifest), file.tell()
+    return ReleaseManifest.parse(manifest), signature
 
 
 def _first_member(file: BinaryIO, name: str, limit: int) -> bytes:
@@ -279,5 +285,5 @@ def _read_header(file: BinaryIO) -> tuple[str, int]:
 def _take(file: BinaryIO, size: int) -> bytes:
     data = file.read(size)
     if len(data) != size:
-        raise ReleaseError("it ends too early: a part of it is missing")
+        raise ReleaseError("it is no release, or ends too early: a part is missing")
     return data
