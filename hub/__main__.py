@@ -402,7 +402,6 @@ def _mistakes() -> tuple[type[Exception], ...]:
     from hub.orchestrator import FleetError
     from hub.outcome import OutcomeError
     from hub.profile.page import PageError
-    from hub.profile.ssh import SshError
     from hub.server import RunError
     from hub.store import StoreError
     from hub.trial.net import NetError
@@ -410,7 +409,7 @@ def _mistakes() -> tuple[type[Exception], ...]:
 
     return (
         BrokerError, ConfigError, DatasetError, DemoError, ExportError, FleetError, LinkError, NetError, OutcomeError, PageError,
-        ProfileError, RunError, SshError, StoreError, TrialError,
+        ProfileError, RunError, StoreError, TrialError,
     )  # fmt: skip
 
 
