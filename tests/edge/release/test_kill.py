@@ -13,6 +13,7 @@ from edge.release.layout import linked
 from tests.edge.release import board, killer
 from tests.edge.release.board import Board
 
+FEW = {"small-1.0-py3-none-any.whl": board.wheel("small", "1.0", {"small/__init__.py": b"VALUE = 1\n"})}
 OTHERS = {"small-1.1-py3-none-any.whl": board.wheel("small", "1.1", {"small/__init__.py": b"VALUE = 3\n"})}
 
 
@@ -36,8 +37,8 @@ class Story:
         (place / "keys").write_bytes(board.KEYS)
         (place / "device.toml").write_bytes(board.CONFIG)
         (place / "installer.pyz").write_bytes(board.installer())
-        self.ids = {number: self._release(number).id for number in (1, 2)}
-        self.ids[3] = self._release(3, wheels=OTHERS).id
+        first = self._release(1, wheels=FEW)
+        self.ids = {1: first.id, 2: self._release(2).id, 3: self._release(3, wheels=OTHERS).id}
         Board(self.base("empty")).layout.root.mkdir()
         proven = Board(self.base("proven"))
         for number in (1, 2):

@@ -108,6 +108,18 @@ def test_an_update_leaves_the_configuration_alone(tmp_path, claim, release):
     assert "device.toml is there and stays as it is" in here.lines[-1]
 
 
+def test_a_second_claim_reaches_a_board_that_has_not_enrolled_although_the_release_is_there(tmp_path, claim, release):
+    here = Board(tmp_path / "root")
+    here.install(release, claim=claim, config=THEIRS)
+    kept = here.layout.state / "identity" / "claim.json"
+    second = tmp_path / "second.json"
+    for enrolled, token in ((False, "second"), (True, "second")):
+        second.write_text(json.dumps({**CLAIM, "token": "third" if enrolled else "second"}))
+        assert not here.install(release, claim=settings.read_claim(second)).changed
+        assert json.loads(kept.read_text())["token"] == token
+        (kept.parent / "device.pem").write_text("a certificate")
+
+
 def test_a_claim_for_another_board_or_fleet_is_no_claim_for_this_release(tmp_path, release):
     for name, sentence in (("board", "it is for the board pi5, this is zero2"), ("fleet", "it is for the fleet fleet, this is zero2")):  # fmt: skip
         path = tmp_path / "claim.json"
