@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from export.bundle import BuildSpec
     from export.check import Report
 
-_OF_THE_EXTRA = ("torch", "onnx")
+_OF_THE_EXTRA = ("torch", "onnx", "yaml", "cryptography")
 """What the exporter needs beyond the base install, which is a device."""
 
 
@@ -179,6 +179,18 @@ def _spec(arguments: argparse.Namespace) -> "BuildSpec":
     )
 
 
+def _flash(arguments: argparse.Namespace) -> int:
+    from export.flash.command import run
+
+    return run(arguments)
+
+
+def _flash_options(parser: argparse.ArgumentParser) -> None:
+    from export.flash.command import add_options
+
+    add_options(parser)
+
+
 def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
@@ -249,6 +261,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[ar
     "cuts": ("list where a model can be cut, what each cut costs and gives away, and pick one", _cuts, _cuts_options),
     "build": ("write device.bundle and hub.bundle", _build, _out_option),
     "check": ("compare every graph with PyTorch", _check, _all_option),
+    "flash": ("put it on a board: a card, over ssh, into an image's tree", _flash, _flash_options),
 }
 
 

@@ -1,0 +1,126 @@
+"""`cutlayer-export flash card | ssh | rootfs`."""
+
+import argparse
+import getpass
+import secrets
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from export.flash.errors import FlashError
+
+if TYPE_CHECKING:
+    from export.flash.seed import Wifi
+
+PRIVATE = 0o077
+"""Permissions that a file with a secret should not have."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the chosen command; returns the exit code."""
+    return int(arguments.flash(arguments))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the commands below `flash`."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (text, command, options) in COMMANDS.items():
+        one = commands.add_parser(name, help=text, description=text)
+        options(one)
+        one.set_defaults(flash=command)
+
+
+def _card(arguments: argparse.Namespace) -> int:
+    from export.flash.card import expired_before_use, prepare
+    from export.flash.parcel import read_parcel
+    from export.flash.seed import Seed
+
+    now = datetime.now(UTC)
+    parcel = read_parcel(arguments.release, arguments.claim, arguments.config, now)
+    seed = Seed(
+        hostname=arguments.hostname,
+        user=arguments.user,
+        ssh_keys=_public_keys(arguments.ssh_key),
+        wifi=_wifi(arguments),
+        country=arguments.country,
+    )
+    instance = f"cutlayer-{now:%Y%m%d}-{secrets.token_hex(6)}"
+    written = prepare(arguments.target, parcel, seed, instance, replace=arguments.replace)
+    print(f"{written.place}: {', '.join(written.files)}")
+    for name in written.kept:
+        print(f"kept what was there: {name}")
+    print(f"instance {instance}: cloud-init runs at the next boot, and installs {parcel.claim.name} (release {parcel.id[:16]})")
+    print(f"until then whoever holds the card can read the claim on it, and enrol as {parcel.claim.name} once")
+    if seed.wifi and not seed.country:
+        print("no --country: Raspberry Pi OS may keep the radio off until it knows where it is")
+    if warning := expired_before_use(parcel, now):
+        print(warning)
+    return 0
+
+
+def _wifi(arguments: argparse.Namespace) -> "Wifi | None":
+    from export.flash.seed import Wifi, read_wifi
+
+    if arguments.wifi_ask:
+        if not sys.stdin.isatty():
+            raise FlashError("--wifi-ask needs a terminal to ask on: give --wifi FILE")
+        name = input("Wi-Fi name: ")
+        return Wifi(name, getpass.getpass("Wi-Fi passphrase: "))
+    if arguments.wifi is None:
+        return None
+    try:
+        text = arguments.wifi.read_text("utf-8")
+        if arguments.wifi.stat().st_mode & PRIVATE:
+            print(f"others can read {arguments.wifi}: chmod 600 it", file=sys.stderr)
+    except (OSError, UnicodeDecodeError) as error:
+        raise FlashError(f"the Wi-Fi file {arguments.wifi} cannot be read: {getattr(error, 'strerror', 'it is not UTF-8')}") from None
+    return read_wifi(text)
+
+
+def _public_keys(path: Path | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FlashError(f"{path} cannot be read: {getattr(error, 'strerror', 'it is not text')}") from None
+    if "PRIVATE KEY" in text:
+        raise FlashError(f"{path} is a private key, which belongs on no card: give {path}.pub")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not lines:
+        raise FlashError(f"{path} has no public key in it")
+    return tuple(lines)
+
+
+def _parcel_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--release", type=Path, required=True, metavar="FILE", help="made by cutlayer-export flash bundle")
+    parser.add_argument("--claim", type=Path, required=True, metavar="FILE", help="made by cutlayer-hub enrol")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="the device.toml to begin with: [data], [energy], [budget] and so on"
+    )
+
+
+def _card_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target", type=Path, metavar="TARGET", help="the folder that a boot partition is mounted on, or an .img file"
+    )
+    _parcel_options(parser)
+    wifi = parser.add_mutually_exclusive_group()
+    wifi.add_argument(
+        "--wifi", type=Path, metavar="FILE", help="lines: the network's name, its passphrase, and wpa3 where it must be"
+    )
+    wifi.add_argument("--wifi-ask", action="store_true", help="ask for both on the terminal")
+    parser.add_argument("--country", metavar="DE", help="where the radio is, as two letters")
+    parser.add_argument("--ssh-key", type=Path, metavar="FILE", help="public keys that may log in")
+    parser.add_argument("--user", metavar="NAME", help="a user for them, who may use sudo; else the system's own")
+    parser.add_argument("--hostname", metavar="NAME", help="else the device's name, where the seed has none")
+    parser.add_argument(
+        "--replace", action="store_true", help="take nothing over from user-data, meta-data and network-config that are there"
+    )
+
+
+COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
+    "card": ("put all on a card, or into an image, that lets a board install itself at its first boot", _card, _card_options),
+}
