@@ -1,6 +1,7 @@
 """Disk images of a tree, made without loop devices."""
 
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -63,3 +64,40 @@ def write(tree: Path, path: Path, *, mebibytes: int = 1024) -> Path:
     command = [tool, "-q", "-F", "-t", "ext4", "-m", "0", "-L", "rootfs", "-d", tree, path, f"{mebibytes}M"]
     subprocess.run([str(part) for part in command], check=True, stdin=subprocess.DEVNULL)
     return path
+
+
+def write_card(path: Path, *, mebibytes: int = 160) -> Path:
+    """Write a card with one FAT partition, as it comes from an imager: what the firmware reads, and an empty seed."""
+    first, sectors = 2048, mebibytes * 2048 - 2048
+    entry = struct.pack("<B3sB3sII", 0x80, b"\xfe\xff\xff", 0x0C, b"\xfe\xff\xff", first, sectors)
+    with path.open("wb") as file:
+        file.write(bytes(446) + entry + bytes(48) + b"\x55\xaa")
+        file.truncate(mebibytes << 20)
+    tool = shutil.which("mkfs.vfat", path="/usr/sbin:/sbin:/usr/bin") or "mkfs.vfat"
+    command = [tool, "--offset", str(first), "-F", "32", "-n", "bootfs", path, str(sectors // 2)]
+    subprocess.run([str(part) for part in command], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    files = {"config.txt": "", "cmdline.txt": "console=serial0,115200\n", "user-data": "#cloud-config\n", "meta-data": "instance_id: first\n"}
+    for name, text in files.items():
+        at = f"{path}@@{first * 512}"
+        subprocess.run(["mcopy", "-i", at, "-", f"::{name}"], input=text.encode(), check=True)
+    return path
+
+
+# As Raspberry Pi OS has it: the seed is on the boot partition.
+_CLOUD_INIT = """datasource_list: [ NoCloud, None ]
+datasource:
+  NoCloud:
+    seedfrom: file:///boot/firmware/
+network:
+  config: disabled
+"""
+_CLOUD_UNITS = ("cloud-init-local.service", "cloud-init.service", "cloud-config.service", "cloud-final.service")
+
+
+def with_cloud_init(tree: Path) -> None:
+    """Have cloud-init look for its seed on the boot partition, as official images do."""
+    (tree / "etc/cloud/cloud.cfg.d/99_boot.cfg").write_text(_CLOUD_INIT)
+    wants = tree / "etc/systemd/system/cloud-init.target.wants"
+    wants.mkdir(parents=True)
+    for unit in _CLOUD_UNITS:
+        (wants / unit).symlink_to(f"/lib/systemd/system/{unit}")

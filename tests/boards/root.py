@@ -28,7 +28,11 @@ PACKAGES = (
     "base-files", "base-passwd", "bash", "busybox-static", "ca-certificates", "coreutils", "dash", "findutils", "grep", "iproute2", "libc-bin",
     "libstdc++6", "login", "mount", "passwd", "procps", "python3", "sed", "systemd", "systemd-sysv", "util-linux",
 )  # fmt: skip
-MODULES = ("crc32c_generic", "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "ext4", "autofs4")
+CLOUD_INIT = (*PACKAGES, "cloud-init")
+"""Of a board that is set up by the seed on its card."""
+MODULES = (
+    "crc32c_generic", "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "ext4", "autofs4", "vfat", "nls_cp437", "nls_ascii",
+)  # fmt: skip
 UNREAD = ("usr/share/doc", "usr/share/perl", "usr/lib/aarch64-linux-gnu/perl-base", "usr/share/zoneinfo", "usr/share/man", "usr/share/locale", "usr/share/info", "var/cache/apt", "var/lib/apt", "usr/lib/udev/hwdb.d")
 """Left out of the tree."""
 
@@ -42,6 +46,8 @@ BOARD_FILES = {
         for core in range(4)
     )
     + "Revision\t: c03114\nModel\t\t: Raspberry Pi 4 Model B Rev 1.4\n",
+    "proc/meminfo": "MemTotal:        3884360 kB\nMemFree:         2805432 kB\nMemAvailable:    3291080 kB\nBuffers:           41132 kB\n"
+    "Cached:           612340 kB\nSwapTotal:        102396 kB\nSwapFree:         102396 kB\n",
     "sys/devices/system/cpu/online": "0-3\n",
     "sys/devices/system/cpu/possible": "0-3\n",
     "sys/devices/system/cpu/present": "0-3\n",
@@ -78,6 +84,7 @@ while [ ! -b /dev/vda ] && [ $tries -lt 100 ]; do /bin/busybox sleep 0.1; tries=
 /bin/busybox ip address add 10.0.2.15/24 dev eth0
 /bin/busybox ip route add default via 10.0.2.2
 /bin/busybox mount -t ext4 /dev/vda /new
+[ ! -b /dev/vdb1 ] || /bin/busybox mount -t vfat -o umask=0077 /dev/vdb1 /new/boot/firmware
 /bin/busybox mount -o move /dev /new/dev
 exec /bin/busybox switch_root /new /lib/systemd/systemd
 """
@@ -101,14 +108,17 @@ def cache() -> Path:
     return Path(os.environ.get("CUTLAYER_BOARDS") or Path(__file__).parents[2] / "build/boards").absolute()
 
 
-def parts() -> Parts:
+def parts(packages: tuple[str, ...] = PACKAGES) -> Parts:
     """The tree and the kernel, made now if they are not there.
+
+    Args:
+        packages: of Debian, besides those that they need.
 
     Raises:
         PackagesError: apt has no such packages, or cannot get them.
     """
-    recipe = repr((SUITE, PACKAGES, MODULES, UNREAD, _INIT))
-    folder = kept(f"debian-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}", _make)
+    recipe = repr((SUITE, packages, MODULES, UNREAD, _INIT))
+    folder = kept(f"debian-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}", lambda into: _make(into, packages))
     return Parts(folder / "tree", folder / "vmlinuz", folder / "initramfs")
 
 
@@ -152,7 +162,7 @@ def compile_python(tree: Path, *folders: str) -> None:
     subprocess.run([*python, "-I", "-c", script, str(tree), *folders], check=True, stdin=subprocess.DEVNULL)
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path, packages: tuple[str, ...]) -> None:
     tree, unpacked = folder / "tree", folder / "kernel"
     unpacked.mkdir(mode=0o777)
     # The hook downloads the newest kernel with the lists that apt has just read for that architecture.
@@ -162,7 +172,7 @@ def _make(folder: Path) -> None:
     )
     # fmt: off
     command = [
-        "mmdebstrap", "--quiet", "--mode=root", "--variant=extract", "--architectures=arm64", f"--include={','.join(PACKAGES)}",
+        "mmdebstrap", "--quiet", "--mode=root", "--variant=extract", "--architectures=arm64", f"--include={','.join(packages)}",
         "--aptopt=APT::Install-Recommends \"false\"", "--aptopt=APT::Sandbox::User \"root\"", "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
         f"--extract-hook={hook}", SUITE, str(tree), _mirror(),
     ]
@@ -208,3 +218,4 @@ def _settle(tree: Path) -> None:
     (tree / "etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 board\n10.0.2.2 hub.local\n")
     (tree / "etc/machine-id").write_text("")
     (tree / "etc/fstab").write_text("")
+    (tree / "boot/firmware").mkdir(exist_ok=True)
