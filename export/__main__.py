@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge.release.manifest import ReleaseError
 from export.errors import ExportError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except ExportError as error:
+    except (ExportError, ReleaseError) as error:
         print(f"cutlayer-export: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
@@ -261,7 +262,11 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[ar
     "cuts": ("list where a model can be cut, what each cut costs and gives away, and pick one", _cuts, _cuts_options),
     "build": ("write device.bundle and hub.bundle", _build, _out_option),
     "check": ("compare every graph with PyTorch", _check, _all_option),
-    "flash": ("put it on a board: a card, over ssh, into an image's tree", _flash, _flash_options),
+    "flash": (
+        "sign a release for a board and put it there: a card, over ssh, into an image's tree",
+        _flash,
+        _flash_options,
+    ),
 }
 
 

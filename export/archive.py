@@ -5,14 +5,15 @@ import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from export.errors import ExportError
 
 
-def write(path: Path, members: Mapping[str, bytes]) -> None:
-    """Write members, sorted by name, with fixed dates."""
+def write(path: Path | BinaryIO, members: Mapping[str, bytes]) -> None:
+    """Write members, sorted by name, with fixed dates, to a file or behind what an open one has."""
     with zipfile.ZipFile(path, "w") as archive:
         for name in sorted(members):
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))

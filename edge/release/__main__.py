@@ -1,11 +1,13 @@
 """Commands around release files on a board; they need a python3 and nothing else."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from edge.release import commands
 from edge.release.archive import open_release
 from edge.release.manifest import ReleaseError, format_date
 from edge.release.signatures import read_keys
@@ -16,6 +18,8 @@ MISTAKE = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0, or 2 for a release, a key or a path that will not do."""
+    # Whoever calls us may keep others out of new files; the service's user has to read what is installed.
+    os.umask(0o022)
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
@@ -37,7 +41,8 @@ def _check(arguments: argparse.Namespace) -> int:
     )
     print(f"for {manifest.board}, {manifest.architecture}, Python {manifest.python}; cutlayer {manifest.cutlayer}")
     print(f"bundle {manifest.bundle}")
-    kept = f"; not in this file: {', '.join(missing)}" if missing else ""
+    shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+    kept = f"; partial, without {len(missing)} of them: {shown}" if missing else ""
     print(f"{len(manifest.files)} files, {manifest.total_bytes} bytes{kept}")
     return 0
 
@@ -49,14 +54,15 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
 
 COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
     "check": ("verify a release file and say what it is", _check, _check_options),
+    **commands.COMMANDS,
 }
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=_program(), description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    table = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (text, run, options) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
+        command = table.add_parser(name, help=text, description=text)
         options(command)
         command.set_defaults(run=run)
     return parser

@@ -29,7 +29,13 @@ LOOKED_FOR = (
     "a boot partition of Raspberry Pi OS from Trixie on, or of Ubuntu for the Pi, has "
     f"{' and '.join(BOOTS)} and one of {', '.join(SEEDS)}"
 )
-PACKED = {b"\xfd7zXZ\0": "xz -d", b"\x1f\x8b": "gunzip", b"PK\3\4": "unzip", b"\x28\xb5\x2f\xfd": "zstd -d", b"BZh": "bunzip2"}
+PACKED = {
+    b"\xfd7zXZ\0": "xz -d",
+    b"\x1f\x8b": "gunzip",
+    b"PK\3\4": "unzip",
+    b"\x28\xb5\x2f\xfd": "zstd -d",
+    b"BZh": "bunzip2",
+}
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,11 @@ def _refuse_devices(target: Path) -> None:
         mode = 0
     except OSError as error:
         raise FlashError(f"{target} cannot be read: {error.strerror}") from error
-    raw = stat.S_ISBLK(mode) or stat.S_ISCHR(mode) or Path("/dev") in (target.absolute(), *target.absolute().parents, *real.parents)
+    raw = (
+        stat.S_ISBLK(mode)
+        or stat.S_ISCHR(mode)
+        or Path("/dev") in (target.absolute(), *target.absolute().parents, *real.parents)
+    )
     if raw:
         raise FlashError(
             f"{target} is a device, which this never writes. Write a system image to it with "

@@ -73,7 +73,9 @@ def _parse(path: Path, data: bytes) -> Claim:
     try:
         expires = datetime.strptime(texts["expires"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
-        raise FlashError(f"the claim {path} expires at {texts['expires'][:40]!r}, which is no time like 2026-11-22T00:00:00Z") from None
+        raise FlashError(
+            f"the claim {path} expires at {texts['expires'][:40]!r}, which is no time like 2026-11-22T00:00:00Z"
+        ) from None
     return Claim(
         name=texts["name"],
         board=texts["board"],

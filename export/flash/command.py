@@ -1,4 +1,4 @@
-"""`cutlayer-export flash card | ssh | rootfs`."""
+"""`cutlayer-export flash bundle | lock | card | ssh | rootfs`."""
 
 import argparse
 import getpass
@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export.flash import bundle_command
 from export.flash.errors import FlashError
 
 if TYPE_CHECKING:
@@ -51,12 +52,46 @@ def _card(arguments: argparse.Namespace) -> int:
     print(f"{written.place}: {', '.join(written.files)}")
     for name in written.kept:
         print(f"kept what was there: {name}")
-    print(f"instance {instance}: cloud-init runs at the next boot, and installs {parcel.claim.name} (release {parcel.id[:16]})")
+    print(
+        f"instance {instance}: cloud-init runs at the next boot, and installs {parcel.claim.name} (release {parcel.id[:16]})"
+    )
     print(f"until then whoever holds the card can read the claim on it, and enrol as {parcel.claim.name} once")
     if seed.wifi and not seed.country:
         print("no --country: Raspberry Pi OS may keep the radio off until it knows where it is")
     if warning := expired_before_use(parcel, now):
         print(warning)
+    return 0
+
+
+def _ssh(arguments: argparse.Namespace) -> int:
+    from export.flash import board
+    from export.flash.parcel import read_parcel
+
+    parcel = read_parcel(arguments.release, arguments.claim, arguments.config, datetime.now(UTC))
+    visit = board.Visit(arguments.target, tuple(arguments.ssh_option), arguments.python, arguments.root)
+    name, short = parcel.claim.name, parcel.id[:16]
+    seen = board.look(visit)
+    board.check(visit, seen, parcel)
+    if seen.current == parcel.id:
+        print(f"{arguments.target} has release {short} already: nothing was sent")
+    else:
+        board.install(visit, seen, parcel)
+        print(f"{arguments.target}: release {short} (version {parcel.manifest.version}) is installed as {name}")
+    if arguments.root != "/" or not arguments.wait:
+        return 0
+    found = board.watch(visit, seen, parcel.id, arguments.wait)
+    if found.current != parcel.id:
+        raise FlashError(
+            f"{arguments.target} has gone back to release {found.current[:16]}: {short} did not become healthy there"
+        )
+    if not found.healthy:
+        print(
+            f"{arguments.target}: the agent has not called itself healthy within {arguments.wait} s (systemd: {found.state}); "
+            "its last words stand above, and the board goes on trying",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"seen on the board: {name} runs release {short} and is healthy (systemd: {found.state})")
     return 0
 
 
@@ -75,7 +110,9 @@ def _wifi(arguments: argparse.Namespace) -> "Wifi | None":
         if arguments.wifi.stat().st_mode & PRIVATE:
             print(f"others can read {arguments.wifi}: chmod 600 it", file=sys.stderr)
     except (OSError, UnicodeDecodeError) as error:
-        raise FlashError(f"the Wi-Fi file {arguments.wifi} cannot be read: {getattr(error, 'strerror', 'it is not UTF-8')}") from None
+        raise FlashError(
+            f"the Wi-Fi file {arguments.wifi} cannot be read: {getattr(error, 'strerror', 'it is not UTF-8')}"
+        ) from None
     return read_wifi(text)
 
 
@@ -95,10 +132,15 @@ def _public_keys(path: Path | None) -> tuple[str, ...]:
 
 
 def _parcel_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--release", type=Path, required=True, metavar="FILE", help="made by cutlayer-export flash bundle")
+    parser.add_argument(
+        "--release", type=Path, required=True, metavar="FILE", help="made by cutlayer-export flash bundle"
+    )
     parser.add_argument("--claim", type=Path, required=True, metavar="FILE", help="made by cutlayer-hub enrol")
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="the device.toml to begin with: [data], [energy], [budget] and so on"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the device.toml to begin with: [data], [energy], [budget] and so on",
     )
 
 
@@ -117,10 +159,50 @@ def _card_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--user", metavar="NAME", help="a user for them, who may use sudo; else the system's own")
     parser.add_argument("--hostname", metavar="NAME", help="else the device's name, where the seed has none")
     parser.add_argument(
-        "--replace", action="store_true", help="take nothing over from user-data, meta-data and network-config that are there"
+        "--replace",
+        action="store_true",
+        help="take nothing over from user-data, meta-data and network-config that are there",
     )
 
 
+def _ssh_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="TARGET", help="as ssh takes it: user@host, a name of your configuration")
+    _parcel_options(parser)
+    parser.add_argument(
+        "--ssh-option",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="for ssh, such as Port=2222 or --ssh-option=-v",
+    )
+    parser.add_argument(
+        "--wait",
+        type=_seconds,
+        default=120,
+        metavar="SECONDS",
+        help="for the agent to be healthy; 0: do not wait (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--python", default="/usr/bin/python3", metavar="PATH", help="on the board (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--root", default="/", metavar="PATH", help="on the board; below another than / nothing is started"
+    )
+
+
+def _seconds(text: str) -> int:
+    seconds = int(text)
+    if not 0 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 86400")
+    return seconds
+
+
 COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
-    "card": ("put all on a card, or into an image, that lets a board install itself at its first boot", _card, _card_options),
+    **bundle_command.COMMANDS,
+    "card": (
+        "put all on a card, or into an image, that lets a board install itself at its first boot",
+        _card,
+        _card_options,
+    ),
+    "ssh": ("install on a board that runs, over your own ssh", _ssh, _ssh_options),
 }

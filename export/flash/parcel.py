@@ -65,7 +65,9 @@ def read_parcel(release: Path, claim: Path, config: Path | None, now: datetime) 
             opened.copy(opened.manifest.files[INSTALLER].sha256, installer)
             manifest = opened.manifest
     except ReleaseError as error:
-        raise FlashError(f"{error} (the claim {claim} is for the board {found.board} of the fleet {found.fleet})") from error
+        raise FlashError(
+            f"{error} (the claim {claim} is for the board {found.board} of the fleet {found.fleet})"
+        ) from error
     return Parcel(release, manifest.id, manifest, found, installer.getvalue(), _config(config))
 
 

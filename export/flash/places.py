@@ -97,7 +97,7 @@ class Folder:
         """Write a file that is not there, readable by its owner only where the file system knows owners."""
         out = os.open(self._root / path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(out, "wb") as file:
-            for piece in _pieces(source):
+            for piece in pieces(source):
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
@@ -200,7 +200,9 @@ class Image:
         try:
             return subprocess.Popen([program, "-i", self._drive, *arguments], env=environment, **pipes)  # type: ignore[call-overload,no-any-return]  # noqa: S603  no shell
         except FileNotFoundError as error:
-            raise FlashError(f"there is no {program!r} on this machine: install mtools, which write into images") from error
+            raise FlashError(
+                f"there is no {program!r} on this machine: install mtools, which write into images"
+            ) from error
 
     def _judge(self, program: str, code: int, errors: bytes) -> None:
         if code:
@@ -216,12 +218,13 @@ def size_of(source: bytes | Path) -> int:
 def digest_of(source: bytes | Path) -> str:
     """The SHA-256 of what is to be written."""
     found = hashlib.sha256()
-    for piece in _pieces(source):
+    for piece in pieces(source):
         found.update(piece)
     return found.hexdigest()
 
 
-def _pieces(source: bytes | Path) -> Iterator[bytes]:
+def pieces(source: bytes | Path) -> Iterator[bytes]:
+    """Yield what is to be written, piece by piece."""
     if isinstance(source, bytes):
         yield source
         return

@@ -58,8 +58,12 @@ class Wifi:
         """
         if not 1 <= len(self.ssid.encode()) <= 32 or not self.ssid.isprintable():
             raise FlashError(f"the Wi-Fi name {self.ssid!r:.80} must have 1 to 32 printable bytes")
-        if not HEX_KEY.fullmatch(self.secret) and not (8 <= len(self.secret) <= 63 and self.secret.isascii() and self.secret.isprintable()):
-            raise FlashError(f"the passphrase of {self.ssid} has {len(self.secret)} characters: 8 to 63 of ASCII it must be")
+        if not HEX_KEY.fullmatch(self.secret) and not (
+            8 <= len(self.secret) <= 63 and self.secret.isascii() and self.secret.isprintable()
+        ):
+            raise FlashError(
+                f"the passphrase of {self.ssid} has {len(self.secret)} characters: 8 to 63 of ASCII it must be"
+            )
 
     @property
     def access(self) -> dict[str, Any]:
@@ -88,9 +92,13 @@ class Seed:
             FlashError: one cannot be what it should be.
         """
         if self.hostname is not None and not HOSTNAME.fullmatch(self.hostname):
-            raise FlashError(f"--hostname {self.hostname!r:.80}: 1 to 63 letters, digits and '-', neither first nor last")
+            raise FlashError(
+                f"--hostname {self.hostname!r:.80}: 1 to 63 letters, digits and '-', neither first nor last"
+            )
         if self.user is not None and not USER.fullmatch(self.user):
-            raise FlashError(f"--user {self.user!r:.80}: 1 to 32 small letters, digits, '-' and '_', beginning with a letter")
+            raise FlashError(
+                f"--user {self.user!r:.80}: 1 to 32 small letters, digits, '-' and '_', beginning with a letter"
+            )
         if self.user is not None and not self.ssh_keys:
             raise FlashError(f"nobody could log in as {self.user}: give --ssh-key with a public key, too")
         if self.country is not None and not re.fullmatch(r"[A-Z]{2}", self.country):

@@ -16,20 +16,13 @@ from datetime import datetime
 from pathlib import Path
 
 from edge.wire.profile import Profile, ProfileError
+from export.ssh import MISTAKE, NOT_EXECUTABLE, NOT_FOUND, OWN_FAULT, SshError, argv, end, start
 from hub.profile import page, read
 
 BUNDLE = "device.bundle"
-OWN_FAULT, NOT_EXECUTABLE, NOT_FOUND, MISTAKE, NO_STAGES = 255, 126, 127, 2, 1
-"""Exit codes of ssh itself, of the board's shell (two), of `cutlayer` for what the user can mend and if nothing was measured."""
-FORCED = ("-T", "-o", "RemoteCommand=none")
-"""Whatever the user's configuration says for sessions by hand: a terminal would mix the two outputs."""
+NO_STAGES = 1
+"""Exit code of `cutlayer profile` if nothing was measured."""
 MEMORY = ": is the board's memory full?"
-PATIENCE = 5.0
-"""Seconds that ssh has to end when it is told to."""
-
-
-class SshError(Exception):
-    """A board that could not be profiled over ssh; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +61,7 @@ class Visit:
         Raises:
             SshError: target or command is an option in disguise.
         """
-        if not self.target or self.target.startswith("-") or not self.target.isprintable() or " " in self.target:
-            raise SshError(f"{self.target!r} is no board: ssh takes user@host, or a name of its configuration")
-        options = [part for one in self.ssh_options for part in ([one] if one.startswith("-") else ["-o", one])]
-        return [ssh, *FORCED, *options, "--", self.target, self.remote()]
+        return argv(self.target, self.remote(), self.ssh_options, ssh=ssh)
 
 
 def profile(visit: Visit, out: Path, ssh: str = "ssh") -> Profile:
@@ -136,7 +126,7 @@ def _bundle(path: Path) -> Path:
 
 
 def _run(visit: Visit, ssh: str) -> bytes:
-    argv = visit.argv(ssh)
+    command = visit.argv(ssh)
     sys.stderr.flush()
     with ExitStack() as stack:
         given: object = subprocess.DEVNULL
@@ -146,12 +136,7 @@ def _run(visit: Visit, ssh: str) -> bytes:
                 given = stack.enter_context(path.open("rb"))
             except OSError as error:
                 raise SshError(f"the bundle {path} cannot be read: {error.strerror}") from error
-        try:
-            process = subprocess.Popen(argv, stdin=given, stdout=subprocess.PIPE)  # type: ignore[call-overload]  # noqa: S603  no shell
-        except FileNotFoundError as error:
-            raise SshError(f"there is no {ssh!r} on this machine: install an OpenSSH client") from error
-        except OSError as error:
-            raise SshError(f"{ssh!r} does not start: {error.strerror}") from error
+        process = start(command, stdin=given, stdout=subprocess.PIPE)
         data = _answer(process)
     if len(data) <= read.MOST_BYTES:  # else ssh was stopped, and what came says enough
         _judge(visit, process.returncode, data)
@@ -166,18 +151,8 @@ def _answer(process: "subprocess.Popen[bytes]") -> bytes:
         if len(data) <= read.MOST_BYTES:
             process.wait()
     finally:
-        _end(process)
+        end(process)
     return data
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _judge(visit: Visit, code: int, data: bytes) -> None:

@@ -344,7 +344,7 @@ def test_the_command_says_what_a_release_is_or_why_not(path, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert f"release {manifest.id}" in shown
     assert "for pi5, aarch64, Python 3.13; cutlayer 0.1.0" in shown
-    assert "not in this file: agent.zip" in shown
+    assert "partial, without 1 of them: agent.zip" in shown
     path.write_bytes(path.read_bytes().replace(b'"pi5"', b'"pi6"'))
     assert main(["check", str(path), "--keys", str(keys)]) == 2
     assert "is wrong: the release was changed" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from edge.release.writer import write_release
 SEED = bytes(range(32))
 PUBLIC = ed25519.public_key(SEED)
 TOKEN = "tOkEn-" + "x" * 37
-SECRET = "correct: horse #battery"
+SECRET = "correct: horse #battery"  # noqa: S105  of no network
 START = 2048
 """Sector of the FAT partition, as on the official images' kin."""
 USER_DATA = b"#cloud-config\n# An imager's.\nhostname: attic\ntimezone: Europe/Berlin\nruncmd:\n- [touch, /root/mine]\n"
@@ -56,7 +56,9 @@ def write_parcel(folder, *, installer=b"an installer", claim=None, partial=False
         }
         | manifest
     )  # fmt: skip
-    given = {hashlib.sha256(data).hexdigest(): data for name, data in contents.items() if not partial or name != "agent.zip"}
+    given = {
+        hashlib.sha256(data).hexdigest(): data for name, data in contents.items() if not partial or name != "agent.zip"
+    }
     release, path = folder / "pi5.release", folder / "greenhouse-7.claim"
     write_release(release, stated, {PUBLIC: ed25519.sign(SEED, signed_part(stated.pack()))}, given)
     path.write_text(json.dumps(claim_fields() | (claim or {})))
@@ -96,11 +98,15 @@ def table(kind, start, count):
         rows = [(0x83, 64, 64), (0x0C, start, count)]
         entries = b"".join(struct.pack("<BBBBBBBBII", 0, 0, 0, 0, type_, 0, 0, 0, at, size) for type_, at, size in rows)
         return bytes(446) + entries + bytes(32) + b"\x55\xaa"
-    protective = bytes(446) + struct.pack("<BBBBBBBBII", 0, 0, 0, 0, 0xEE, 0, 0, 0, 1, 0xFFFFFFFF) + bytes(48) + b"\x55\xaa"
+    protective = (
+        bytes(446) + struct.pack("<BBBBBBBBII", 0, 0, 0, 0, 0xEE, 0, 0, 0, 1, 0xFFFFFFFF) + bytes(48) + b"\x55\xaa"
+    )
     header = (b"EFI PART" + bytes(64) + struct.pack("<QII", 2, 4, 128)).ljust(512, b"\0")
     rows = [(b"L" * 16, 64, 127), (b"F" * 16, start, start + count - 1)]
-    return protective + header + b"".join(
-        (type_ + bytes(16) + struct.pack("<QQ", at, last)).ljust(128, b"\0") for type_, at, last in rows
+    return (
+        protective
+        + header
+        + b"".join((type_ + bytes(16) + struct.pack("<QQ", at, last)).ljust(128, b"\0") for type_, at, last in rows)
     )
 
 
@@ -114,7 +120,9 @@ def write_image(path, files, kind="mbr", mib=40):
     made = [mkfs, "-F", "32", "-s", "1", "-h", str(START), "--offset", str(START), str(path), str(count // 2)]
     subprocess.run(made, check=True, capture_output=True, timeout=60)
     for name, data in files.items():
-        subprocess.run([mcopy, "-i", f"{path}@@{START * 512}", "-", f"::/{name}"], input=data, check=True, env=plain(), timeout=60)
+        subprocess.run(
+            [mcopy, "-i", f"{path}@@{START * 512}", "-", f"::/{name}"], input=data, check=True, env=plain(), timeout=60
+        )
     return path
 
 
@@ -122,7 +130,9 @@ def image_files(path, folder):
     """Everything on the image's partition, copied out by mtools: content by path."""
     folder.mkdir()
     mcopy = need("mcopy")[0]
-    subprocess.run([mcopy, "-s", "-i", f"{path}@@{START * 512}", "::/", str(folder)], check=True, env=plain(), timeout=60)
+    subprocess.run(
+        [mcopy, "-s", "-i", f"{path}@@{START * 512}", "::/", str(folder)], check=True, env=plain(), timeout=60
+    )
     return {str(one.relative_to(folder)): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
 
 

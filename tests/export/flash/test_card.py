@@ -13,7 +13,9 @@ import yaml
 
 from export.__main__ import main
 from export.flash import card
+from export.flash.disk import fat_partitions
 from export.flash.places import Folder
+from export.flash.seed import Wifi
 from tests.export.flash import parcels
 
 ROOT = Path(__file__).parents[3]
@@ -45,7 +47,9 @@ def check(files, parcel):
     """What a board needs is there, whole, and only that."""
     release, claim, _ = parcel
     mine = {name: data for name, data in files.items() if name.startswith("cutlayer")}
-    assert set(mine) == {f"cutlayer/{name}" for name in ("board.release", "installer.pyz", "release-keys", "claim.json", "first-boot.sh")}
+    assert set(mine) == {
+        f"cutlayer/{name}" for name in ("board.release", "installer.pyz", "release-keys", "claim.json", "first-boot.sh")
+    }
     assert mine["cutlayer/board.release"] == release.read_bytes()
     assert mine["cutlayer/installer.pyz"] == b"an installer"
     assert mine["cutlayer/claim.json"] == claim.read_bytes()
@@ -68,7 +72,9 @@ def test_an_image_has_the_seed_in_its_fat_partition(parcel, tmp_path, capsys, ki
     assert files["config.txt"] == b"arm_64bit=1\n"
     assert image.stat().st_size == size
     with image.open("rb") as file:  # nothing before the partition was touched
-        assert file.read(parcels.START * 512) == parcels.table(kind, parcels.START, 40 * 2048 - parcels.START).ljust(parcels.START * 512, b"\0")
+        assert file.read(parcels.START * 512) == parcels.table(kind, parcels.START, 40 * 2048 - parcels.START).ljust(
+            parcels.START * 512, b"\0"
+        )
     assert "whoever holds the card can read the claim" in capsys.readouterr().out
 
 
@@ -106,7 +112,18 @@ def test_wifi_users_and_keys_are_merged_into_what_an_imager_wrote(parcel, tmp_pa
     wifi = tmp_path / "wifi"
     wifi.write_text(f"IEEE: #1\n{parcels.SECRET}\n")
     wifi.chmod(0o600)
-    more = ["--wifi", str(wifi), "--country", "DE", "--ssh-key", str(tmp_path / "id.pub"), "--user", "kim", "--hostname", "shed"]
+    more = [
+        "--wifi",
+        str(wifi),
+        "--country",
+        "DE",
+        "--ssh-key",
+        str(tmp_path / "id.pub"),
+        "--user",
+        "kim",
+        "--hostname",
+        "shed",
+    ]
     assert flash(parcel, boot, *more) == 0
     user = yaml.safe_load((boot / "user-data").read_bytes())
     assert user["users"] == [{"name": "kim", "passwd": "$5$x", "ssh_authorized_keys": [key]}]
@@ -128,9 +145,9 @@ def test_wifi_users_and_keys_are_merged_into_what_an_imager_wrote(parcel, tmp_pa
 
 def test_the_key_of_a_wifi_is_what_the_standard_makes_of_it():
     # IEEE 802.11i, test vectors of H.4.2
-    from export.flash.seed import Wifi
-
-    assert Wifi("IEEE", "password").access == {"password": "f42c6fc52df0ebef9ebb4b90b38a5f902e83fe1b135a70e23aed762e9710a12e"}
+    assert Wifi("IEEE", "password").access == {
+        "password": "f42c6fc52df0ebef9ebb4b90b38a5f902e83fe1b135a70e23aed762e9710a12e"
+    }
 
 
 def test_no_secret_is_an_argument_of_a_program(parcel, tmp_path, monkeypatch):
@@ -148,7 +165,10 @@ def test_no_secret_is_an_argument_of_a_program(parcel, tmp_path, monkeypatch):
     assert flash(parcel, image, "--wifi", str(wifi)) == 0
     monkeypatch.undo()
     network = yaml.safe_load(parcels.image_files(image, tmp_path / "out")["network-config"])["network"]
-    assert network["wifis"]["wlan0"]["access-points"]["home"]["auth"] == {"key-management": "sae", "password": parcels.SECRET}
+    assert network["wifis"]["wlan0"]["access-points"]["home"]["auth"] == {
+        "key-management": "sae",
+        "password": parcels.SECRET,
+    }
     assert network["ethernets"]["cable"]["dhcp4"] is True  # a network-config takes the place of the system's own
     assert len(seen) > 10
     assert not [line for line in seen if parcels.SECRET in line or parcels.TOKEN in line]
@@ -183,7 +203,10 @@ def test_a_folder_that_is_no_boot_partition_is_told_what_was_looked_for(parcel, 
     )
     cases = {
         "photos": ({"a.jpg": b""}, "it has no cmdline.txt and no config.txt"),
-        "bookworm": ({"cmdline.txt": b"", "config.txt": b""}, "its system does not start with cloud-init, use `flash ssh` for it"),
+        "bookworm": (
+            {"cmdline.txt": b"", "config.txt": b""},
+            "its system does not start with cloud-init, use `flash ssh` for it",
+        ),
     }
     for name, (files, reason) in cases.items():
         root = parcels.write_folder(tmp_path / name, files)
@@ -191,22 +214,27 @@ def test_a_folder_that_is_no_boot_partition_is_told_what_was_looked_for(parcel, 
         assert sorted(contents(root)) == sorted(files)
     (tmp_path / "root" / "etc").mkdir(parents=True)
     (tmp_path / "root" / "usr").mkdir()
-    assert "it looks like a system's root; for one there is `flash rootfs`" in refusal(parcel, tmp_path / "root", capsys)
+    assert "it looks like a system's root; for one there is `flash rootfs`" in refusal(
+        parcel, tmp_path / "root", capsys
+    )
 
 
 def test_an_image_without_a_boot_partition_is_told_where_was_looked(parcel, tmp_path, capsys):
     image = parcels.write_image(tmp_path / "data.img", {"a.txt": b"a"})
-    assert f"{image} has no boot partition: the FAT partition at byte {parcels.START * 512}: it has no cmdline.txt" in refusal(parcel, image, capsys)
+    assert (
+        f"{image} has no boot partition: the FAT partition at byte {parcels.START * 512}: it has no cmdline.txt"
+        in refusal(parcel, image, capsys)
+    )
     (tmp_path / "noise.img").write_bytes(b"\xff" * 4096)
-    assert "is no disk image with a FAT partition: looked in its partition table, MBR or GPT" in refusal(parcel, tmp_path / "noise.img", capsys)
+    assert "is no disk image with a FAT partition: looked in its partition table, MBR or GPT" in refusal(
+        parcel, tmp_path / "noise.img", capsys
+    )
     (tmp_path / "a.img.xz").write_bytes(b"\xfd7zXZ\0" + bytes(600))
     assert "is packed: unpack it first, with `xz -d`" in refusal(parcel, tmp_path / "a.img.xz", capsys)
     assert "is not there" in refusal(parcel, tmp_path / "none.img", capsys)
 
 
 def test_a_partition_table_of_lies_is_not_followed(tmp_path):
-    from export.flash.disk import fat_partitions
-
     for kind in ("mbr", "gpt"):
         path = tmp_path / kind
         path.write_bytes(parcels.table(kind, 1 << 31, 1 << 31).ljust(8192, b"\0"))
@@ -309,7 +337,10 @@ def test_user_data_that_cannot_be_added_to_is_refused_and_replaced_if_asked(parc
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"claim": {"expires": "2020-01-01T00:00:00Z"}}, "expired at 2020-01-01 00:00 UTC: make a new one with `cutlayer-hub enrol"),
+        (
+            {"claim": {"expires": "2020-01-01T00:00:00Z"}},
+            "expired at 2020-01-01 00:00 UTC: make a new one with `cutlayer-hub enrol",
+        ),
         ({"claim": {"board": "pi4"}}, "it is for the board pi5, this is pi4"),
         ({"claim": {"fleet": "other"}}, "it is for the fleet fleet, this is other"),
         ({"claim": {"release_keys": ["11" * 32]}}, "pi5.release: "),
@@ -330,14 +361,18 @@ def test_what_does_not_belong_together_is_refused_before_the_card_is_touched(tmp
 def test_a_private_key_and_a_user_without_a_key_are_refused(parcel, tmp_path, capsys):
     boot = parcels.write_folder(tmp_path / "bootfs", parcels.boot_files())
     (tmp_path / "id").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
-    assert "is a private key, which belongs on no card" in refusal(parcel, boot, capsys, "--ssh-key", str(tmp_path / "id"))
+    assert "is a private key, which belongs on no card" in refusal(
+        parcel, boot, capsys, "--ssh-key", str(tmp_path / "id")
+    )
     assert "nobody could log in as kim" in refusal(parcel, boot, capsys, "--user", "kim")
     assert "--wifi-ask needs a terminal" in refusal(parcel, boot, capsys, "--wifi-ask")
 
 
 def test_the_whole_way_of_the_first_boot(tmp_path):
     """cloud-init's command finds the script, the unit's command runs the installer, the claim is gone."""
-    installer = parcels.program("import json, sys, pathlib\npathlib.Path(sys.argv[2]).parents[2].joinpath('ran.json').write_text(json.dumps(sys.argv[1:]))\n")
+    installer = parcels.program(
+        "import json, sys, pathlib\npathlib.Path(sys.argv[2]).parents[2].joinpath('ran.json').write_text(json.dumps(sys.argv[1:]))\n"
+    )
     boot = parcels.write_folder(tmp_path / "boot firmware", parcels.boot_files())
     config = tmp_path / "device.toml"
     config.write_text("[data]\nsource = 'synthetic'\n")
@@ -347,7 +382,7 @@ def test_the_whole_way_of_the_first_boot(tmp_path):
     units, programs = tmp_path / "units", tmp_path / "bin"
     units.mkdir()
     programs.mkdir()
-    (programs / "systemctl").write_text(f"#!/bin/sh\necho \"$*\" >> {tmp_path}/systemctl.log\n")
+    (programs / "systemctl").write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/systemctl.log\n')
     (programs / "systemctl").chmod(0o755)
     (programs / "python3").symlink_to(sys.executable)
     environment = {"PATH": f"{programs}:/usr/bin:/bin", "CUTLAYER_UNITS": str(units)}
@@ -382,6 +417,8 @@ def test_cloud_init_finds_nothing_wrong_with_it(parcel, tmp_path):
         pytest.skip("cloud-init is not installed")
     boot = parcels.write_folder(tmp_path / "bootfs", parcels.boot_files())
     assert flash(parcel, boot) == 0
-    done = subprocess.run([cloud_init, "schema", "-c", str(boot / "user-data")], check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [cloud_init, "schema", "-c", str(boot / "user-data")], check=False, capture_output=True, text=True, timeout=60
+    )
     assert "Valid" in done.stdout + done.stderr, done.stdout + done.stderr
     assert card.SEEDS[0] == "user-data"

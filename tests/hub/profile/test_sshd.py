@@ -1,13 +1,8 @@
 """A board behind a real ssh server on the loopback, with keys and configuration of its own."""
 
-import getpass
 import hashlib
 import json
 import os
-import shutil
-import signal
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +10,7 @@ import pytest
 
 from edge.wire.profile import Profile
 from hub.__main__ import main
+from tests import sshd
 from tests.hub.profile import samples
 from tests.tiny import write_bundle
 
@@ -42,47 +38,13 @@ sys.stdout.write(text)
 @pytest.fixture
 def board(tmp_path):
     """Options of ssh that lead to a server whose `cutlayer` lies below `my board`; ended by its process id."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
-    sshd, keygen = shutil.which("sshd", path=path), shutil.which("ssh-keygen")
-    if sshd is None or keygen is None or shutil.which("ssh") is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("openssh-server is not installed")
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # the server wants it, and its package leaves it to the service
-    for name in ("host", "user"):
-        subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True, timeout=60)
-    (tmp_path / "keys").write_bytes((tmp_path / "user.pub").read_bytes())
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    (tmp_path / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/keys\nPidFile none\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-        "PermitRootLogin prohibit-password\n"
-    )
-    (tmp_path / "ssh_config").write_text(
-        f"Host board\nHostName 127.0.0.1\nPort {port}\nUser {getpass.getuser()}\nIdentityFile {tmp_path}/user\n"
-        f"IdentitiesOnly yes\nIdentityAgent none\nUserKnownHostsFile {tmp_path}/known\nGlobalKnownHostsFile none\n"
-        "StrictHostKeyChecking accept-new\nBatchMode yes\nRequestTTY force\n"
-    )
     place = tmp_path / "my board"
     place.mkdir()
     (place / "sample.json").write_text(samples.pi5().serialize())
     (place / "cutlayer").write_text(BOARD.format(python=sys.executable, folder=str(place)))
     (place / "cutlayer").chmod(0o755)
-    with subprocess.Popen(
-        [sshd, "-D", "-e", "-f", tmp_path / "sshd_config"], stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
-    ) as server:
-        try:
-            said = []
-            for line in server.stderr:
-                said.append(line)
-                if "listening" in line:
-                    break
-            else:
-                pytest.fail(f"sshd did not start: {''.join(said)}")
-            yield ["--ssh-option=-F" + str(tmp_path / "ssh_config"), "--command", str(place / "cutlayer")]
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.stderr.close()
+    with sshd.server(tmp_path) as config:
+        yield [f"--ssh-option=-F{config}", "--command", str(place / "cutlayer")]
 
 
 def test_a_profile_comes_over_ssh(board, tmp_path, capfd):
