@@ -181,9 +181,13 @@ class Register:
             TrustError: there is no such name.
         """
         with self._transaction() as database:
-            known = [row["name"] for row in database.execute("SELECT name FROM claims UNION SELECT name FROM certificates")]
+            known = [
+                row["name"] for row in database.execute("SELECT name FROM claims UNION SELECT name FROM certificates")
+            ]
             if name not in known:
-                raise TrustError(f"there is no device {name!r} in this fleet; there are {', '.join(known) or 'none yet'}")
+                raise TrustError(
+                    f"there is no device {name!r} in this fleet; there are {', '.join(known) or 'none yet'}"
+                )
             database.execute(
                 "UPDATE claims SET withdrawn = ? WHERE name = ? AND withdrawn IS NULL", (_stamp(now), name)
             )
