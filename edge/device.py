@@ -11,6 +11,7 @@ from edge import board, bundle, effort, memory, sensors
 from edge.accounts import Accounts
 from edge.agent import Agent
 from edge.config import BrokerConfig, DeviceConfig, RunConfig
+from edge.enrolment.enrolling import Enrolment, Place, Renewal
 from edge.files import Files
 from edge.flight.recorder import Recorder
 from edge.link import Link
@@ -58,6 +59,10 @@ def run(config: DeviceConfig, stopped: Callable[[], bool], profile: Sequence[str
         down.callback(outbox.close)
         down.callback(recorder.close)
         prepare(outbox, loaded)
+        if (enrolment := enrolment_of(config)) is not None:
+            if not enrolment.until_enrolled(stopped):
+                return
+            down.callback(Renewal(enrolment).close)
         link = recorder.link(_link(config, instance))
         meter = down.enter_context(Meter(sample_seconds=config.run.sample_seconds, config=config.energy))
         effort.refuse_unmeasured(config.budget, meter)
@@ -80,6 +85,17 @@ def run(config: DeviceConfig, stopped: Callable[[], bool], profile: Sequence[str
             link.open(config.broker.connect_seconds, stopped)
         log.info("%s: bundle %s, %d samples", config.device.name, loaded.id[:8], source.samples)
         agent.run(recorder.between(stopped), now=recorder.clock)
+
+
+def enrolment_of(config: DeviceConfig) -> Enrolment | None:
+    """How this device comes to its certificate; None where the configuration does not say that it shall."""
+    broker, enrolment = config.broker, config.enrolment
+    if enrolment.url is None or broker.ca is None or broker.certificate is None or broker.key is None:
+        return None
+    place = Place(
+        config.device.name, enrolment.url, enrolment.claim, broker.ca, certificate=broker.certificate, key=broker.key
+    )
+    return Enrolment(place)
 
 
 def assemble(
