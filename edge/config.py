@@ -16,7 +16,8 @@ from edge.wire.budget import BudgetConfig
 from edge.wire.toml_fields import ConfigError, Example, PathUnless, Pattern, Range
 
 __all__ = [
-    "BrokerConfig", "BundleConfig", "ConfigError", "DataConfig", "DeviceConfig", "EnergyConfig", "EnrolmentConfig", "IdentityConfig", "RunConfig", "describe", "load",
+    "BrokerConfig", "BundleConfig", "ConfigError", "DataConfig", "DeviceConfig", "EnergyConfig", "EnrolmentConfig", "IdentityConfig", "RunConfig",
+    "ServiceConfig", "UpdateConfig", "describe", "load",
 ]  # fmt: skip
 
 PREFIX = "CUTLAYER"
@@ -209,6 +210,45 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class UpdateConfig:
+    """Updates over the air, on a board installed from a signed release: the installer writes this. Without it offers are refused."""
+
+    current: Annotated[Path | None, Example("/opt/cutlayer/current")] = None
+    """Folder of the release that runs, with its manifest.json; a symlink that the installer switches."""
+
+    incoming: Annotated[Path | None, Example("/var/lib/cutlayer/incoming")] = None
+    """Folder in which the installer looks for new releases."""
+
+    keys: Annotated[Path | None, Example("/etc/cutlayer/release-keys")] = None
+    """File of the public keys that releases must be signed with, 64 hexadecimal digits a line."""
+
+    keep: Annotated[float, Range(0, 1)] = 0.5
+    """Share of each limit of [budget] that updates leave for training: no piece is asked for beyond the rest."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether this board can be updated."""
+        return None not in (self.current, self.incoming, self.keys)
+
+    def problems(self) -> Iterator[str]:
+        """Yields what does not go together."""
+        given = [name for name in ("current", "incoming", "keys") if getattr(self, name) is not None]
+        if len(given) in (1, 2):
+            yield f"current, incoming and keys belong together, only {' and '.join(given)} is given"
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """For a device that a process manager keeps running. systemd is told more over $NOTIFY_SOCKET, which it sets itself."""
+
+    healthy: Annotated[Path | None, Example("/var/lib/cutlayer/healthy")] = None
+    """File that names the release that runs once it has proven itself: once the hub has answered, or healthy_seconds have passed."""
+
+    healthy_seconds: Annotated[float, Range(0, 86400)] = 30.0
+    """How long the device must have run without the hub, or a network, to count as well."""
+
+
+@dataclass(frozen=True)
 class DeviceConfig:
     """All sections of a device's configuration."""
 
@@ -220,6 +260,8 @@ class DeviceConfig:
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
     enrolment: EnrolmentConfig = field(default_factory=EnrolmentConfig)
+    update: UpdateConfig = field(default_factory=UpdateConfig)
+    service: ServiceConfig = field(default_factory=ServiceConfig)
 
     def problems(self) -> Iterator[str]:
         """Yields what does not go together between sections."""
