@@ -269,6 +269,19 @@ def _profile_arguments(parser: argparse.ArgumentParser) -> None:
     command.arguments(parser)
 
 
+def _rollout(options: argparse.Namespace) -> int:
+    """Send a signed release to the fleet's boards in stages; it stops by itself where they are worse off with it."""
+    from hub.rollout import command
+
+    return command.command(options)
+
+
+def _rollout_arguments(parser: argparse.ArgumentParser) -> None:
+    from hub.rollout import options
+
+    options.arguments(parser)
+
+
 def _example(options: argparse.Namespace) -> int:
     """Print an annotated configuration to start from."""
     from hub import config
@@ -405,6 +418,7 @@ COMMANDS: Commands = {
     "devices": (_devices, _fleet_arguments),
     "status": (_status, _fleet_arguments),
     "revoke": (_revoke, _revoke_arguments),
+    "rollout": (_rollout, _rollout_arguments),
     "report": (_report, _report_arguments),
     "trial": (_trial, _trial_arguments),
     "profile": (_profile, _profile_arguments),
@@ -459,6 +473,7 @@ def _setting(text: str) -> tuple[str, Any]:
 def _mistakes() -> tuple[type[Exception], ...]:
     """What a plain sentence answers; everything else is a fault of ours and keeps its traceback."""
     from edge.link import LinkError
+    from edge.release.manifest import ReleaseError
     from edge.wire.profile import ProfileError
     from edge.wire.toml_fields import ConfigError
     from export.errors import ExportError
@@ -469,6 +484,7 @@ def _mistakes() -> tuple[type[Exception], ...]:
     from hub.outcome import OutcomeError
     from hub.profile.page import PageError
     from hub.profile.ssh import SshError
+    from hub.rollout.plan import RolloutError
     from hub.server import RunError
     from hub.store import StoreError
     from hub.trial.net import NetError
@@ -477,7 +493,7 @@ def _mistakes() -> tuple[type[Exception], ...]:
 
     return (
         BrokerError, ConfigError, DatasetError, DemoError, ExportError, FleetError, LinkError, NetError, OutcomeError, PageError,
-        ProfileError, RunError, SshError, StoreError, TrialError, TrustError,
+        ProfileError, ReleaseError, RolloutError, RunError, SshError, StoreError, TrialError, TrustError,
     )  # fmt: skip
 
 

@@ -281,5 +281,5 @@ def _read_header(file: BinaryIO) -> tuple[str, int]:
 def _take(file: BinaryIO, size: int) -> bytes:
     data = file.read(size)
     if len(data) != size:
-        raise ReleaseError("it ends too early: a part of it is missing")
+        raise ReleaseError("it is no release, or ends too early: a part is missing")
     return data

@@ -1,12 +1,11 @@
 """Programs of an arm64 tree run under qemu-user: their system calls are this machine's, their processor is emulated."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.boards.root import EMULATOR
+from tests.boards.root import EMULATOR, PYTHON
 
 # An emulated program that starts `sys.executable` would start an arm64 file, which this kernel does not know.
 _SITE = """import os, sys
@@ -22,26 +21,30 @@ class EmulatedPython:
     environ: Mapping[str, str]
 
 
-def emulated_python(tree: Path, folder: Path, program: str = "usr/bin/python3.11", paths: tuple[Path, ...] = ()) -> EmulatedPython:
-    """A script in `folder` that runs the tree's Python on a Cortex-A72, as its child processes do.
+def emulated_python(tree: Path, folder: Path) -> EmulatedPython:
+    """A script in `folder` that runs what is installed in the tree on a Cortex-A72, and what that starts, too.
 
     Args:
-        tree: root of the emulated programs; what is not in it is looked for on this machine.
+        tree: root of the emulated programs, with a release; what is not in it is looked for on this machine.
         folder: where the script goes.
-        program: of the tree; in a venv, its own Python.
-        paths: folders to import from, before the tree's own.
     """
     emulator = shutil.which(EMULATOR) or EMULATOR
     folder.mkdir(parents=True, exist_ok=True)
     script, site = folder / "python", folder / "site"
     site.mkdir(exist_ok=True)
     (site / "sitecustomize.py").write_text(_SITE)
-    script.write_text(f'#!/bin/sh\nexec {emulator} -cpu cortex-a72 -L {tree} -0 /{program} {tree / program} "$@"\n')
+    # Python looks for pyvenv.cfg beside the name it is started by.
+    name = "/opt/cutlayer/current/environment/bin/python"
+    program = tree / f"usr/bin/python{PYTHON}"
+    script.write_text(f'#!/bin/sh\nexec {emulator} -cpu cortex-a72 -L {tree} -0 {name} {program} "$@"\n')
     script.chmod(0o755)
+    current = "/opt/cutlayer/current"
     environ = {
         "EMULATED_PYTHON": str(script),
-        "PYTHONPATH": os.pathsep.join(str(path) for path in (site, *paths)),
+        "PYTHONPATH": f"{site}:{current}/agent",
+        "CUTLAYER_BUNDLE_PATH": f"{current}/device.bundle",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONSAFEPATH": "1",
         "ORT_DISABLE_TELEMETRY": "1",
     }
     return EmulatedPython(script, environ)

@@ -74,7 +74,9 @@ class Board:
     def begin(self):
         """A process of the device."""
         topics_of_updates = topics.subscriptions_of_updates(FLEET, NAME)
-        link = MemoryLink(self.broker, "d", subscriptions=(*topics.subscriptions_of_device(FLEET, NAME), *topics_of_updates))
+        link = MemoryLink(
+            self.broker, "d", subscriptions=(*topics.subscriptions_of_device(FLEET, NAME), *topics_of_updates)
+        )
         self.link = SideLink(link, frozenset(topics_of_updates), topics.down(FLEET, NAME))
         self.updater = Updater(
             FLEET,
@@ -449,7 +451,9 @@ def test_a_result_that_cannot_be_read_is_none(tmp_path, text):
     assert installed.result(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"figures": {"a": {"x": 1}}, "starts": {}, "closed": {}, "part": []}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"figures": {"a": {"x": 1}}, "starts": {}, "closed": {}, "part": []}']
+)
 def test_a_damaged_memory_is_a_new_one(tmp_path, text):
     (tmp_path / "updates.json").write_text(text)
     assert Memory(tmp_path / "updates.json").figures == {}

@@ -102,7 +102,7 @@ class Board:
         self.lines = []
 
     def install(self, path, *, keys=(make.KEY,), config=None, claim=None, **how):
-        config_file = Path(path).with_suffix(".toml")
+        config_file = self.layout.root.with_name(f"{self.layout.root.name}.toml")
         config_file.write_bytes(CONFIG if config is None else config)
         wanted = install.Wanted(claim, config_file, wait_seconds=how.pop("wait_seconds", 0))
         return install.install(self.layout, Path(path), keys, KEYS, world(self.lines, **how), wanted)

@@ -126,7 +126,8 @@ def test_a_long_reason_is_cut():
 
 
 @pytest.mark.parametrize(
-    "changed", [{"version": 0}, {"size": updates.RELEASE_BYTES + 1}, {"id": "x" * 64}, {"file": "0" * 63}, {"size": True}]
+    "changed",
+    [{"version": 0}, {"size": updates.RELEASE_BYTES + 1}, {"id": "x" * 64}, {"file": "0" * 63}, {"size": True}],
 )
 def test_offers_out_of_range_are_refused(changed):
     release = Release("0" * 64, 1, 1, "1" * 64)
