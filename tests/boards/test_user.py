@@ -1,9 +1,6 @@
 """The whole client on an emulated Cortex-A72, enrolled, over TLS, against a hub on this machine; and the same on no emulator."""
 
 import json
-import shutil
-import subprocess
-import os
 
 import pytest
 import torch

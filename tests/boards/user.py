@@ -38,8 +38,15 @@ def emulated_python(tree: Path, folder: Path) -> EmulatedPython:
     program = tree / f"usr/bin/python{PYTHON}"
     script.write_text(f'#!/bin/sh\nexec {emulator} -cpu cortex-a72 -L {tree} -0 {name} {program} "$@"\n')
     script.chmod(0o755)
-    current = "/opt/cutlayer/current"
+    current, state = "/opt/cutlayer/current", tree / "var/lib/cutlayer"
     environ = {
+        # The emulator looks into the tree for what is there only: new files would be made on this machine.
+        "CUTLAYER_DEVICE_STATE_DIRECTORY": str(state / "state"),
+        "CUTLAYER_BROKER_CERTIFICATE": str(state / "identity/device.pem"),
+        "CUTLAYER_BROKER_KEY": str(state / "identity/device.key"),
+        "CUTLAYER_ENROLMENT_CLAIM": str(state / "identity/claim.json"),
+        "CUTLAYER_UPDATE_INCOMING": str(state / "incoming"),
+        "CUTLAYER_SERVICE_HEALTHY": str(state / "healthy"),
         "EMULATED_PYTHON": str(script),
         "PYTHONPATH": f"{site}:{current}/agent",
         "CUTLAYER_BUNDLE_PATH": f"{current}/device.bundle",
