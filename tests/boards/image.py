@@ -101,3 +101,10 @@ def with_cloud_init(tree: Path) -> None:
     wants.mkdir(parents=True)
     for unit in _CLOUD_UNITS:
         (wants / unit).symlink_to(f"/lib/systemd/system/{unit}")
+
+
+def add_user(tree: Path, name: str, number: int = 990) -> None:
+    """Give the tree a system's user, as an image builder would."""
+    for file, line in (("passwd", f"{name}:x:{number}:{number}::/nonexistent:/usr/sbin/nologin"), ("group", f"{name}:x:{number}:"), ("shadow", f"{name}:*:19000::::::")):
+        with (tree / "etc" / file).open("a") as written:
+            written.write(f"{line}\n")
