@@ -97,9 +97,13 @@ class _Place:
 class Release:
     """An open release whose signature, manifest and layout are right; close it, or use it in a `with`."""
 
-    def __init__(self, path: Path, file: BinaryIO, manifest: ReleaseManifest, places: Mapping[str, _Place]) -> None:
+    def __init__(
+        self, path: Path, file: BinaryIO, manifest: ReleaseManifest, signature: bytes, places: Mapping[str, _Place]
+    ) -> None:
         self.path = path
         self.manifest = manifest
+        self.signature = signature
+        """The bytes of manifest.sig, which go with `manifest.pack()`."""
         self._file = file
         self._places = places
 
@@ -189,9 +193,9 @@ def open_release(path: Path, keys: Sequence[bytes], *, now: datetime | None, acc
     except OSError as error:
         raise ReleaseError(f"{path}: {error.strerror}") from error
     try:
-        manifest, rest = _read_manifest(file, keys)
+        manifest, signature = _read_manifest(file, keys)
         accepts.check(manifest, now)
-        return Release(path, file, manifest, dict(_places(file, manifest, rest)))
+        return Release(path, file, manifest, signature, dict(_places(file, manifest, file.tell())))
     except ReleaseError as error:
         file.close()
         raise type(error)(f"{path}: {error}") from error
@@ -224,12 +228,12 @@ def _open(path: Path) -> BinaryIO:
     return os.fdopen(number, "rb")
 
 
-def _read_manifest(file: BinaryIO, keys: Sequence[bytes]) -> tuple[ReleaseManifest, int]:
-    """Return the manifest and where the members after the signature begin."""
+def _read_manifest(file: BinaryIO, keys: Sequence[bytes]) -> tuple[ReleaseManifest, bytes]:
+    """Return the manifest and the bytes of its signature; the file stands where the contents begin."""
     manifest = _first_member(file, MANIFEST, MAXIMUM_MANIFEST_BYTES)
     signature = _first_member(file, SIGNATURE, MAXIMUM_SIGNATURE_BYTES)
     check_signature(manifest, signature, keys)
-    return ReleaseManifest.parse(manifest), file.tell()
+    return ReleaseManifest.parse(manifest), signature
 
 
 def _first_member(file: BinaryIO, name: str, limit: int) -> bytes:

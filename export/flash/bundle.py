@@ -1,7 +1,6 @@
 """One signed file for a kind of board: graphs, agent, wheels, units, installer; the same inputs give the same bytes."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -57,6 +56,8 @@ class Written:
     """Paths whose contents are not in it."""
     signers: tuple[str, ...]
     """Fingerprints of the keys."""
+    measured_on: str
+    """Architecture that the graphs' formulations were measured on; empty: nothing was measured."""
 
 
 def build_release(spec: ReleaseSpec, now: datetime, *, locks: Path = wheels.LOCKS, edge: Path | None = None) -> Written:
@@ -73,7 +74,9 @@ def build_release(spec: ReleaseSpec, now: datetime, *, locks: Path = wheels.LOCK
         ReleaseError: what is wanted makes no release.
     """
     keys = [signing.load_key(path) for path in spec.keys]
-    contents, manifest = _collect(spec, locks, edge or agent.package())
+    path = spec.bundle / "device.bundle" if spec.bundle.is_dir() else spec.bundle
+    identity, graphs = read_bundle(path)
+    contents, manifest = _collect(spec, path, identity, locks, edge or agent.package())
     folder = spec.keys[0].parent
     before = history.read(folder)
     manifest = history.date(manifest, spec.wish, before, now)
@@ -83,15 +86,17 @@ def build_release(spec: ReleaseSpec, now: datetime, *, locks: Path = wheels.LOCK
     history.note(folder, before, manifest)
     write_release(spec.out, manifest, signing.sign(manifest, keys), present)
     left = tuple(path for path in sorted(manifest.files) if manifest.files[path].sha256 in old)
-    return Written(spec.out, manifest, left, tuple(fingerprint(signing.public_of(key)) for key in keys))
+    return Written(
+        spec.out, manifest, left, tuple(fingerprint(signing.public_of(key)) for key in keys), _measured_on(graphs)
+    )
 
 
-def _collect(spec: ReleaseSpec, locks: Path, edge: Path) -> tuple[dict[str, Path | bytes], ReleaseManifest]:
-    """Return the contents by hash and the manifest that names them."""
+def _collect(
+    spec: ReleaseSpec, path: Path, identity: str, locks: Path, edge: Path
+) -> tuple[dict[str, Path | bytes], ReleaseManifest]:
+    """Return the contents by hash and the manifest that names them; `path` and `identity` are the bundle's."""
     kind, number = board(spec.board), agent.agent_version()
     python = spec.python or kind.python
-    path = spec.bundle / "device.bundle" if spec.bundle.is_dir() else spec.bundle
-    identity = bundle_id(path)
     data: dict[str, bytes] = {
         BUNDLE: path.read_bytes(),
         AGENT: agent.agent_zip(edge, number),
@@ -111,8 +116,8 @@ def _collect(spec: ReleaseSpec, locks: Path, edge: Path) -> tuple[dict[str, Path
     return {**contents, **found}, manifest
 
 
-def bundle_id(path: Path) -> str:
-    """Return the id of a device.bundle, all of whose members have the hashes it states.
+def read_bundle(path: Path) -> tuple[str, Manifest]:
+    """Return id and manifest of a device.bundle, all of whose members have the hashes it states.
 
     Raises:
         FlashError: it is no device.bundle.
@@ -128,7 +133,13 @@ def bundle_id(path: Path) -> str:
     for name, file in manifest.files.items():
         if name not in members or archive.sha256(members[name]) != file.sha256:
             raise FlashError(f"{path} is damaged: {name} is missing or does not have its hash")
-    return archive.sha256(members["manifest.json"])
+    return archive.sha256(members["manifest.json"]), manifest
+
+
+def _measured_on(graphs: Manifest) -> str:
+    measured = graphs.tuning.get("measured")
+    machine = measured.get("machine") if isinstance(measured, dict) else None
+    return str(machine.get("architecture") or "") if isinstance(machine, dict) else ""
 
 
 def _old(spec: ReleaseSpec, manifest: ReleaseManifest, keys: list[bytes]) -> frozenset[str]:
@@ -140,8 +151,3 @@ def _old(spec: ReleaseSpec, manifest: ReleaseManifest, keys: list[bytes]) -> fro
         if getattr(old, name) != getattr(manifest, name):
             raise FlashError(f"{spec.since} is for the {name} {getattr(old, name)}, this release for {getattr(manifest, name)}")  # fmt: skip
     return frozenset(old.sizes)
-
-
-def megabytes(sizes: Mapping[str, int]) -> float:
-    """Return 10^6 bytes."""
-    return sum(sizes.values()) / 1e6

@@ -37,6 +37,8 @@ def _bundle(arguments: argparse.Namespace) -> int:
     print(f"version {manifest.version} of fleet {manifest.fleet}, to be taken up until {format_date(manifest.expires)}; noted in {spec.keys[0].parent / NAME}")  # fmt: skip
     print(f"for {manifest.board}: {manifest.architecture}, Python {manifest.python}; cutlayer {manifest.cutlayer}, bundle {manifest.bundle[:16]}")  # fmt: skip
     print(f"signed by {', '.join(written.signers)}")
+    if written.measured_on not in {"", manifest.architecture}:
+        print(f"the graphs' formulations were measured on {written.measured_on}: on {manifest.architecture} results are the same, steps may be slower")  # fmt: skip
     return 0
 
 

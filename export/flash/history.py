@@ -53,7 +53,7 @@ def read(folder: Path) -> tuple[Noted, ...]:
         plain = json.loads(path.read_text("utf-8"))
         noted = tuple(Noted(**row) for row in plain["releases"])
         for row in noted:
-            if type(row.version) is not int or parse_date(row.issued, "issued") >= parse_date(row.expires, "expires"):
+            if not _is_sound(row) or parse_date(row.issued, "issued") >= parse_date(row.expires, "expires"):
                 raise FlashError(f"{path}: the release {row.id!r:.20} has a version or dates that cannot be")
     except FileNotFoundError:
         return ()
@@ -117,6 +117,11 @@ def date(manifest: ReleaseManifest, wish: Wish, history: Sequence[Noted], now: d
 def undated() -> dict[str, Any]:
     """Return version and dates for a manifest that gets its own by `date`."""
     return {"version": 1, "issued": _EPOCH, "expires": _EPOCH + LIFE}
+
+
+def _is_sound(row: Noted) -> bool:
+    texts = (row.id, row.fleet, row.board, row.content)
+    return type(row.version) is int and all(isinstance(text, str) for text in texts)
 
 
 def _fits(row: Noted, wish: Wish, now: datetime) -> bool:

@@ -1,6 +1,6 @@
 """Wheels for another machine: which ones are in a lock, the files in a folder that later builds find again.
 
-A lock has a line for each wheel, `NAME==VERSION --hash=sha256:… # FILE`, so that pip reads it too. What the folder has
+A lock has a line for each wheel, `NAME==VERSION --hash=sha256:… # FILE BYTES`, so that pip reads it too. What the folder has
 is hashed; what it lacks is asked of pip, for that machine and not for this one, and hashed as well.
 """
 
@@ -21,7 +21,7 @@ LOCKS = Path(__file__).parent / "locks"
 OF_THE_DEVICE = ("numpy", "onnxruntime", "paho-mqtt", "psutil")
 """What the agent imports; a lock has these and what they ask for."""
 
-_LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+) --hash=sha256:(?P<sha256>[0-9a-f]{64})  # (?P<file>[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl)")  # fmt: skip
+_LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+) --hash=sha256:(?P<sha256>[0-9a-f]{64})  # (?P<file>[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl) (?P<bytes>[0-9]{1,10})")  # fmt: skip
 _OFFLINE = (
     "NewConnectionError",
     "ConnectTimeout",
@@ -40,10 +40,11 @@ class Wheel:
     version: str
     sha256: str
     file: str
+    bytes: int
 
     def line(self) -> str:
         """The line."""
-        return f"{self.name}=={self.version} --hash=sha256:{self.sha256}  # {self.file}"
+        return f"{self.name}=={self.version} --hash=sha256:{self.sha256}  # {self.file} {self.bytes}"
 
 
 def cache() -> Path:
@@ -72,7 +73,8 @@ def read_lock(architecture: str, python: str, folder: Path = LOCKS) -> tuple[Whe
         if line and not line.startswith("#"):
             if (found := _LINE.fullmatch(line)) is None:
                 raise FlashError(f"{path}: line {number} is not a wheel with its hash")
-            wheels.append(Wheel(**found.groupdict()))
+            name, version, sha256, file, size = found.groups()
+            wheels.append(Wheel(name, version, sha256, file, int(size)))
     return tuple(wheels)
 
 
@@ -115,7 +117,7 @@ def make_lock(architecture: str, python: str, constraints: Path, download: Path)
         name, version = path.name.split("-")[:2]
         if pins.get(_plain(name)) != version:
             raise FlashError(f"{constraints} does not name {name}=={version}, which the device would get")
-        wheels.append(Wheel(name.replace("_", "-"), version, _digest(path), path.name))
+        wheels.append(Wheel(name.replace("_", "-"), version, _digest(path), path.name, path.stat().st_size))
     head = f"# {architecture}, Python {python}: wheels of the device. Made by `cutlayer-export flash lock`.\n"
     return head + "".join(f"{wheel.line()}\n" for wheel in wheels)
 
@@ -143,9 +145,11 @@ def reason(said: str) -> str:
 
 
 def _pip(what: list[str], architecture: str, python: str, folder: Path) -> None:
+    # A constraint from the environment has no hash, and with --require-hashes everything must have one.
+    environment = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
     done = subprocess.run(  # noqa: S603  no shell, and every word is ours or the lock's
         [*command(architecture, python, folder), *what],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
+        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
     )  # fmt: skip
     if done.returncode:
         raise FlashError(

@@ -63,13 +63,20 @@ def contents(version, *, wheels=None, agent=b""):
     given = {
         "small-1.0-py3-none-any.whl": wheel("small", "1.0", {"small/__init__.py": b"VALUE = 1\n"}),
         "other-2.0-py3-none-any.whl": wheel(
-            "other", "2.0", {"other/__init__.py": b"", "other/_fast.so": b"\x7fELF" + b"o" * 50}, executable=["other/_fast.so"]
+            "other",
+            "2.0",
+            {"other/__init__.py": b"", "other/_fast.so": b"\x7fELF" + b"o" * 50},
+            executable=["other/_fast.so"],
         ),
     }
-    units = {"cutlayer.service": f"[Service]\nType=notify\n# {version}\n[Install]\nWantedBy=multi-user.target\n".encode()}
+    units = {
+        "cutlayer.service": f"[Service]\nType=notify\n# {version}\n[Install]\nWantedBy=multi-user.target\n".encode()
+    }
     return {
         "device.bundle": f"graphs {version}".encode() * 10,
-        "agent.zip": archive({"edge/__init__.py": b"", "edge/__main__.py": source, f"cutlayer-{version}.dist-info/METADATA": b"x"}),
+        "agent.zip": archive(
+            {"edge/__init__.py": b"", "edge/__main__.py": source, f"cutlayer-{version}.dist-info/METADATA": b"x"}
+        ),
         "installer.pyz": installer() if version == 1 else zip_comment(installer(), version),
         **{f"wheels/{name}": data for name, data in (given if wheels is None else wheels).items()},
         **{f"units/{name}": data for name, data in units.items()},
@@ -148,5 +155,3 @@ def copy_tree(source, target):
         shutil.rmtree(target)
     if Path(source).is_dir():
         shutil.copytree(source, target, symlinks=True)
-
-

@@ -51,6 +51,7 @@ def test_a_release_gives_back_what_was_put_into_it(path):
         assert release.manifest == manifest
         assert release.id == sha256(manifest.pack()).hexdigest()
         assert release.missing == ()
+        assert release.signature == pack_signatures(signed(manifest))
         for name, data in CONTENTS.items():
             to = io.BytesIO()
             release.copy(manifest.files[name].sha256, to)

@@ -36,7 +36,7 @@ def write_wheel(folder, name, version="1.0", tag="py3-none-any", needs=()):
         archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
         archive.writestr(f"{info}/RECORD", "")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Wheel(name, version, digest, path.name)
+    return Wheel(name, version, digest, path.name, path.stat().st_size)
 
 
 class Workshop:
