@@ -65,7 +65,7 @@ def write(path: Path, data: bytes, mode: int = FILE) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(hidden, path)
+    hidden.replace(path)
     sync_folder(path.parent)
 
 
@@ -79,12 +79,12 @@ def copy(source: Path, path: Path, mode: int = FILE) -> None:
 def link(path: Path, target: str) -> None:
     """Switches a symbolic link by a rename; nothing is written where it says so already."""
     with contextlib.suppress(OSError):
-        if os.readlink(path) == target:
+        if str(path.readlink()) == target:
             return
     hidden = part(path)
     remove(hidden)
     hidden.symlink_to(target)
-    os.replace(hidden, path)
+    hidden.replace(path)
     sync_folder(path.parent)
 
 
@@ -97,7 +97,7 @@ def publish(hidden: Path, path: Path) -> None:
                 _sync(at, os.O_RDONLY)
         del folders
         sync_folder(Path(folder))
-    os.rename(hidden, path)
+    hidden.rename(path)
     sync_folder(path.parent)
 
 
@@ -126,7 +126,7 @@ def remove(path: Path) -> None:
     hidden = path if is_part(path.name) else part(path)
     if hidden != path:
         remove(hidden)
-        os.rename(path, hidden)
+        path.rename(hidden)
     shutil.rmtree(hidden)
 
 
@@ -142,9 +142,7 @@ def want_room(path: Path, needed: int, room: Callable[[Path], int] = room) -> No
     """Raises FullError with both figures where a disk has less than `needed` bytes."""
     there = room(path)
     if there < needed:
-        raise FullError(
-            f"{path} is too full: this needs {needed / 1e6:.1f} MB there and {there / 1e6:.1f} MB are free"
-        )
+        raise FullError(f"{path} is too full: this needs {needed / 1e6:.1f} MB there and {there / 1e6:.1f} MB are free")
 
 
 @contextlib.contextmanager
@@ -217,10 +215,8 @@ def open_within(folder: int, name: str) -> int:
 
 def make_within(folder: int, name: str, mode: int, owner: tuple[int, int] | None) -> None:
     """Makes a folder in one given as descriptor and gives it to its owner; one that is there stays as it is."""
-    try:
+    with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=folder)
-    except FileExistsError:
-        pass
     handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     try:
         own_folder(handle, mode, owner)

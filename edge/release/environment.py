@@ -38,7 +38,7 @@ def interpreter(layout: Layout) -> Interpreter:
     """Returns the board's Python: the one that runs, or that of another root, read from its files without starting it."""
     theirs = layout.path("/usr/bin/python3")
     if layout.root != Path("/") and (theirs.exists() or theirs.is_symlink()):
-        name = Path(os.readlink(theirs)).name if theirs.is_symlink() else theirs.name
+        name = theirs.readlink().name if theirs.is_symlink() else theirs.name
         return Interpreter(f"/usr/bin/{name}", name.removeprefix("python"), _machine(theirs.with_name(name)))
     running = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
     return Interpreter(running, f"{sys.version_info.major}.{sys.version_info.minor}", platform.machine())
@@ -56,11 +56,11 @@ def _machine(path: Path) -> str:
 def starts(layout: Layout, folder: Path) -> bool:
     """Whether the Python that an environment leans on is on the board."""
     try:
-        python = os.readlink(folder / "bin" / "python")
+        python = (folder / "bin" / "python").readlink()
     except OSError:
         return False
     theirs = layout.path("/usr/bin/python3")
-    return (layout.path(python) if theirs.exists() or theirs.is_symlink() else Path(python)).exists()
+    return (layout.path(str(python)) if theirs.exists() or theirs.is_symlink() else python).exists()
 
 
 def packages(folder: Path, version: str) -> Path:

@@ -61,7 +61,7 @@ def settle(layout: Layout, say: Say) -> None:
     if there is not None and healthy(layout) == there.release:
         say(f"release {there.release[:12]} is healthy: its trial is over")
         if units.place(layout, layout.release(there.release)) and layout.root == Path("/"):
-            units.reload()
+            units.reload(say)
         place_installer(layout, layout.release(there.release))
         trial.end(layout)
     if linked(layout.current) is not None:
@@ -108,7 +108,9 @@ def _go_back(layout: Layout, there: Trial, say: Say) -> None:
     if not there.failed:
         trial.save(layout, there.lost())
     _point(layout, layout.current, there.previous)
-    text = f"back to release {str(there.previous)[:12]}; {there.release[:12]} was not healthy after {there.starts} starts"
+    text = (
+        f"back to release {str(there.previous)[:12]}; {there.release[:12]} was not healthy after {there.starts} starts"
+    )
     with contextlib.suppress(OSError):
         result.write(layout, there.release, result.ROLLED_BACK, text)
     trial.end(layout)

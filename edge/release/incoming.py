@@ -18,7 +18,9 @@ from edge.release.manifest import ReleaseError
 READY = "ready"
 
 
-def install_incoming(layout: Layout, keys: Sequence[bytes], key_file: bytes, world: World, wanted: Wanted) -> Done | None:
+def install_incoming(
+    layout: Layout, keys: Sequence[bytes], key_file: bytes, world: World, wanted: Wanted
+) -> Done | None:
     """Installs the release that waits, writes result.json and removes what it took; returns None where none waits.
 
     Raises:

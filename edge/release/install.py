@@ -20,9 +20,9 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 from edge.release import disk, environment, guard, settings, trial, units, users, wheels
 from edge.release.archive import Accepts, Release, open_release
@@ -109,20 +109,25 @@ def _install(layout: Layout, path: Path, keys: Sequence[bytes], key_file: bytes,
         if wanted.release not in {"", release.id}:
             raise ReleaseError(f"{path} is release {release.id[:12]}, not {wanted.release[:12]} as it was called")
         if release.id == current and guard.whole(layout, current):
-            world.say(f"release {release.id[:12]} (version {release.manifest.version}) is installed already: nothing to do")
+            world.say(
+                f"release {release.id[:12]} (version {release.manifest.version}) is installed already: nothing to do"
+            )
             return Done(release.id, release.manifest.version, changed=False)
         config = None
         if not (layout.settings / "device.toml").exists():
             config = settings.compose(wanted.claim, settings.read_config(wanted.config))
         elif wanted.config is not None:
-            world.say(f"{layout.settings / 'device.toml'} is there and stays as it is; {wanted.config} is not looked at")
+            world.say(
+                f"{layout.settings / 'device.toml'} is there and stays as it is; {wanted.config} is not looked at"
+            )
         signature = _signature(path, release, keys)
         builder = _Builder(layout, release, python, current, world)
         builder.build_environment()
         builder.build_release(signature)
-        proven = _proven(layout, current)
-        _prepare(layout, release, proven, config, key_file, wanted)
-        _commit(layout, Trial(release.id, proven), world)
+        before = trial.load(layout)
+        alone = not guard.whole(layout, current) or (before is not None and before.previous is None)
+        _prepare(layout, release, config, key_file, wanted, alone=alone)
+        _commit(layout, Trial(release.id, _back_to(layout, before, current)), world)
         return Done(release.id, release.manifest.version, changed=True)
 
 
@@ -154,7 +159,9 @@ def _open(path: Path, keys: Sequence[bytes], accepts: Accepts, world: World, wai
             return open_release(path, keys, now=world.now(), accepts=accepts)
         except ClockError as error:
             if waited >= wait_seconds:
-                raise ReleaseError(f"{error}; waited {waited:.0f} s for that: check the network, or set it with `date`") from None
+                raise ReleaseError(
+                    f"{error}; waited {waited:.0f} s for that: check the network, or set it with `date`"
+                ) from None
             if not waited:
                 world.say(f"{error}; waiting at most {wait_seconds:.0f} s")
         world.sleep(min(2.0, wait_seconds - waited))
@@ -176,7 +183,9 @@ def _signature(path: Path, release: Release, keys: Sequence[bytes]) -> bytes:
 class _Builder:
     """Makes environment and folder of a release under hidden names."""
 
-    def __init__(self, layout: Layout, release: Release, python: Interpreter, current: str | None, world: World) -> None:
+    def __init__(
+        self, layout: Layout, release: Release, python: Interpreter, current: str | None, world: World
+    ) -> None:
         self.layout = layout
         self.release = release
         self.python = python
@@ -301,22 +310,21 @@ def _unpack_agent(archive: Path, folder: Path) -> None:
 
 
 def _prepare(
-    layout: Layout, release: Release, proven: str | None, config: dict[str, object] | None, key_file: bytes, wanted: Wanted
+    layout: Layout, release: Release, config: dict[str, Any] | None, key_file: bytes, wanted: Wanted, *, alone: bool
 ) -> None:
-    """Makes what a first start needs and later releases find there."""
+    """Makes what a first start needs and later releases find there; units and installer too where nothing has proven itself."""
     users.make_user(layout)
     users.make_folders(layout)
     settings.write(layout, wanted.claim, config, key_file)
-    if proven is None or not layout.installer.exists():
+    if alone or not layout.installer.exists():
         folder = layout.release(release.id)
         units.place(layout, folder)
         guard.place_installer(layout, folder)
 
 
-def _proven(layout: Layout, current: str | None) -> str | None:
-    """Returns what to go back to. A release that is itself on trial is nothing to go back to."""
-    before = trial.load(layout)
-    if before is not None:
+def _back_to(layout: Layout, before: Trial | None, current: str | None) -> str | None:
+    """Returns what to go back to: what has proven itself; one that is on trial only where there is no other."""
+    if before is not None and before.previous is not None:
         return before.previous
     return current if guard.whole(layout, current) else None
 

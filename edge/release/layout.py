@@ -1,6 +1,5 @@
 """Where everything of a board is, below a root folder (tests and image builders have one of their own)."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +89,7 @@ class Layout:
 def linked(link: Path) -> str | None:
     """Returns the id of the release that a link names, whether it is there or not; None without a link."""
     try:
-        name = Path(os.readlink(link)).name
+        name = link.readlink().name
     except OSError:
         return None
     return name if ID.fullmatch(name) else None

@@ -88,7 +88,9 @@ def compose(claim: Claim | None, theirs: Mapping[str, Any]) -> dict[str, Any]:
     for section, key in (("device", "name"), ("broker", "url"), ("data", "source")):
         if key not in whole.get(section, {}):
             whose = "give a claim (--claim) or a" if section != "data" else "give a"
-            raise ReleaseError(f"the configuration has no {key} in [{section}]: {whose} configuration (--config) that has it")
+            raise ReleaseError(
+                f"the configuration has no {key} in [{section}]: {whose} configuration (--config) that has it"
+            )
     return whole
 
 
@@ -155,7 +157,11 @@ def read(path: Path) -> bytes:
 
 def _key(name: str) -> str:
     bare = name.replace("_", "").replace("-", "")
-    return name if bare.isascii() and bare.isalnum() else json.dumps(name, ensure_ascii=False)
+    return name if bare.isascii() and bare.isalnum() else _quoted(name)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _value(key: str, value: Any) -> str:
@@ -164,7 +170,7 @@ def _value(key: str, value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return _quoted(value)
     if isinstance(value, list):
         return f"[{', '.join(_value(key, item) for item in value)}]"
     if isinstance(value, dict):

@@ -30,10 +30,14 @@ def status(layout: Layout, *, thorough: bool = False) -> tuple[list[str], bool]:
             lines.append(f"{name}: {release}, damaged: {error}")
             well = False
         else:
-            lines.append(f"{name}: {release}, version {manifest.version}, cutlayer {manifest.cutlayer}, {manifest.board}")
+            lines.append(
+                f"{name}: {release}, version {manifest.version}, cutlayer {manifest.cutlayer}, {manifest.board}"
+            )
     there = trial.load(layout)
     if there is not None:
-        lines.append(f"on trial: {there.release}, started {there.starts} times; going back would be to {there.previous or 'none'}")
+        lines.append(
+            f"on trial: {there.release}, started {there.starts} times; going back would be to {there.previous or 'none'}"
+        )
     lines.append(f"highest version so far: {guard.version(layout)}")
     lines.append(f"called healthy: {guard.healthy(layout) or 'none'}")
     return lines, well
@@ -60,7 +64,9 @@ def verify(layout: Layout, name: str) -> None:
             if (folder / "agent" / path).read_bytes() != agent.read(path):
                 raise ReleaseError(f"{folder / 'agent' / path} is damaged")
     wheels = layout.environment(manifest.environment)
-    wanted = {path.removeprefix("wheels/"): file.sha256 for path, file in manifest.files.items() if path.startswith("wheels/")}
+    wanted = {
+        path.removeprefix("wheels/"): file.sha256 for path, file in manifest.files.items() if path.startswith("wheels/")
+    }
     if {wheel: entry["sha256"] for wheel, entry in environment.index(wheels).items()} != wanted:
         raise ReleaseError(f"{wheels} was made of other wheels")
     environment.check(wheels, manifest.python)

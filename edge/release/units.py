@@ -1,7 +1,7 @@
 """Units of systemd: those of a release that has proven itself, since the guard itself is started by them."""
 
-import contextlib
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -30,12 +30,27 @@ def place(layout: Layout, release: Path) -> bool:
 def start(say: Callable[[str], None]) -> None:
     """Has systemd read the units and start the agent and what watches for releases; it does not wait for them."""
     for command in (["daemon-reload"], ["start", PATH], ["--no-block", "restart", SERVICE]):
-        done = subprocess.run(["systemctl", *command], check=False, capture_output=True, text=True, timeout=120)
+        _systemctl(command, say)
+
+
+def reload(say: Callable[[str], None]) -> None:
+    """Has systemd read changed units."""
+    _systemctl(["daemon-reload"], say)
+
+
+def _systemctl(command: list[str], say: Callable[[str], None]) -> None:
+    program = program_of("systemctl")
+    try:
+        if program is None:
+            raise FileNotFoundError("there is no systemctl")
+        done = subprocess.run([program, *command], check=False, capture_output=True, text=True, timeout=120)  # noqa: S603 - of the system
+    except (OSError, subprocess.TimeoutExpired) as error:
+        say(f"systemctl {' '.join(command)}: {error}")
+    else:
         if done.returncode:
             say(f"systemctl {' '.join(command)}: {done.stderr.strip()}")
 
 
-def reload() -> None:
-    """Has systemd read changed units, where there is a systemd."""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(["systemctl", "daemon-reload"], check=False, capture_output=True, timeout=60)
+def program_of(name: str) -> str | None:
+    """Returns the system's own program, wherever PATH points."""
+    return shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")

@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from edge.release import disk
+from edge.release import disk, units
 from edge.release.layout import STATE, Layout
 from edge.release.manifest import ReleaseError
 
@@ -21,11 +21,11 @@ def make_user(layout: Layout) -> None:
     """
     if layout.root != Path("/") or owner(layout) is not None:
         return
-    command = ["useradd", "--system", "--user-group", "--home-dir", STATE, "--no-create-home", "--shell", "/usr/sbin/nologin", USER]  # fmt: skip
-    try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    except FileNotFoundError:
-        raise ReleaseError(f"there is no useradd here to make the user {USER}: make it by hand and install again") from None
+    program = units.program_of("useradd")
+    if program is None:
+        raise ReleaseError(f"there is no useradd here to make the user {USER}: make it by hand and install again")
+    command = [program, "--system", "--user-group", "--home-dir", STATE, "--no-create-home", "--shell", "/usr/sbin/nologin", USER]  # fmt: skip
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)  # noqa: S603 - of the system
     if done.returncode and owner(layout) is None:
         raise ReleaseError(f"useradd cannot make the user {USER}: {done.stderr.strip()}")
 

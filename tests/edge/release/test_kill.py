@@ -3,9 +3,7 @@
 import os
 import re
 import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -26,11 +24,8 @@ def strace():
 
 @pytest.fixture(scope="module")
 def place():
-    """A folder in memory where there is one: fsync of a busy disk would take most of the time."""
-    memory = Path("/dev/shm")  # noqa: S108 - where folders in memory are
-    with ExitStack() as stack:
-        where = memory if os.access(memory, os.W_OK) else None
-        yield Path(stack.enter_context(tempfile.TemporaryDirectory(dir=where)))
+    with board.memory() as folder:
+        yield folder
 
 
 class Story:
