@@ -122,9 +122,7 @@ class BrokerConfig:
 
 @dataclass(frozen=True)
 class EnrolmentConfig:
-    """How this device comes to its certificate, and to the next one: its key is made here, and the hub signs. Then certificate and key
-    of [broker] say where they are kept.
-    """
+    """How this device comes to its certificate: its key is made here, the hub signs. [broker] says where both are kept."""
 
     url: Annotated[
         str | None,

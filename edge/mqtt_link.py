@@ -46,6 +46,8 @@ UNREACHABLE_SECONDS = 2.0
 
 BRIEF_SECONDS = 60.0
 """A connection that is ended within so many seconds was hardly made."""
+EVICTIONS = 3
+"""So many in a row are no accident."""
 YIELD_SECONDS, MOST_YIELD_SECONDS = 15.0, 3600.0
 """How long to leave the broker to a namesake: doubled each time from the one to the other."""
 
@@ -422,7 +424,7 @@ class MqttLink:
 
     def _yield(self, client: mqtt.Client) -> None:
         """Leave the broker to a namesake for a while."""
-        ceiling = min(MOST_YIELD_SECONDS, YIELD_SECONDS * 2.0 ** min(self._evictions - 2, 16))
+        ceiling = min(MOST_YIELD_SECONDS, YIELD_SECONDS * 2.0 ** min(self._evictions - EVICTIONS, 16))
         self._pause = random.uniform(0.75 * ceiling, ceiling)
         delay: Any = self._pause
         log.warning(
@@ -487,12 +489,11 @@ class MqttLink:
         self._ready.clear()
         self._count_eviction(was_up=was_up)
         self._back_off(client)
-        if self._evictions > 1:
+        if self._evictions >= EVICTIONS:
             self._yield(client)
         if not was_up:
             if (alert := self._client.alert) is not None:
-                self._refused = f"does not let us in: {reason_of(alert)}"
-                self._failed(self._refused)
+                self._refuse(f"does not let us in: {reason_of(alert)}")
             return
         text = str(reason) if flags.is_disconnect_packet_from_server or reason.value == 0 else "connection lost"
         self._inbox.put(Disconnected(TAKEN_OVER if reason.value == _SESSION_TAKEN_OVER else text))

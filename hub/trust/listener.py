@@ -186,7 +186,7 @@ class Listener(ThreadingMixIn, TCPServer):
                 f"boards cannot enrol at {address}, port {port}: {(error.strerror or str(error)).lower()}; "
                 "choose another in [tls]"
             ) from error
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.5,), name="enrolment", daemon=True)
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), name="enrolment", daemon=True)
         self._thread.start()
 
     @property

@@ -243,7 +243,7 @@ def test_an_address_that_is_not_ours_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", BROKERS)
-@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "hub.local"])
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "hub.local"])  # noqa: S104
 def test_a_broker_that_asks_nobody_who_he_is_listens_nowhere_else(kind, address, tmp_path):
     with pytest.raises(
         BrokerError, match=rf"^the {kind} broker of one's own asks nobody who he is.*not at {address}: "

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from edge.link import Connected, Disconnected, LinkError
+from edge.link import Disconnected, LinkError
 from edge.wire import topics
 from hub.broker import BrokerError
 from hub.trust import mosquitto, revocation
@@ -27,18 +27,20 @@ MAY_READ = {"down", "profile/mark", "update/offer", "update/piece"}
 
 
 def test_a_device_writes_its_own_topics_and_no_others(grounds):
-    hub, a = grounds.witness(), grounds.link(grounds.identity("a"))
-    grounds.identity("b")
+    hub, pair = grounds.witness(), grounds.identity("a")
+    context = _context(grounds, pair)
     everywhere = [f"{BASE}/{name}/{leaf}" for name in ("a", "b", "hub", "a/b") for leaf in LEAVES]
     everywhere += [f"{BASE}/hub/status", f"{BASE}/status", "cutlayer/g/a/up", "a", "$SYS/broker/x"]
-    for qos in (0, 1):
-        for topic in everywhere:
-            a.publish(topic, b"forged" if qos else b"sent", qos=qos)
+    for topic in everywhere:
+        for flags in (0x30, 0x31):  # retained, too; mosquitto ends a connection that writes where it may not
+            with _entered(grounds, context) as connection:
+                text = topic.encode()
+                body = len(text).to_bytes(2, "big") + text + b"\0" + b"sent"
+                connection.sendall(bytes([flags, len(body)]) + body + b"\xc0\x00")
+                assert connection.recv(10) in (b"\xd0\x00", b"")  # a ping is answered, or it is the end
+    a = grounds.link(pair)
     a.publish(f"{BASE}/a/up", b"end", qos=1)
-    came = heard(hub, b"end")
-    assert {topic for topic, _ in came} == {f"{BASE}/a/{leaf}" for leaf in MAY_WRITE}
-    assert len(came) == 2 * len(MAY_WRITE)
-    assert a.connected
+    assert sorted(topic for topic, _ in heard(hub, b"end")) == sorted(2 * [f"{BASE}/a/{leaf}" for leaf in MAY_WRITE])
 
 
 def test_a_device_hears_its_own_topics_and_the_hubs_status(grounds):
@@ -71,23 +73,42 @@ def test_a_client_id_and_a_user_name_count_for_nothing(grounds):
 
 def test_a_last_will_on_anothers_topic_is_not_published(grounds):
     hub, b = grounds.witness(), grounds.link(grounds.identity("b"))
-    for name, topic in (("a", f"{BASE}/a/status"), ("c", f"{BASE}/b/status")):
-        pair = grounds.identity(name)
-        certificate = ssl.create_default_context(cafile=str(grounds.folder.ca))
-        certificate.load_cert_chain(*pair)
-        with _raw(grounds, certificate) as connection:
+    for name, topic in (("c", f"{BASE}/b/status"), ("a", f"{BASE}/a/status")):
+        with _raw(grounds, _context(grounds, grounds.identity(name))) as connection:
             text, payload = topic.encode(), b"gone"
             will = b"\0" + len(text).to_bytes(2, "big") + text + len(payload).to_bytes(2, "big") + payload
             body = b"\x00\x04MQTT\x05\x06\x00\x3c\x00\x00\x01x" + will  # clean start, and a will
             connection.sendall(b"\x10" + bytes([len(body)]) + body)
             assert connection.recv(100)[0] == 0x20
+    assert heard(hub, b"gone") == []  # the first will was c's
     b.publish(f"{BASE}/b/up", b"end", qos=1)
-    came = heard(hub, b"end")
-    assert came == [(f"{BASE}/a/status", b"gone")]
+    assert heard(hub, b"end") == []
 
 
-def _raw(grounds, context):
-    return context.wrap_socket(socket.create_connection(("127.0.0.1", grounds.broker.port)), server_hostname="localhost")
+CONNECT = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01x"
+"""MQTT 5, clean start, client id x."""
+
+
+def _context(grounds, pair):
+    context = ssl.create_default_context(cafile=str(grounds.folder.ca))
+    context.load_cert_chain(*pair)
+    return context
+
+
+def _raw(grounds, context, session=None):
+    plain = socket.create_connection(("127.0.0.1", grounds.broker.port), timeout=10)
+    try:
+        return context.wrap_socket(plain, server_hostname="localhost", session=session)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def _entered(grounds, context):
+    connection = _raw(grounds, context)
+    connection.sendall(CONNECT)
+    assert connection.recv(100)[0] == 0x20
+    return connection
 
 
 def test_strangers_get_nothing(grounds):
@@ -109,6 +130,8 @@ def test_strangers_get_nothing(grounds):
     assert heard(hub, b"end") == []
 
 
+# paho leaves the socket of a failed handshake to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_no_board_passes_for_the_broker(grounds):
     """A device's certificate is good for being a client only, and has no host's name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -131,7 +154,7 @@ def test_no_board_passes_for_the_broker(grounds):
 
 def test_plain_mqtt_is_not_spoken(grounds):
     with socket.create_connection(("127.0.0.1", grounds.broker.port)) as connection:
-        connection.sendall(b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01x")
+        connection.sendall(CONNECT)
         connection.settimeout(10)
         try:
             answer = connection.recv(100)
@@ -146,8 +169,7 @@ def test_a_revoked_device_is_cut_and_stays_out_and_others_stay(grounds):
     pair = grounds.identity("a")
     a = grounds.link(pair, will=will, reconnect_seconds=0.2, subscriptions=[f"{BASE}/a/down"])
     b = grounds.link(grounds.identity("b"), subscriptions=[f"{BASE}/b/down"])
-    context = ssl.create_default_context(cafile=str(grounds.folder.ca))
-    context.load_cert_chain(*pair)
+    context = _context(grounds, pair)
     sessions = [_session(grounds, context, version) for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)]
     _wait(lambda: a.connected)  # the raw connections came in its name
     a.publish(f"{BASE}/a/up", b"before", qos=1)
@@ -173,19 +195,15 @@ def test_a_revoked_device_is_cut_and_stays_out_and_others_stay(grounds):
 
 def _session(grounds, context, version):
     context.minimum_version = context.maximum_version = version
-    with _raw(grounds, context) as connection:
-        connection.sendall(b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01x")
-        assert connection.recv(100)[0] == 0x20
+    with _entered(grounds, context) as connection:
         return version, connection.session
 
 
 def _refused(grounds, context, version, session):
     context.minimum_version = context.maximum_version = version
     try:
-        with context.wrap_socket(
-            socket.create_connection(("127.0.0.1", grounds.broker.port)), server_hostname="localhost", session=session
-        ) as connection:
-            connection.sendall(b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01x")
+        with _raw(grounds, context, session) as connection:
+            connection.sendall(CONNECT)
             return connection.recv(100)[:1] != b"\x20"
     except OSError:
         return True
@@ -209,9 +227,7 @@ def test_a_list_that_has_run_out_locks_everybody_out_and_the_next_one_lets_them_
 
 
 def _out(grounds, pair):
-    context = ssl.create_default_context(cafile=str(grounds.folder.ca))
-    context.load_cert_chain(*pair)
-    return _refused(grounds, context, ssl.TLSVersion.TLSv1_3, None)
+    return _refused(grounds, _context(grounds, pair), ssl.TLSVersion.TLSv1_3, None)
 
 
 def test_a_link_takes_a_renewed_certificate_at_its_next_connection(grounds):
@@ -223,8 +239,8 @@ def test_a_link_takes_a_renewed_certificate_at_its_next_connection(grounds):
     fresh.replace(certificate)
     mosquitto.reload(grounds.folder)
     revocation.cut(grounds.folder, "a", grounds.broker.url, grounds.now)
-    _wait(lambda: Connected() in a.poll(0.1))
-    a.publish(f"{BASE}/a/up", b"x")
+    _wait(lambda: Disconnected in map(type, a.poll(0.1)))
+    _wait(lambda: a.connected)  # which the old one could not be
 
 
 def test_two_with_one_certificate_leave_the_broker_to_each_other(grounds, caplog):
@@ -232,8 +248,8 @@ def test_two_with_one_certificate_leave_the_broker_to_each_other(grounds, caplog
     one = grounds.link(pair, "one", subscriptions=[f"{BASE}/a/down"], reconnect_seconds=0.1)
     two = grounds.link(pair, "two", subscriptions=[f"{BASE}/a/down"], reconnect_seconds=0.1)
     _wait(lambda: any("another device uses the certificate" in record.message for record in caplog.records))
-    yielded = [link for link in (one, two) if link._evictions > 1]
-    # Who has been thrown off twice waits for more than ten seconds; the other has the broker meanwhile.
+    yielded = [link for link in (one, two) if link._evictions > 2]
+    # Who has been thrown off thrice waits for more than ten seconds; the other has the broker meanwhile.
     assert len(yielded) == 1
     assert all(link._pause > 10 for link in yielded)
     other = two if yielded == [one] else one
