@@ -483,7 +483,6 @@ def _mistakes() -> tuple[type[Exception], ...]:
     from hub.orchestrator import FleetError
     from hub.outcome import OutcomeError
     from hub.profile.page import PageError
-    from hub.profile.ssh import SshError
     from hub.rollout.plan import RolloutError
     from hub.server import RunError
     from hub.store import StoreError
@@ -493,7 +492,7 @@ def _mistakes() -> tuple[type[Exception], ...]:
 
     return (
         BrokerError, ConfigError, DatasetError, DemoError, ExportError, FleetError, LinkError, NetError, OutcomeError, PageError,
-        ProfileError, ReleaseError, RolloutError, RunError, SshError, StoreError, TrialError, TrustError,
+        ProfileError, ReleaseError, RolloutError, RunError, StoreError, TrialError, TrustError,
     )  # fmt: skip
 
 

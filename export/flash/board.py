@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import IO
 
 from export.flash.errors import FlashError
@@ -65,7 +66,7 @@ trap "exit 91" HUP INT TERM
 trap "" PIPE
 "$python" -c "$receive" "$folder" || exit 92
 cd "$folder" || exit 93
-$sudo "$python" installer.pyz install board.release --keys release-keys --claim claim.json "$@" < /dev/null 1>&2
+$sudo "$python" -I installer.pyz install board.release --keys release-keys --claim claim.json "$@" < /dev/null 1>&2
 code=$?
 if [ $code = 0 ]; then echo "cutlayer:installed=yes"; fi
 exit $code
@@ -185,7 +186,7 @@ def look(visit: Visit) -> Look:
     return _looked(said)
 
 
-def check(visit: Visit, seen: Look, parcel: Parcel) -> None:
+def check(visit: Visit, seen: Look, parcel: Parcel, now: datetime) -> None:
     """Raise where the board cannot take the release.
 
     Raises:
@@ -221,6 +222,8 @@ def check(visit: Visit, seen: Look, parcel: Parcel) -> None:
         raise FlashError(f"{target} does not run systemd, which starts cutlayer and watches it")
     if seen.name and seen.name != parcel.claim.name:
         raise FlashError(f"{target} is the device {seen.name} already, and the claim is for {parcel.claim.name}")
+    if not seen.configured:
+        parcel.check_new(now)
     needed = sum(size_of(source) for source in parcel.files.values()) + (1 << 20)
     if not seen.where:
         raise FlashError(f"{target} has neither /var/tmp nor /tmp to write to")

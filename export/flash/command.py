@@ -4,7 +4,9 @@ import argparse
 import getpass
 import secrets
 import sys
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,10 @@ from export.flash import bundle_command
 from export.flash.errors import FlashError
 
 if TYPE_CHECKING:
+    from export.flash.board import Seen
+    from export.flash.claim import Claim
+    from export.flash.hello import Hello
+    from export.flash.parcel import Parcel
     from export.flash.seed import Wifi
 
 PRIVATE = 0o077
@@ -40,6 +46,7 @@ def _card(arguments: argparse.Namespace) -> int:
 
     now = datetime.now(UTC)
     parcel = read_parcel(arguments.release, arguments.claim, arguments.config, now)
+    parcel.check_new(now)
     seed = Seed(
         hostname=arguments.hostname,
         user=arguments.user,
@@ -67,19 +74,42 @@ def _ssh(arguments: argparse.Namespace) -> int:
     from export.flash import board
     from export.flash.parcel import read_parcel
 
-    parcel = read_parcel(arguments.release, arguments.claim, arguments.config, datetime.now(UTC))
+    now = datetime.now(UTC)
+    parcel = read_parcel(arguments.release, arguments.claim, arguments.config, now)
     visit = board.Visit(arguments.target, tuple(arguments.ssh_option), arguments.python, arguments.root)
-    name, short = parcel.claim.name, parcel.id[:16]
+    short = parcel.id[:16]
     seen = board.look(visit)
-    board.check(visit, seen, parcel)
-    if seen.current == parcel.id:
-        print(f"{arguments.target} has release {short} already: nothing was sent")
-    else:
-        board.install(visit, seen, parcel)
-        print(f"{arguments.target}: release {short} (version {parcel.manifest.version}) is installed as {name}")
-    if arguments.root != "/" or not arguments.wait:
-        return 0
-    found = board.watch(visit, seen, parcel.id, arguments.wait)
+    board.check(visit, seen, parcel, now)
+    with _hub(arguments, parcel.claim) as hello:
+        there = seen.current == parcel.id
+        before = None if there or hello is None else hello.instance
+        if there:
+            print(f"{arguments.target} has release {short} already: nothing was sent")
+        else:
+            board.install(visit, seen, parcel)
+            print(
+                f"{arguments.target}: release {short} (version {parcel.manifest.version}) is installed as {parcel.claim.name}"
+            )
+        if not arguments.wait:
+            return 0
+        until = time.monotonic() + arguments.wait
+        well = arguments.root != "/" or _watched(board.watch(visit, seen, parcel.id, arguments.wait), parcel, arguments)
+        if hello is None:
+            return 0 if well else 1
+        if not hello.wait(max(until - time.monotonic(), 1.0), other_than=before):
+            print(
+                f"not seen at the hub: {parcel.claim.name} has not said hello on its broker within {arguments.wait} s; "
+                "the board goes on trying",
+                file=sys.stderr,
+            )
+            return 1
+        print(f"seen at the hub: {parcel.claim.name} is online")
+        return 0 if well else 1
+
+
+def _watched(found: "Seen", parcel: "Parcel", arguments: argparse.Namespace) -> bool:
+    """Print what the board says of its agent; whether it is well."""
+    name, short = parcel.claim.name, parcel.id[:16]
     if found.current != parcel.id:
         raise FlashError(
             f"{arguments.target} has gone back to release {found.current[:16]}: {short} did not become healthy there"
@@ -90,8 +120,38 @@ def _ssh(arguments: argparse.Namespace) -> int:
             "its last words stand above, and the board goes on trying",
             file=sys.stderr,
         )
-        return 1
+        return False
     print(f"seen on the board: {name} runs release {short} and is healthy (systemd: {found.state})")
+    return True
+
+
+def _hub(arguments: argparse.Namespace, claim: "Claim") -> AbstractContextManager["Hello | None"]:
+    """Listen on the broker, where there is one to listen on."""
+    if not arguments.wait or (arguments.fleet_folder is None and arguments.broker is None):
+        return nullcontext()
+    from export.flash.hello import listen
+
+    return listen(arguments.broker or claim.given.broker, claim.fleet, claim.name, arguments.fleet_folder)
+
+
+def _rootfs(arguments: argparse.Namespace) -> int:
+    from export.flash.parcel import read_parcel
+    from export.flash.rootfs import install_tree
+
+    now = datetime.now(UTC)
+    parcel = read_parcel(arguments.release, arguments.claim, arguments.config, now)
+    parcel.check_new(now)
+    changed = install_tree(arguments.target, parcel, lambda text: print(text, file=sys.stderr))
+    short = parcel.id[:16]
+    if not changed:
+        print(f"{arguments.target} has release {short} already: nothing was written")
+        return 0
+    print(
+        f"{arguments.target}: release {short} (version {parcel.manifest.version}) starts at the first boot as {parcel.claim.name}"
+    )
+    print(
+        f"the image carries the claim: whoever has it can enrol as {parcel.claim.name} once; make one image for one board"
+    )
     return 0
 
 
@@ -183,11 +243,23 @@ def _ssh_options(parser: argparse.ArgumentParser) -> None:
         help="for the agent to be healthy; 0: do not wait (default: %(default)s)",
     )
     parser.add_argument(
+        "--fleet-folder",
+        type=Path,
+        metavar="DIR",
+        help="wait for its hello at the hub, too, with this folder's certificate",
+    )
+    parser.add_argument("--broker", metavar="URL", help="where to wait for it; the claim's by default")
+    parser.add_argument(
         "--python", default="/usr/bin/python3", metavar="PATH", help="on the board (default: %(default)s)"
     )
     parser.add_argument(
         "--root", default="/", metavar="PATH", help="on the board; below another than / nothing is started"
     )
+
+
+def _rootfs_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", type=Path, metavar="DIR", help="the root folder of an image's tree")
+    _parcel_options(parser)
 
 
 def _seconds(text: str) -> int:
@@ -204,5 +276,6 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[ar
         _card,
         _card_options,
     ),
+    "rootfs": ("install into an image builder's tree, running nothing of it", _rootfs, _rootfs_options),
     "ssh": ("install on a board that runs, over your own ssh", _ssh, _ssh_options),
 }

@@ -42,7 +42,7 @@ set -- install "$here/board.release" --keys "$here/release-keys" --claim "$here/
 if [ -e "$here/device.toml" ]; then
     set -- "$@" --config "$here/device.toml"
 fi
-python3 "$here/installer.pyz" "$@"
+python3 -I "$here/installer.pyz" "$@"
 # The installer has put the claim where only the service reads it. Blanks over it first: a name alone is little removed.
 size=$(wc -c < "$here/claim.json")
 head -c "$size" /dev/zero > "$here/claim.json" || true

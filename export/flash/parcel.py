@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from edge.release import settings
 from edge.release.archive import Accepts, open_release
 from edge.release.manifest import INSTALLER, ReleaseError, ReleaseManifest
 from export.flash.claim import Claim, read_claim
@@ -31,6 +32,18 @@ class Parcel:
     config: bytes | None = None
     """The user's device.toml."""
 
+    def check_new(self, now: datetime) -> None:
+        """Raise where a board that is nobody yet would refuse this: the claim has expired, or the configuration lacks something.
+
+        Raises:
+            FlashError: what is missing.
+        """
+        self.claim.check(now)
+        try:
+            settings.compose(self.claim.given, tomllib.loads((self.config or b"").decode()))
+        except ReleaseError as error:
+            raise FlashError(f"{error}") from error
+
     @property
     def files(self) -> dict[str, bytes | Path]:
         """The files by name; the claim is the only secret."""
@@ -51,10 +64,10 @@ def read_parcel(release: Path, claim: Path, config: Path | None, now: datetime) 
     Raises:
         FlashError: one of the files cannot be read, or they do not belong together; the message names it.
     """
-    found = read_claim(claim, now)
+    found = read_claim(claim)
     accepts = Accepts(fleet=found.fleet, board=found.board)
     try:
-        with open_release(release, [bytes.fromhex(key) for key in found.keys], now=now, accepts=accepts) as opened:
+        with open_release(release, found.keys, now=now, accepts=accepts) as opened:
             if opened.missing:
                 raise FlashError(
                     f"{release} is made for boards that have the release before it: {opened.missing[0]} is not in it; "

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import IO, Protocol
 
 from export.flash.disk import Partition
 from export.flash.errors import FlashError
@@ -198,7 +198,7 @@ class Image:
         # Nobody's configuration of drives, and no quarrel about the geometry of heads and sectors.
         environment = {**os.environ, "MTOOLSRC": os.devnull, "MTOOLS_SKIP_CHECK": "1", "LC_ALL": "C.UTF-8"}
         try:
-            return subprocess.Popen([program, "-i", self._drive, *arguments], env=environment, **pipes)  # type: ignore[call-overload,no-any-return]  # noqa: S603  no shell
+            return subprocess.Popen([program, "-i", self._drive, *arguments], env=environment, **pipes)  # type: ignore[call-overload]  # noqa: S603  no shell
         except FileNotFoundError as error:
             raise FlashError(
                 f"there is no {program!r} on this machine: install mtools, which write into images"
@@ -233,8 +233,8 @@ def pieces(source: bytes | Path) -> Iterator[bytes]:
             yield piece
 
 
-def _digest(file: "BinaryIO | object") -> str:
+def _digest(file: IO[bytes]) -> str:
     found = hashlib.sha256()
-    while piece := file.read(PIECE):  # type: ignore[attr-defined]
+    while piece := file.read(PIECE):
         found.update(piece)
     return found.hexdigest()

@@ -29,6 +29,7 @@ from hub.rollout.plan import RolloutError
 from hub.rollout.progress import Shown, progress, summary
 from hub.rollout.rollout import Rollout, Times
 from hub.rollout.serving import ReleaseFile
+from hub.trust import folder as trust
 
 log = logging.getLogger("cutlayer.hub")
 
@@ -186,6 +187,8 @@ def connect(settings: HubConfig, options: argparse.Namespace, folder: Path) -> M
     """
     broker, fleet = settings.broker, settings.fleet.name
     certificate, key = folder / "hub-rollout.pem", folder / "hub-rollout.key"
+    if (folder / "ca.key").is_file():
+        trust.Folder.open(folder, fleet).client("rollout", datetime.now(UTC))
     own = certificate.is_file() and key.is_file()
     return MqttLink(
         options.broker or _url(settings, own=own),

@@ -1,5 +1,6 @@
 """A hub of a fleet with certificates, on this machine's loopback, and what its boards are given."""
 
+import json
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.release.manifest import ReleaseManifest
+from export.bundle import Built
 from export.flash import agent
 from export.flash.bundle import ReleaseSpec, build_release
 from export.flash.history import Wish
@@ -19,6 +21,8 @@ from tests.system.processes import Child, Children, wait_for
 from tests.system.trial import read_records
 
 BOARD = "pi4"
+STATE = "var/lib/cutlayer/state"
+"""Of a device, below its root."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -76,6 +80,29 @@ class Fleet:
         )  # fmt: skip
         assert done.returncode == 0, f"cutlayer-hub {arguments}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def start(self, *arguments: str | Path) -> Child:
+        """Start a `cutlayer-hub` command beside the hub."""
+        return self._children.python("-m", "hub", *arguments, "--config", self.folder / "hub.toml")
+
+    def start_here(self, name: str, bundle: Built, config: Mapping[str, Mapping[str, Any]]) -> Child:
+        """A device of this machine's own kind, enrolled like the others, in a folder of its name."""
+        claim = self.claim(name, "generic-x86-64")
+        given, folder = json.loads(claim.read_text()), self.folder / name
+        (folder / "identity").mkdir(parents=True)
+        own = {
+            **config,
+            "run": {"fleet": "fleet", **config.get("run", {})},
+            "device": {"name": name, "state_directory": STATE},
+            "bundle": {"path": bundle.device},
+            "broker": {
+                "url": given["broker"].replace(self._host, LOOPBACK),
+                **{name: f"identity/{name}.pem" for name in ("ca", "certificate", "key")},
+            },
+            "enrolment": {"url": given["enrol"].replace(self._host, LOOPBACK), "claim": claim},
+        }
+        (folder / "device.toml").write_text(as_toml(own))
+        return self._children.python("-m", "edge", "run", "--config", folder / "device.toml")
 
     def claim(self, name: str, board: str = BOARD) -> Path:
         """What lets one board in."""

@@ -1,15 +1,12 @@
 """The whole client on an emulated Cortex-A72, enrolled, over TLS, against a hub on this machine; and the same on no emulator."""
 
-import json
-
 import pytest
 import torch
 
 from edge.outbox import Outbox
-from hub.demo import as_toml
 from tests.boards import root
 from tests.boards.compare import distances
-from tests.boards.fleet import Fleet
+from tests.boards.fleet import STATE, Fleet
 from tests.boards.user import emulated_python
 
 pytestmark = pytest.mark.timeout(400)
@@ -28,7 +25,7 @@ def test_an_arm64_board_trains_to_what_this_machine_trains_to(tmp_path, children
             fleet={"devices": 1}, bundle={"path": bundle.hub}, run={"strategy": "split_learning", "order": "fixed", "rounds": ROUNDS}
         )
         config = {"data": {"source": str(data)}, "run": {"once": True}}
-        device = start_arm64(fleet, children, bundle, config, parts) if kind == "arm64" else start_here(fleet, children, bundle, config)
+        device = start_arm64(fleet, children, bundle, config, parts) if kind == "arm64" else fleet.start_here("board", bundle, config)
         assert fleet.hub.wait(200) == 0, f"{fleet.said()}\n{device.said()}"
         assert device.wait(60) == 0, device.said()
         outcomes[kind] = outcome(fleet, kind)
@@ -36,26 +33,6 @@ def test_an_arm64_board_trains_to_what_this_machine_trains_to(tmp_path, children
     apart = distances(outcomes["x86"], outcomes["arm64"])
     print(apart)
     assert max(apart.values()) < CLOSE
-
-
-STATE = "var/lib/cutlayer/state"
-
-
-def start_here(fleet, children, bundle, config):
-    claim = fleet.claim("board", "generic-x86-64")
-    given = json.loads(claim.read_text())
-    folder = fleet.folder / "board"
-    (folder / "identity").mkdir(parents=True)
-    own = {
-        **config,
-        "run": {**config["run"], "fleet": "fleet"},
-        "device": {"name": "board", "state_directory": STATE},
-        "bundle": {"path": str(bundle.device)},
-        "broker": {"url": given["broker"], **{name: f"identity/{name}.pem" for name in ("ca", "certificate", "key")}},
-        "enrolment": {"url": given["enrol"], "claim": str(claim)},
-    }
-    (folder / "device.toml").write_text(as_toml(own))
-    return children.python("-m", "edge", "run", "--config", folder / "device.toml")
 
 
 def start_arm64(fleet, children, bundle, config, parts):

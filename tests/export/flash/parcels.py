@@ -43,9 +43,9 @@ def program(text):
     return packed.getvalue()
 
 
-def write_parcel(folder, *, installer=b"an installer", claim=None, partial=False, **manifest):
+def write_parcel(folder, *, installer=b"an installer", contents=None, claim=None, partial=False, **manifest):
     """Writes board.release and greenhouse-7.claim; returns both paths and the release's id."""
-    contents = {"device.bundle": b"graphs" * 1000, "agent.zip": b"agent", "installer.pyz": installer}
+    contents = contents or {"device.bundle": b"graphs" * 1000, "agent.zip": b"agent", "installer.pyz": installer}
     files = {path: ReleaseFile(hashlib.sha256(data).hexdigest(), len(data)) for path, data in contents.items()}
     now = datetime.now(UTC).replace(microsecond=0)
     stated = ReleaseManifest(
@@ -63,6 +63,7 @@ def write_parcel(folder, *, installer=b"an installer", claim=None, partial=False
     write_release(release, stated, {PUBLIC: ed25519.sign(SEED, signed_part(stated.pack()))}, given)
     path.write_text(json.dumps(claim_fields() | (claim or {})))
     path.chmod(0o600)
+    (folder / "device.toml").write_text("[data]\nsource = 'synthetic'\n")
     return release, path, stated.id
 
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import platform
+import stat
 import sys
 import time
 from dataclasses import replace
@@ -11,10 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from edge.mqtt_link import MqttLink
+from edge.wire import topics
 from export.__main__ import main
 from export.flash import board
 from export.flash.parcel import read_parcel
+from hub.broker import BrokerError, start_broker
 from tests import sshd
+from tests.edge.release import board as installed
 from tests.export.flash import parcels
 
 pytestmark = pytest.mark.system
@@ -52,7 +58,7 @@ class Board:
         release, claim, self.id = parcels.write_parcel(tmp_path, installer=parcels.program(INSTALLER), **HERE)
         (self.root / "id").write_text(self.id)
         self.release, self.claim = release, claim
-        self.files = ["--release", str(release), "--claim", str(claim)]
+        self.files = ["--release", str(release), "--claim", str(claim), "--config", str(tmp_path / "device.toml")]
         self.environment = {"PATH": f"{self.programs}:/usr/bin:/bin", "TMPDIR": str(self.temporary)}
 
     def answer(self, name, lines):
@@ -91,9 +97,7 @@ def ran(here):
 
 
 def test_a_release_is_installed_and_a_second_time_there_is_nothing_to_do(here, server, tmp_path, capfd):
-    config = tmp_path / "device.toml"
-    config.write_text("[data]\nsource = 'synthetic'\n")
-    assert here.flash(server, "--config", str(config)) == 0
+    assert here.flash(server) == 0
     said = capfd.readouterr()
     assert f"board: release {here.id[:16]} (version 7) is installed as greenhouse-7" in said.out
     assert "the installer's own words" in said.err
@@ -119,7 +123,7 @@ def test_who_is_not_root_installs_through_sudo(here, server, tmp_path):
     assert here.flash(server) == 0
     first, second = (tmp_path / "sudo.log").read_text().splitlines()
     assert first == "-n true"
-    assert second.startswith(f"-n {sys.executable} installer.pyz install board.release ")
+    assert second.startswith(f"-n {sys.executable} -I installer.pyz install board.release ")
     assert parcels.TOKEN not in second
 
 
@@ -131,7 +135,7 @@ def test_who_is_not_root_installs_through_sudo(here, server, tmp_path):
         ("python", "echo 3.9", "board has Python 3.9, and cutlayer needs 3.11 or later"),
         ("python", 'case "$*" in *maxsize*) echo True ;; *) echo 3.99 ;; esac', "board has Python 3.99, and the release is for"),
         ("python", 'case "$*" in *maxsize*) echo False ;; *) echo ' + HERE["python"] + " ;; esac", "runs a 32-bit system on its 64-bit kernel"),
-        ("df", "echo Filesystem; echo /dev/x 100 90 10 90% /", "board has 0 MiB of room in are to be sent"),
+        ("df", "echo Filesystem; echo /dev/x 100 90 10 90% /", "board has 0 MiB of room in "),
     ],
 )  # fmt: skip
 def test_a_board_that_cannot_take_it_is_told_so_before_anything_is_sent(here, server, capfd, name, lines, sentence):
@@ -153,7 +157,7 @@ def test_a_board_without_sudo_or_python_or_systemd_is_told_so(here, server, capf
     seen = replace(board.look(here.visit(server)), root=False, sudo="none")
     parcel = read_parcel(here.release, here.claim, None, datetime.now(UTC))
     with pytest.raises(board.FlashError, match="there is no sudo there"):
-        board.check(here.visit(server), seen, parcel)
+        board.check(here.visit(server), seen, parcel, datetime.now(UTC))
 
 
 def test_a_board_that_is_another_device_is_left_alone(here, server, capfd):
@@ -254,3 +258,64 @@ def test_the_scripts_pass_any_login_shell_unchanged():
     for script in (board.LOOK, board.INSTALL, board.WATCH, board.RECEIVE):
         assert not set("'\\") & set(script)
         assert script.isascii()
+
+
+def real(here, tmp_path, **manifest):
+    """Gives the board's visitor a release with the real installer in it."""
+    folder = tmp_path / f"release {manifest.get('version', 7)}"
+    folder.mkdir()
+    release, claim, name = parcels.write_parcel(folder, contents=installed.contents(1), **{**HERE, **manifest})
+    here.files = ["--release", str(release), "--claim", str(claim), "--config", str(folder / "device.toml")]
+    return name
+
+
+def test_the_real_installer_installs_over_ssh(here, server, tmp_path, capfd):
+    name = real(here, tmp_path)
+    assert here.flash(server) == 0, capfd.readouterr().err
+    assert str((here.root / "opt/cutlayer/current").readlink()) == f"releases/{name}"
+    identity = here.root / "var/lib/cutlayer/identity/claim.json"
+    assert parcels.TOKEN in identity.read_text()
+    assert stat.S_IMODE(identity.stat().st_mode) == 0o600
+    assert 'name = "greenhouse-7"' in (here.root / "etc/cutlayer/device.toml").read_text()
+    said = capfd.readouterr()
+    assert parcels.TOKEN not in said.out + said.err
+    assert here.flash(server) == 0
+    assert "already: nothing was sent" in capfd.readouterr().out
+    before = real(here, tmp_path, version=6)
+    assert here.flash(server) == 2
+    said = capfd.readouterr().err
+    assert "it has version 6, this board has had 7: it does not go back" in said
+    assert "board refused to install; why stands above, and everything there is as it was" in said
+    assert not (here.root / "opt/cutlayer/releases" / before).exists()
+
+
+def test_it_waits_for_the_hello_at_the_hub(here, server, tmp_path, capfd):
+    try:
+        broker = start_broker("mosquitto", tmp_path / "broker")
+    except BrokerError as error:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
+    device = MqttLink(broker.url, "greenhouse-7")
+    hello = topics.pack_status(online=True, instance=5)
+    try:
+        device.open()
+        device.publish(topics.status("fleet", "greenhouse-7"), hello, qos=1, retain=True)
+        assert here.flash(server, "--broker", broker.url, "--wait", "1") == 1  # that was the process of before
+        assert "not seen at the hub: greenhouse-7 has not said hello" in capfd.readouterr().err
+        assert (
+            here.flash(server, "--broker", broker.url, "--wait", "5") == 0
+        )  # nothing was installed: it is the right one
+        assert "seen at the hub: greenhouse-7 is online" in capfd.readouterr().out
+    finally:
+        device.close()
+        broker.stop()
+
+
+def test_an_expired_claim_is_good_enough_for_a_board_that_has_enrolled(here, server, capfd, tmp_path):
+    expired = json.dumps(parcels.claim_fields() | {"expires": "2020-01-01T00:00:00Z"})
+    here.claim.write_text(expired)
+    assert here.flash(server) == 2
+    assert "expired at 2020-01-01 00:00 UTC: make a new one with `cutlayer-hub enrol" in capfd.readouterr().err
+    assert ran(here) is None
+    (here.root / "etc/cutlayer").mkdir(parents=True)
+    (here.root / "etc/cutlayer/device.toml").write_text('[device]\nname = "greenhouse-7"\n')
+    assert here.flash(server) == 0
