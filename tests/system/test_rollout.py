@@ -12,6 +12,7 @@ from edge.mqtt_link import MqttLink
 from edge.wire import topics
 from edge.wire.updates import State
 from hub.broker import start_broker
+from hub.trial.replay import replay
 from tests.edge.release import make
 from tests.system.processes import wait_for
 from tests.system.trial import Trial
@@ -227,3 +228,7 @@ def test_training_goes_on_and_comes_to_the_same(field):
     assert command.wait(60) == 0, said(field, command)
     assert field.versions() == [2, 2, 2]
     assert results() == expected
+    for name in names:
+        field.boards[name].kill()
+        found = replay(trial.root / name / "state" / "recorder")
+        assert (found.same, found.processes) == (True, 2)
