@@ -320,7 +320,7 @@ def test_the_book_comes_back(fleet, tmp_path):
 
 def test_one_command_at_a_time(tmp_path):
     first, second = Shelf(tmp_path), Shelf(tmp_path)
-    with first.held(), pytest.raises(RolloutError, match="another rollout of .* runs"), second.held():
+    with first.held(), pytest.raises(RolloutError, match=r"another rollout of .* runs"), second.held():
         pass
     with second.held():
         pass
@@ -331,7 +331,7 @@ def test_one_command_at_a_time(tmp_path):
 )
 def test_a_damaged_book_is_a_sentence(tmp_path, text):
     (tmp_path / "rollout.json").write_text(text)
-    with pytest.raises(RolloutError, match="rollout.json: it"):
+    with pytest.raises(RolloutError, match=r"rollout\.json: it"):
         Shelf(tmp_path).load()
 
 

@@ -180,14 +180,15 @@ def test_a_command_that_is_killed_goes_on_and_boards_with_it(trial):
     names = trial.names
     field.start(*names)
     release = field.release(2)
+
+    def here():
+        return sum(part.stat().st_size for part in field.root.glob("*/incoming/*.part"))
+
     for number in range(3):
-        command = field.rollout(release)
-        parts = [field.root / name / "incoming" for name in names]
-        before = sum(part.stat().st_size for folder in parts for part in folder.glob("*.part"))
+        command, before = field.rollout(release), here()
 
         def further(before=before):
-            here = sum(part.stat().st_size for folder in parts for part in folder.glob("*.part"))
-            return here > before or 2 in field.versions()
+            return here() > before or 2 in field.versions()
 
         wait_for(further, "it is fetched")
         command.kill()
@@ -199,6 +200,22 @@ def test_a_command_that_is_killed_goes_on_and_boards_with_it(trial):
     assert command.wait(100) == 0, said(field, command)
     assert field.versions() == [2, 2, 2]
     assert "refused" not in "".join(board.stderr() for board in field.boards.values())
+
+
+def test_a_board_that_the_hub_refuses_is_well_and_is_updated_all_the_same(field, make_bundle):
+    trial, name = field.trial, field.trial.names[0]
+    other = make_bundle(seed=1)
+    trial.write_hub(bundle={"path": other.hub}, fleet={"name": trial.fleet, "devices": 1})
+    hub = trial.start_hub()
+    field.start(name)
+    board = field.boards[name]
+    wait_for(lambda: "updates are still fetched" in board.stderr(), "it is refused", seconds=60)
+    command = field.rollout(field.release(2))
+    assert command.wait(60) == 0, said(field, command)
+    assert field.version(name) == 2
+    wait_for(lambda: board.stderr().count("updates are still fetched") == 2, "it is refused again", seconds=60)
+    assert (field.root / name / "healthy").read_text().strip() == field.state(name).release
+    assert hub.alive
 
 
 def test_training_goes_on_and_comes_to_the_same(field):
