@@ -16,8 +16,8 @@ from edge.wire.budget import BudgetConfig
 from edge.wire.toml_fields import ConfigError, Example, PathUnless, Pattern, Range
 
 __all__ = [
-    "BrokerConfig", "BundleConfig", "ConfigError", "DataConfig", "DeviceConfig", "EnergyConfig", "IdentityConfig", "RunConfig",
-    "ServiceConfig", "UpdateConfig", "describe", "load",
+    "BrokerConfig", "BundleConfig", "ConfigError", "DataConfig", "DeviceConfig", "EnergyConfig", "EnrolmentConfig", "IdentityConfig",
+    "RunConfig", "ServiceConfig", "UpdateConfig", "describe", "load",
 ]  # fmt: skip
 
 PREFIX = "CUTLAYER"
@@ -109,10 +109,35 @@ class BrokerConfig:
         for name in ("ca", "certificate", "key"):
             if getattr(self, name) is not None and not self.tls:
                 yield f'{name} is for TLS, but url = "{self.url}" is plain: write mqtts://'
-        for name in ("password_file", "ca", "certificate", "key"):
+        if self.password_file is not None and not self.password_file.is_file():
+            yield f'password_file = "{self.password_file}": there is no such file'
+
+    def missing(self) -> Iterator[str]:
+        """Yields what is needed for TLS and is not there; enrolment would bring it."""
+        for name in ("ca", "certificate", "key"):
             path = getattr(self, name)
             if path is not None and not path.is_file():
                 yield f'{name} = "{path}": there is no such file'
+
+
+@dataclass(frozen=True)
+class EnrolmentConfig:
+    """How this device comes to its certificate: its key is made here, the hub signs. [broker] says where both are kept."""
+
+    url: Annotated[
+        str | None,
+        Pattern(r"https://([^\s/:@\[\]]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?", "a URL like https://host:8443"),
+        Example("https://hub.local:8443"),
+    ] = None
+    """Where the hub of cutlayer-hub serve --tls takes claims and renews certificates."""
+
+    claim: Annotated[Path | None, Example("wearer-1.claim")] = None
+    """File of the claim that cutlayer-hub enrol has made for this device; it works once, and is removed then."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields what does not go together."""
+        if self.claim is not None and self.url is None:
+            yield "claim is given without url: add url"
 
 
 @dataclass(frozen=True)
@@ -234,6 +259,18 @@ class DeviceConfig:
     energy: EnergyConfig = field(default_factory=EnergyConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
+    enrolment: EnrolmentConfig = field(default_factory=EnrolmentConfig)
+
+    def problems(self) -> Iterator[str]:
+        """Yields what does not go together between sections."""
+        if self.enrolment.url is None:
+            yield from (f"[broker] {sentence}" for sentence in self.broker.missing())
+        elif not self.broker.tls:
+            yield f'[enrolment] is for TLS, but url = "{self.broker.url}" of [broker] is plain: write mqtts://'
+        else:
+            for name in ("ca", "certificate", "key"):
+                if getattr(self.broker, name) is None:
+                    yield f"[enrolment] needs {name} in [broker]: the file to keep it in"
 
 
 def load(path: Path, environ: Mapping[str, str]) -> DeviceConfig:

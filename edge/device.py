@@ -15,6 +15,7 @@ from edge.accounts import Accounts
 from edge.agent import IDLE_SECONDS, Agent
 from edge.beside import Beside
 from edge.config import BrokerConfig, DeviceConfig, RunConfig
+from edge.enrolment.enrolling import Enrolment, Place, Renewal
 from edge.files import Files
 from edge.flight.recorder import Recorder
 from edge.link import Link
@@ -79,6 +80,12 @@ def run(config: DeviceConfig, stopped: Callable[[], bool], profile: Sequence[str
         down.callback(outbox.close)
         down.callback(recorder.close)
         prepare(outbox, loaded)
+        notifier.ready()  # before what waits for a network: systemd would take that for a failed start
+        down.callback(notifier.stopping)
+        if (enrolment := enrolment_of(config)) is not None:
+            if not enrolment.until_enrolled(notifier.between(stopped)):
+                return
+            down.callback(Renewal(enrolment).close)
         whole = _link(config, instance)
         link = recorder.link(whole)
         meter = down.enter_context(Meter(sample_seconds=config.run.sample_seconds, config=config.energy))
@@ -95,8 +102,6 @@ def run(config: DeviceConfig, stopped: Callable[[], bool], profile: Sequence[str
         agent = assemble(config, loaded, segment, source, outbox, link, accounts, purse, instance, profiler)
         recorder.begin(agent, segment)
         beside = _beside(config, whole, purse, notifier, down)
-        notifier.ready()
-        down.callback(notifier.stopping)
         # A board that knows its run is in the field: it goes on without a network, which comes back some day. A new one
         # has nothing to do before its first order, and may have a wrong address.
         if fielded or outbox.fact("run") is not None:
@@ -166,6 +171,17 @@ def _beside(config: DeviceConfig, link: SideLink, purse: Purse, notifier: Notifi
     )
     down.callback(updater.close)
     return Beside(link, notifier, health, updater, time.monotonic)
+
+
+def enrolment_of(config: DeviceConfig) -> Enrolment | None:
+    """How this device comes to its certificate; None where the configuration does not say that it shall."""
+    broker, enrolment = config.broker, config.enrolment
+    if enrolment.url is None or broker.ca is None or broker.certificate is None or broker.key is None:
+        return None
+    place = Place(
+        config.device.name, enrolment.url, enrolment.claim, broker.ca, certificate=broker.certificate, key=broker.key
+    )
+    return Enrolment(place)
 
 
 def assemble(
