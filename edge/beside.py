@@ -10,6 +10,10 @@ from edge.wire.updates import State
 from edge.work import Work
 
 
+STATUS_SECONDS = 2.0
+"""Between two looks at what the device is at, for the process manager."""
+
+
 class Worker(Protocol):
     """Who is looked on at; `edge.agent.Agent`."""
 
@@ -35,6 +39,7 @@ class Beside:
         self._link, self._notifier, self._health, self._updater = link, notifier, health, updater
         self._clock = clock
         self._seen: tuple[Work | None, int] = (None, 0)
+        self._worded_at = -STATUS_SECONDS
 
     def between(self, stopped: Callable[[], bool], worker: Worker | None = None) -> Callable[[], bool]:
         """`stopped`, which a loop asks between two turns: the moment for this."""
@@ -54,7 +59,8 @@ class Beside:
         self._notifier.alive(now)
         self._health.turned(now, answered=self._link.answered)
         self._updater.turn(now)
-        if self._notifier.present:
+        if self._notifier.present and now - self._worded_at >= STATUS_SECONDS:
+            self._worded_at = now
             self._notifier.status(_in_words(work, self._updater.state(), connected=self._link.connected))
 
     def refused(self) -> None:

@@ -16,8 +16,8 @@ from edge.wire.budget import BudgetConfig
 from edge.wire.toml_fields import ConfigError, Example, PathUnless, Pattern, Range
 
 __all__ = [
-    "BrokerConfig", "BundleConfig", "ConfigError", "DataConfig", "DeviceConfig", "EnergyConfig", "EnrolmentConfig", "IdentityConfig", "RunConfig",
-    "ServiceConfig", "UpdateConfig", "describe", "load",
+    "BrokerConfig", "BundleConfig", "ConfigError", "DataConfig", "DeviceConfig", "EnergyConfig", "EnrolmentConfig", "IdentityConfig",
+    "RunConfig", "ServiceConfig", "UpdateConfig", "describe", "load",
 ]  # fmt: skip
 
 PREFIX = "CUTLAYER"
@@ -257,9 +257,9 @@ class DeviceConfig:
     run: RunConfig
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
-    enrolment: EnrolmentConfig = field(default_factory=EnrolmentConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
+    enrolment: EnrolmentConfig = field(default_factory=EnrolmentConfig)
 
     def problems(self) -> Iterator[str]:
         """Yields what does not go together between sections."""

@@ -80,8 +80,10 @@ def run(config: DeviceConfig, stopped: Callable[[], bool], profile: Sequence[str
         down.callback(outbox.close)
         down.callback(recorder.close)
         prepare(outbox, loaded)
+        notifier.ready()  # before what waits for a network: systemd would take that for a failed start
+        down.callback(notifier.stopping)
         if (enrolment := enrolment_of(config)) is not None:
-            if not enrolment.until_enrolled(stopped):
+            if not enrolment.until_enrolled(notifier.between(stopped)):
                 return
             down.callback(Renewal(enrolment).close)
         whole = _link(config, instance)
@@ -100,8 +102,6 @@ def run(config: DeviceConfig, stopped: Callable[[], bool], profile: Sequence[str
         agent = assemble(config, loaded, segment, source, outbox, link, accounts, purse, instance, profiler)
         recorder.begin(agent, segment)
         beside = _beside(config, whole, purse, notifier, down)
-        notifier.ready()
-        down.callback(notifier.stopping)
         # A board that knows its run is in the field: it goes on without a network, which comes back some day. A new one
         # has nothing to do before its first order, and may have a wrong address.
         if fielded or outbox.fact("run") is not None:

@@ -9,6 +9,7 @@ or at once when the hub has answered.
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -53,6 +54,15 @@ class Notifier:
         if self._every and (self._told_at is None or now - self._told_at >= self._every):
             self._told_at = now
             self._send("WATCHDOG=1")
+
+    def between(self, stopped: Callable[[], bool], now: Callable[[], float] = time.monotonic) -> Callable[[], bool]:
+        """`stopped`, asked by what waits: whoever waits for a network lives."""
+
+        def asked() -> bool:
+            self.alive(now())
+            return stopped()
+
+        return asked
 
     def status(self, text: str) -> None:
         """What the device is at, in one line; said where it has changed."""

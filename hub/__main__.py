@@ -1,4 +1,4 @@
-"""The hub's commands: `cutlayer-hub demo|simulate|serve|enrol|devices|…` (the same as `python -m hub …`)."""
+"""The hub's commands: `cutlayer-hub demo|simulate|serve|enrol|devices|rollout|…` (the same as `python -m hub …`)."""
 
 import argparse
 import errno
@@ -413,12 +413,12 @@ COMMANDS: Commands = {
     "demo": (_demo, _demo_arguments),
     "simulate": (_simulate, _simulate_arguments),
     "serve": (_serve, _serve_arguments),
+    "rollout": (_rollout, _rollout_arguments),
     "keys": (_keys, _fleet_arguments),
     "enrol": (_enrol, _enrol_arguments),
     "devices": (_devices, _fleet_arguments),
     "status": (_status, _fleet_arguments),
     "revoke": (_revoke, _revoke_arguments),
-    "rollout": (_rollout, _rollout_arguments),
     "report": (_report, _report_arguments),
     "trial": (_trial, _trial_arguments),
     "profile": (_profile, _profile_arguments),

@@ -227,6 +227,7 @@ def _seconds(name: str, value: Any) -> float:
 
 _HASH = fields.hexadecimal(64)
 _COUNT = fields.integer(0, U32)
+_MOST_VERSION = (1 << 53) - 1
 _SIZE = fields.integer(0, RELEASE_BYTES)
 _VERSION_TEXT = fields.text(64)
 _FORMAT = fields.integer(FORMAT, FORMAT)
@@ -242,7 +243,7 @@ _OFFER: dict[str, Check] = {
     "release": fields.optional(
         fields.exactly(
             id=_HASH,
-            version=fields.integer(1, U32),
+            version=fields.integer(1, _MOST_VERSION),
             size=fields.integer(1, RELEASE_BYTES),
             file=_HASH,
             bundle=_or_empty(_HASH),
@@ -256,7 +257,7 @@ _STATE: dict[str, Check] = {
     "phase": fields.one_of(*PHASES),
     "reason": fields.text(REASON_LIMIT),
     "release": _or_empty(_HASH),
-    "version": _COUNT,
+    "version": fields.integer(0, _MOST_VERSION),
     "cutlayer": _VERSION_TEXT,
     "bundle": _or_empty(_HASH),
     "offered": _or_empty(_HASH),

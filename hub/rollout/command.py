@@ -29,7 +29,7 @@ from hub.rollout.plan import RolloutError
 from hub.rollout.progress import Shown, progress, summary
 from hub.rollout.rollout import Rollout, Times
 from hub.rollout.serving import ReleaseFile
-from hub.trust import folder as trust
+from hub.trust.folder import Folder, addresses
 
 log = logging.getLogger("cutlayer.hub")
 
@@ -175,8 +175,8 @@ class Desk:
 
 def folder_of(settings: HubConfig, options: argparse.Namespace) -> Path:
     """The fleet's folder."""
-    given: Path | None = options.folder or getattr(getattr(settings, "tls", None), "folder", None)
-    return given or options.config.parent / "fleet"
+    given: Path | None = options.folder
+    return given or settings.tls.folder
 
 
 def connect(settings: HubConfig, options: argparse.Namespace, folder: Path) -> MqttLink:
@@ -184,31 +184,31 @@ def connect(settings: HubConfig, options: argparse.Namespace, folder: Path) -> M
 
     Raises:
         RolloutError: the configuration does not tell where the broker is.
+        TrustError: the fleet's folder cannot be used.
     """
     broker, fleet = settings.broker, settings.fleet.name
-    certificate, key = folder / "hub-rollout.pem", folder / "hub-rollout.key"
-    if (folder / "ca.key").is_file():
-        trust.Folder.open(folder, fleet).client("rollout", datetime.now(UTC))
-    own = certificate.is_file() and key.is_file()
-    return MqttLink(
-        options.broker or _url(settings, own=own),
+    ca, certificate, key = broker.ca, broker.certificate, broker.key
+    url: str | None = options.broker or (broker.url if broker.url.startswith("mqtt") else None)
+    if (url is None or url.startswith("mqtts")) and certificate is None and (folder / "ca.key").is_file():
         # Of its own: under the hub's name the broker would end the hub's connection for ours, and ours for the hub's.
+        trusted = Folder.open(folder, fleet)
+        certificate, key = trusted.client("rollout", datetime.now(UTC))
+        url, ca = url or addresses(settings).own, trusted.ca
+    return MqttLink(
+        url or _own(settings),
         client_id=f"{fleet}-rollout",
         subscriptions=topics.subscriptions_of_rollout(fleet),
         username=broker.username,
         password=read_password(broker.password_file),
-        ca=folder / "ca.pem" if own else broker.ca,
-        certificate=certificate if own else broker.certificate,
-        key=key if own else broker.key,
+        ca=ca,
+        certificate=certificate,
+        key=key,
     )
 
 
-def _url(settings: HubConfig, *, own: bool) -> str:
+def _own(settings: HubConfig) -> str:
+    """URL of the broker that `serve` starts on this machine."""
     broker = settings.broker
-    if own and (tls := getattr(settings, "tls", None)):
-        return f"mqtts://{LOOPBACK}:{tls.port}"
-    if broker.url.startswith("mqtt"):
-        return broker.url
     if broker.port:
         return f"mqtt://{LOOPBACK}:{broker.port}"
     raise RolloutError(

@@ -14,7 +14,9 @@ from edge import installed, part
 from edge.installed import Installed
 from edge.link import Message
 from edge.memory_link import MemoryBroker, MemoryLink
+from edge.outbox import Outbox
 from edge.part import Part
+from edge.purse import Purse
 from edge.side_link import SideLink
 from edge.updates import (
     NARROW_PIECE_BYTES,
@@ -26,6 +28,7 @@ from edge.updates import (
     Updater,
 )
 from edge.wire import topics
+from edge.wire.budget import DAY_SECONDS
 from edge.wire.updates import Figures, Offer, Piece, Release, State, Want
 
 FLEET, NAME = "f", "d"
@@ -114,7 +117,7 @@ class Board:
 
     def turn(self, seconds=0.1, data=FILE):
         self.now += seconds
-        assert self.link.poll(0) is not None
+        self.link.poll(0)
         self.updater.turn(self.now)
         for event in self.hub.poll(0):
             if not isinstance(event, Message):
@@ -257,6 +260,38 @@ def test_the_budget_stops_it_and_it_goes_on_when_there_is_more(board):
     board.means.down = 1 << 30
     board.until("ready")
     assert board.arrived()
+
+
+def test_a_day_brings_what_the_budget_leaves_and_no_more(tmp_path):
+    board = Board(tmp_path)
+    clock = SimpleNamespace(wall=21_000 * DAY_SECONDS, now=0.0)
+    outbox = Outbox.open(tmp_path / "state")
+    limit = 40_000
+    purse = Purse(outbox, board.link, {"down_per_day": limit}, wall=lambda: clock.wall, now=lambda: clock.now)
+    board.means = purse
+    board.end()
+    board.begin()
+    purse._link = board.link
+    data = bytes(range(251)) * 300
+    board.offer(release_of(data))
+    days, before = [], 0
+    while not (board.incoming / "ready").exists():
+        for _ in range(200):
+            clock.now += 1
+            purse.look()
+            board.turn(1.0, data)
+        came = board.link.counters().wire_received
+        days.append(came - before)
+        before = came
+        assert len(days) < 20
+        clock.wall += DAY_SECONDS
+        clock.now += 1000
+    # Of 75,300 bytes at most half of the day's 40,000, and what the next piece could have brought.
+    assert max(days) <= limit // 2
+    assert min(days[:-1]) > limit // 2 - 2 * NARROW_PIECE_BYTES
+    assert len(days) in (4, 5)
+    outbox.close()
+    board.end()
 
 
 def test_without_means_to_send_nothing_is_asked_for(board):

@@ -40,7 +40,9 @@ def test_stages_are_read():
     assert [stage.count(25) for stage in plan.parse("canary,10%,all")] == [1, 3, 25]
 
 
-@pytest.mark.parametrize("text", ["", "some", "0%", "101%", "all,10%", "10%,10%", "10%,canary", "canary,,all", "-5%", "1e1%"])
+@pytest.mark.parametrize(
+    "text", ["", "some", "0%", "101%", "all,10%", "10%,10%", "10%,canary", "canary,,all", "-5%", "1e1%"]
+)
 def test_what_is_no_stage_is_refused(text):
     with pytest.raises(RolloutError, match="--to"):
         plan.parse(text)
@@ -318,16 +320,18 @@ def test_the_book_comes_back(fleet, tmp_path):
 
 def test_one_command_at_a_time(tmp_path):
     first, second = Shelf(tmp_path), Shelf(tmp_path)
-    with first.held(), pytest.raises(RolloutError, match="another rollout of .* runs"), second.held():
+    with first.held(), pytest.raises(RolloutError, match=r"another rollout of .* runs"), second.held():
         pass
     with second.held():
         pass
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 1}', '{"format": 1, "devices": {"a": 3}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format": 2}', '{"format": 1}', '{"format": 1, "devices": {"a": 3}}']
+)
 def test_a_damaged_book_is_a_sentence(tmp_path, text):
     (tmp_path / "rollout.json").write_text(text)
-    with pytest.raises(RolloutError, match="rollout.json: it"):
+    with pytest.raises(RolloutError, match=r"rollout\.json: it"):
         Shelf(tmp_path).load()
 
 
