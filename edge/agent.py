@@ -90,6 +90,11 @@ class Agent:
         self._work, spare = self._checkpoints.take_up()
         self._beyond = Beyond(mailbox, outbox, purse, accounts, self._checkpoints, spare)
 
+    @property
+    def work(self) -> Work | None:
+        """The order in hand, for those who look on."""
+        return self._work
+
     def run(self, stopped: Callable[[], bool], *, now: Callable[[], float] = time.monotonic) -> None:
         """Work until told to stop, or until the hub says goodbye and the configuration says once.
 

@@ -16,7 +16,8 @@ from edge.wire.budget import BudgetConfig
 from edge.wire.toml_fields import ConfigError, Example, PathUnless, Pattern, Range
 
 __all__ = [
-    "BrokerConfig", "BundleConfig", "ConfigError", "DataConfig", "DeviceConfig", "EnergyConfig", "IdentityConfig", "RunConfig", "describe", "load",
+    "BrokerConfig", "BundleConfig", "ConfigError", "DataConfig", "DeviceConfig", "EnergyConfig", "EnrolmentConfig", "IdentityConfig",
+    "RunConfig", "ServiceConfig", "UpdateConfig", "describe", "load",
 ]  # fmt: skip
 
 PREFIX = "CUTLAYER"
@@ -108,10 +109,35 @@ class BrokerConfig:
         for name in ("ca", "certificate", "key"):
             if getattr(self, name) is not None and not self.tls:
                 yield f'{name} is for TLS, but url = "{self.url}" is plain: write mqtts://'
-        for name in ("password_file", "ca", "certificate", "key"):
+        if self.password_file is not None and not self.password_file.is_file():
+            yield f'password_file = "{self.password_file}": there is no such file'
+
+    def missing(self) -> Iterator[str]:
+        """Yields what is needed for TLS and is not there; enrolment would bring it."""
+        for name in ("ca", "certificate", "key"):
             path = getattr(self, name)
             if path is not None and not path.is_file():
                 yield f'{name} = "{path}": there is no such file'
+
+
+@dataclass(frozen=True)
+class EnrolmentConfig:
+    """How this device comes to its certificate: its key is made here, the hub signs. [broker] says where both are kept."""
+
+    url: Annotated[
+        str | None,
+        Pattern(r"https://([^\s/:@\[\]]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?", "a URL like https://host:8443"),
+        Example("https://hub.local:8443"),
+    ] = None
+    """Where the hub of cutlayer-hub serve --tls takes claims and renews certificates."""
+
+    claim: Annotated[Path | None, Example("wearer-1.claim")] = None
+    """File of the claim that cutlayer-hub enrol has made for this device; it works once, and is removed then."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields what does not go together."""
+        if self.claim is not None and self.url is None:
+            yield "claim is given without url: add url"
 
 
 @dataclass(frozen=True)
@@ -182,6 +208,45 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class UpdateConfig:
+    """Updates over the air, on a board installed from a signed release: the installer writes this. Without it offers are refused."""
+
+    current: Annotated[Path | None, Example("/opt/cutlayer/current")] = None
+    """Folder of the release that runs, with its manifest.json; a symlink that the installer switches."""
+
+    incoming: Annotated[Path | None, Example("/var/lib/cutlayer/incoming")] = None
+    """Folder in which the installer looks for new releases."""
+
+    keys: Annotated[Path | None, Example("/etc/cutlayer/release-keys")] = None
+    """File of the public keys that releases must be signed with, 64 hexadecimal digits a line."""
+
+    keep: Annotated[float, Range(0, 1)] = 0.5
+    """Share of each limit of [budget] that updates leave for training: no piece is asked for beyond the rest."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether this board can be updated."""
+        return None not in (self.current, self.incoming, self.keys)
+
+    def problems(self) -> Iterator[str]:
+        """Yields what does not go together."""
+        given = [name for name in ("current", "incoming", "keys") if getattr(self, name) is not None]
+        if len(given) in (1, 2):
+            yield f"current, incoming and keys belong together, only {' and '.join(given)} is given"
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """For a device that a process manager keeps running. systemd is told more over $NOTIFY_SOCKET, which it sets itself."""
+
+    healthy: Annotated[Path | None, Example("/var/lib/cutlayer/healthy")] = None
+    """File that names the release that runs once it has proven itself: once the hub has answered, or healthy_seconds have passed."""
+
+    healthy_seconds: Annotated[float, Range(0, 86400)] = 30.0
+    """How long the device must have run without the hub, or a network, to count as well."""
+
+
+@dataclass(frozen=True)
 class DeviceConfig:
     """All sections of a device's configuration."""
 
@@ -192,6 +257,20 @@ class DeviceConfig:
     run: RunConfig
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
+    update: UpdateConfig = field(default_factory=UpdateConfig)
+    service: ServiceConfig = field(default_factory=ServiceConfig)
+    enrolment: EnrolmentConfig = field(default_factory=EnrolmentConfig)
+
+    def problems(self) -> Iterator[str]:
+        """Yields what does not go together between sections."""
+        if self.enrolment.url is None:
+            yield from (f"[broker] {sentence}" for sentence in self.broker.missing())
+        elif not self.broker.tls:
+            yield f'[enrolment] is for TLS, but url = "{self.broker.url}" of [broker] is plain: write mqtts://'
+        else:
+            for name in ("ca", "certificate", "key"):
+                if getattr(self.broker, name) is None:
+                    yield f"[enrolment] needs {name} in [broker]: the file to keep it in"
 
 
 def load(path: Path, environ: Mapping[str, str]) -> DeviceConfig:

@@ -1,26 +1,38 @@
 """Puts a device together from its configuration, runs it, and takes it down in the right order."""
 
 import logging
+import os
 import platform
 import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
-from edge import board, bundle, effort, memory, sensors
+from edge import board, bundle, effort, installed, memory, sensors
 from edge.accounts import Accounts
-from edge.agent import Agent
+from edge.agent import IDLE_SECONDS, Agent
+from edge.beside import Beside
 from edge.config import BrokerConfig, DeviceConfig, RunConfig
+from edge.enrolment.enrolling import Enrolment, Place, Renewal
 from edge.files import Files
 from edge.flight.recorder import Recorder
 from edge.link import Link
 from edge.mailbox import Mailbox
 from edge.meters import Meter
 from edge.mqtt_link import MqttLink, read_password
-from edge.outbox import Outbox, holder
+from edge.outbox import Outbox, OutboxError, holder
 from edge.profiler import Profiler
 from edge.purse import Purse
+from edge.refusal import RefusalError
+from edge.release.archive import Accepts, open_release
+from edge.release.manifest import ClockError, ReleaseManifest
+from edge.release.signatures import read_keys
 from edge.segment import Segment
+from edge.service import Health, Notifier
+from edge.side_link import SideLink
+from edge.updates import LaterError, Memory, Updater
 from edge.wire import messages, topics
 from edge.wire.delivery import Limits
 from edge.wire.messages import Order
@@ -28,9 +40,16 @@ from edge.work import Work
 
 log = logging.getLogger("cutlayer.device")
 
+REFUSED_SECONDS = 300.0
+"""How long a board that was refused goes on fetching updates, before it ends and greets the hub anew: the hub may have other graphs
+by now, and the release that brings them may be on its way."""
+
 
 def run(config: DeviceConfig, stopped: Callable[[], bool], profile: Sequence[str] = ()) -> None:
     """Train with the hub until `stopped()`.
+
+    On a board that was installed from a release, no network and a hub's refusal end nothing: the next release comes over the one, and
+    may be the answer to the other.
 
     The order of shutdown is the reverse of the order below, for a reason each: the loop ends after a commit; the
     link goes next, so that the hub sees `offline` and nobody sends into the void; the outbox last, since closing it
@@ -52,13 +71,23 @@ def run(config: DeviceConfig, stopped: Callable[[], bool], profile: Sequence[str
         log.warning("%s", elsewhere)
     source = open_source(config, loaded)
     instance = secrets.randbits(32)
+    fielded = config.update.installed
     with ExitStack() as down:
+        notifier = Notifier(os.environ, os.getpid())
+        down.callback(notifier.close)
         recorder = Recorder(config.device.state_directory / "recorder", config.run.recorder_bytes)
         outbox = recorder.outbox(Outbox.open(config.device.state_directory))
         down.callback(outbox.close)
         down.callback(recorder.close)
         prepare(outbox, loaded)
-        link = recorder.link(_link(config, instance))
+        notifier.ready()  # before what waits for a network: systemd would take that for a failed start
+        down.callback(notifier.stopping)
+        if (enrolment := enrolment_of(config)) is not None:
+            if not enrolment.until_enrolled(notifier.between(stopped)):
+                return
+            down.callback(Renewal(enrolment).close)
+        whole = _link(config, instance)
+        link = recorder.link(whole)
         meter = down.enter_context(Meter(sample_seconds=config.run.sample_seconds, config=config.energy))
         effort.refuse_unmeasured(config.budget, meter)
         purse = Purse(outbox, link, config.budget.amounts(), gauge=meter)
@@ -72,14 +101,87 @@ def run(config: DeviceConfig, stopped: Callable[[], bool], profile: Sequence[str
             down.callback(profiler.end)
         agent = assemble(config, loaded, segment, source, outbox, link, accounts, purse, instance, profiler)
         recorder.begin(agent, segment)
+        beside = _beside(config, whole, purse, notifier, down)
         # A board that knows its run is in the field: it goes on without a network, which comes back some day. A new one
         # has nothing to do before its first order, and may have a wrong address.
-        if outbox.fact("run") is not None:
+        if fielded or outbox.fact("run") is not None:
             link.start()
         else:
             link.open(config.broker.connect_seconds, stopped)
         log.info("%s: bundle %s, %d samples", config.device.name, loaded.id[:8], source.samples)
-        agent.run(recorder.between(stopped), now=recorder.clock)
+        try:
+            agent.run(recorder.between(beside.between(stopped, agent)), now=recorder.clock)
+        except RefusalError as error:
+            beside.refused()
+            if not fielded:
+                raise
+            log.error("the hub refuses: %s; updates are still fetched, for %g s", error, REFUSED_SECONDS)  # noqa: TRY400
+            recorder.close()  # the agent has ended, and so has what can be run again
+            _linger(whole, outbox, purse, beside.between(stopped))
+            raise
+
+
+def _linger(link: Link, outbox: Outbox, purse: Purse, stopped: Callable[[], bool]) -> None:
+    """Turn without an agent: the link is read, what is spent is kept, and so is what is done beside."""
+    until = time.monotonic() + REFUSED_SECONDS
+    while not stopped() and time.monotonic() < until:
+        link.poll(IDLE_SECONDS)
+        purse.look()
+        try:
+            outbox.commit()
+        except OutboxError:
+            time.sleep(IDLE_SECONDS)
+        else:
+            purse.apply()
+
+
+def _beside(config: DeviceConfig, link: SideLink, purse: Purse, notifier: Notifier, down: ExitStack) -> Beside:
+    """What is done between two turns of the loop."""
+    update, name = config.update, config.device.name
+    runs = installed.running(update.current, ReleaseManifest.parse) if update.current and update.installed else None
+    health = Health(config.service.healthy, runs.id if runs else "", config.service.healthy_seconds)
+
+    def verify(path: Path) -> None:
+        if runs is None or update.keys is None:
+            raise ValueError("this board was not installed from a release")
+        accepts = Accepts(
+            fleet=config.run.fleet,
+            architecture=platform.machine(),
+            version_above=runs.version,
+            agent=runs.cutlayer,
+        )
+        try:
+            open_release(path, read_keys(update.keys), now=datetime.now(UTC), accepts=accepts).close()
+        except ClockError as error:
+            raise LaterError(str(error)) from error
+
+    updater = Updater(
+        config.run.fleet,
+        name,
+        link,
+        runs=runs,
+        incoming=update.incoming if update.installed else None,
+        memory=Memory(config.device.state_directory / "updates.json"),
+        means=purse,
+        verify=verify,
+        proven=lambda: health.proven,
+        piece_bytes=config.run.chunk_bytes,
+        keep=update.keep,
+        boot=installed.boot(),
+    )
+    down.callback(updater.close)
+    return Beside(link, notifier, health, updater, time.monotonic)
+
+
+def enrolment_of(config: DeviceConfig) -> Enrolment | None:
+    """How this device comes to its certificate; None where the configuration does not say that it shall."""
+    broker, enrolment = config.broker, config.enrolment
+    if enrolment.url is None or broker.ca is None or broker.certificate is None or broker.key is None:
+        return None
+    place = Place(
+        config.device.name, enrolment.url, enrolment.claim, broker.ca, certificate=broker.certificate, key=broker.key
+    )
+    return Enrolment(place)
 
 
 def assemble(
@@ -180,16 +282,18 @@ def _in_hand(outbox: Outbox) -> str:
     return "nothing"
 
 
-def _link(config: DeviceConfig, instance: int) -> MqttLink:
+def _link(config: DeviceConfig, instance: int) -> SideLink:
     fleet, name = config.run.fleet, config.device.name
     offline = topics.pack_status(online=False, instance=instance)
-    return link_to(
+    of_updates = topics.subscriptions_of_updates(fleet, name)
+    link = link_to(
         config.broker,
         # Two processes with one client id would throw each other off the broker for ever; the hub decides instead.
         client_id=f"{name}-{instance:08x}",
         will=(topics.status(fleet, name), offline),
-        subscriptions=(topics.down(fleet, name), topics.hub_status(fleet)),
+        subscriptions=(*topics.subscriptions_of_device(fleet, name), *of_updates),
     )
+    return SideLink(link, frozenset(of_updates), topics.down(fleet, name))
 
 
 def link_to(

@@ -47,8 +47,26 @@ def reason_of(error: BaseException | None) -> str:
     """An error in the words of a sentence."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message})"
+    if isinstance(error, ssl.SSLError) and (words := _alert(error)):
+        return words
     if isinstance(error, TimeoutError):
         return "timed out"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error)
+
+
+_ALERTS = {
+    "CERTIFICATE_REVOKED": "this device's certificate is revoked",
+    "CERTIFICATE_EXPIRED": "this device's certificate, or the broker's list of revoked ones, has expired",
+    "UNKNOWN_CA": "it does not know the authority of this device's certificate",
+    "CERTIFICATE_REQUIRED": "it wants a certificate",
+    "UNSUPPORTED_CERTIFICATE": "this device's certificate is not one of a client",
+    "BAD_CERTIFICATE": "it does not take this device's certificate",
+}
+
+
+def _alert(error: ssl.SSLError) -> str:
+    """What the other side has said about our certificate."""
+    reason = error.reason or ""
+    return next((words for alert, words in _ALERTS.items() if reason.endswith(f"ALERT_{alert}")), "")

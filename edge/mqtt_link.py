@@ -7,6 +7,7 @@ import logging
 import random
 import select
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -42,6 +43,13 @@ CONNECT_SECONDS = 4.0
 """Of one try to connect again: the kernel asks at 0, 1 and 3 seconds, and would ask again at 7."""
 UNREACHABLE_SECONDS = 2.0
 """Most seconds between two tries where nobody answers at all, and so nobody is burdened by being asked."""
+
+BRIEF_SECONDS = 60.0
+"""A connection that is ended within so many seconds was hardly made."""
+EVICTIONS = 3
+"""So many in a row are no accident."""
+YIELD_SECONDS, MOST_YIELD_SECONDS = 15.0, 3600.0
+"""How long to leave the broker to a namesake: doubled each time from the one to the other."""
 
 _SLICE = 0.25
 _AGAIN = "; it is tried again by itself until it is there"
@@ -161,6 +169,13 @@ class MqttLink:
         self._told: set[str] = set()
         """Why there is no connection, as far as a warning has said so."""
         self._maximum_packet_bytes = PACKET_BYTES
+        self._up_since = 0.0
+        self._evictions = 0
+        """How often in a row the broker has ended a connection that was hardly made, where it knows us by our certificate."""
+        self._pause = 0.0
+        self._pair = (certificate, key)
+        self._loaded: object = None
+        """The state of certificate and key that new connections use."""
         self._client = self._make_client(client_id)
         if username is not None:
             self._client.username_pw_set(username, password)
@@ -354,6 +369,7 @@ class MqttLink:
         client = _Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
+        client.on_pre_connect = self._on_pre_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -366,13 +382,30 @@ class MqttLink:
 
     def _use_tls(self, ca: Path | None, certificate: Path | None, key: Path | None) -> None:
         try:
-            ca_text, certificate_text, key_text = (
-                None if path is None else str(path) for path in (ca, certificate, key)
-            )
-            self._client.tls_set(ca_text, certificate_text, key_text)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            if ca is None:
+                context.load_default_certs()
+            else:
+                context.load_verify_locations(ca)
+            if certificate is not None:
+                self._loaded = _states(self._pair)
+                context.load_cert_chain(certificate, key)
         except (OSError, ValueError) as error:
             names = ", ".join(str(path) for path in (ca, certificate, key) if path)
             raise LinkError(f"TLS for {self.url} cannot be set up with {names}: {reason_of(error)}") from error
+        self._context = context
+        self._client.tls_set_context(context)
+
+    def _on_pre_connect(self, _client: mqtt.Client, _data: Any) -> None:
+        """Take a certificate that has been renewed since the last connection."""
+        certificate, key = self._pair
+        if certificate is None or (states := _states(self._pair)) == self._loaded:
+            return
+        try:
+            self._context.load_cert_chain(certificate, key)
+            self._loaded = states
+        except (OSError, ValueError) as error:
+            log.warning("the new certificate %s cannot be used: %s", certificate, reason_of(error))
 
     def _stop_loop(self) -> None:
         # paho's loop_stop waits without limit for a thread that may be waiting for a broker.
@@ -387,6 +420,17 @@ class MqttLink:
         if unreachable:
             ceiling = min(ceiling, UNREACHABLE_SECONDS)
         delay: Any = random.uniform(0.0, ceiling)  # typed as whole seconds, but takes any
+        client.reconnect_delay_set(delay, delay)
+
+    def _yield(self, client: mqtt.Client) -> None:
+        """Leave the broker to a namesake for a while."""
+        ceiling = min(MOST_YIELD_SECONDS, YIELD_SECONDS * 2.0 ** min(self._evictions - EVICTIONS, 16))
+        self._pause = random.uniform(0.75 * ceiling, ceiling)
+        delay: Any = self._pause
+        log.warning(
+            "the broker at %s has ended %d connections in a row that were hardly made: if another device uses the certificate "
+            "%s, give it one of its own; the next try is in %.0f s", self.url, self._evictions, self._pair[0], delay,
+        )  # fmt: skip
         client.reconnect_delay_set(delay, delay)
 
     # Callbacks: in the network thread. They only take note: an exception here would end that thread silently -------
@@ -418,6 +462,7 @@ class MqttLink:
         self._told.clear()
         self._failures = 0
         self._back_off(self._client)
+        self._up_since = time.monotonic()
         self._ready.set()
         self._settled.set()
         self._inbox.put(Connected(self._maximum_packet_bytes))
@@ -442,11 +487,26 @@ class MqttLink:
     def _on_disconnect(self, client: mqtt.Client, _data: Any, flags: Any, reason: ReasonCode, _given: Any) -> None:
         was_up = self._ready.is_set()
         self._ready.clear()
+        self._count_eviction(was_up=was_up)
         self._back_off(client)
+        if self._evictions >= EVICTIONS:
+            self._yield(client)
         if not was_up:
+            if (alert := self._client.alert) is not None:
+                self._refuse(f"does not let us in: {reason_of(alert)}")
             return
         text = str(reason) if flags.is_disconnect_packet_from_server or reason.value == 0 else "connection lost"
         self._inbox.put(Disconnected(TAKEN_OVER if reason.value == _SESSION_TAKEN_OVER else text))
+
+    def _count_eviction(self, *, was_up: bool) -> None:
+        """Notice a namesake: mosquitto lets one connection in for a certificate, and ends the former without a word.
+
+        Who yields waits longer each time, so that two boards with one certificate do not throw each other off for ever.
+        """
+        if self._pair[0] is None or not was_up:
+            return
+        brief = time.monotonic() - self._up_since < max(BRIEF_SECONDS, 4 * self._pause)
+        self._evictions = self._evictions + 1 if brief and self._client.ended_by_peer else 0
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         try:
@@ -457,6 +517,7 @@ class MqttLink:
         self._inbox.put(Message(topic, bytes(message.payload)))
 
     def _on_socket_open(self, _client: mqtt.Client, _data: Any, connection: Any) -> None:
+        self._client.ended_by_peer, self._client.alert = False, None
         self._bytes.opened(connection)
         tcp_info.set_patience(connection, PATIENCE_SECONDS)
         tcp_info.set_unsent(connection, UNSENT_BYTES)
@@ -469,11 +530,27 @@ class MqttLink:
         self._slow_lane.clear()
 
 
+def _states(paths: Sequence[Path | None]) -> object:
+    """What changes when one of the files does."""
+    found = []
+    for path in paths:
+        try:
+            stat = path.stat() if path is not None else None
+        except OSError:
+            stat = None
+        found.append((stat.st_mtime_ns, stat.st_ino, stat.st_size) if stat else None)
+    return found
+
+
 class _Client(mqtt.Client):
     """paho's, which can open connections with a small window, and reads no more from them than it may."""
 
     narrow: int | None = None
     """Receive buffer of new connections; None: the system's."""
+    ended_by_peer = False
+    """Whether the last connection was closed in order from the other side."""
+    alert: ssl.SSLError | None = None
+    """What TLS said at its end."""
     _readable: Callable[[], int | None] | None = None
     _may_read = 0
 
@@ -485,15 +562,25 @@ class _Client(mqtt.Client):
     def _sock_recv(self, bufsize: int) -> bytes:
         ask = self._readable
         if ask is None:
-            return super()._sock_recv(bufsize)
+            return self._received(bufsize)
         if self._may_read <= 0:
             found = ask()
             if found == 0:
                 time.sleep(GUARD_SECONDS / 10)  # the guard gives the connection up, or the caps rise
                 raise BlockingIOError
             self._may_read = bufsize if found is None else found
-        data = super()._sock_recv(min(bufsize, self._may_read))
+        data = self._received(min(bufsize, self._may_read))
         self._may_read -= len(data)
+        return data
+
+    def _received(self, size: int) -> bytes:
+        """Notes how a connection ends, which paho does not tell: in TLS 1.3 a refused certificate shows here only."""
+        try:
+            data = super()._sock_recv(size)
+        except ssl.SSLError as error:
+            self.alert = error
+            raise
+        self.ended_by_peer = not data
         return data
 
     def _create_socket_connection(self) -> Any:

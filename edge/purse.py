@@ -153,6 +153,15 @@ class Purse:
         """Bytes that may still go this way; None where nothing limits them."""
         return left(self.amounts, self._spent, way)
 
+    @property
+    def narrow(self) -> bool:
+        """Whether bytes are limited, or may be: no hub has ever said what its devices may spend."""
+        return self._counted or not self._heard
+
+    def spare(self, way: str, keep: float) -> int | None:
+        """Bytes that may go this way and leave that share of each limit for what matters more; None where nothing limits them."""
+        return left({name: (1 - keep) * amount for name, amount in self.amounts.items()}, self._spent, way)
+
     def room(self, unsent: int) -> int | None:
         """Bytes that another activation may have in the outbox, where so many lie there unsent; None where nothing limits it."""
         found = [left({name: (1 - RESERVE) * amount for name, amount in self.amounts.items()}, self._spent, "up")]

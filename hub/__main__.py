@@ -1,4 +1,4 @@
-"""The hub's commands: `cutlayer-hub demo|simulate|serve|report|trial|profile|example` (the same as `python -m hub …`)."""
+"""The hub's commands: `cutlayer-hub demo|simulate|serve|enrol|devices|rollout|…` (the same as `python -m hub …`)."""
 
 import argparse
 import errno
@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ MISTAKE = 2
 """Exit code for what the user can mend."""
 
 
-_OF_THE_EXTRA = ("torch", "onnx", "iotcore", "jinja2", "matplotlib", "rich")
+_OF_THE_EXTRA = ("torch", "onnx", "cryptography", "iotcore", "jinja2", "matplotlib", "rich")
 """What a hub needs beyond the base install, which is a device."""
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
@@ -116,12 +117,50 @@ def _serve(options: argparse.Namespace) -> int:
 
     _log(options.log_level)
     settings = config.load(options.config, os.environ)
-    with server.broker(settings) as url, progress(settings.run.rounds, ()) as shown:
+    with ExitStack() as down:
+        shown = down.enter_context(progress(settings.run.rounds, ()))
+        if options.tls:
+            from hub.trust import serving
+
+            settings = down.enter_context(serving.beside(settings, shown.note))
+        url = down.enter_context(server.broker(settings))
         shown.note(f"devices of fleet {settings.fleet.name!r} are awaited at {url}")
         server.serve(settings, url, shown, resume=options.resume)
     outcome.show(settings.run.folder)
     print(f"\nreport: {write_report(settings.run.folder)}")
     return 0
+
+
+def _keys(options: argparse.Namespace) -> int:
+    """Make the fleet's authority and keys, where there are none, and show what there is."""
+    return _trust("keys", options)
+
+
+def _enrol(options: argparse.Namespace) -> int:
+    """Make a claim: a file that lets one board into the fleet, once."""
+    return _trust("enrol", options)
+
+
+def _devices(options: argparse.Namespace) -> int:
+    """Show who belongs to the fleet: claims and certificates."""
+    return _trust("devices", options)
+
+
+def _status(options: argparse.Namespace) -> int:
+    """Show who is online now, and whose certificate ends when."""
+    return _trust("status", options)
+
+
+def _revoke(options: argparse.Namespace) -> int:
+    """Put a device out for good: its certificates, its claims, its open connection."""
+    return _trust("revoke", options)
+
+
+def _trust(name: str, options: argparse.Namespace) -> int:
+    from hub.trust import command
+
+    _log("warning")
+    return command.COMMANDS[name](options)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -230,6 +269,19 @@ def _profile_arguments(parser: argparse.ArgumentParser) -> None:
     command.arguments(parser)
 
 
+def _rollout(options: argparse.Namespace) -> int:
+    """Send a signed release to the fleet's boards in stages; it stops by itself where they are worse off with it."""
+    from hub.rollout import command
+
+    return command.command(options)
+
+
+def _rollout_arguments(parser: argparse.ArgumentParser) -> None:
+    from hub.rollout import options
+
+    options.arguments(parser)
+
+
 def _example(options: argparse.Namespace) -> int:
     """Print an annotated configuration to start from."""
     from hub import config
@@ -283,7 +335,29 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=Path("hub.toml"), help="configuration file (hub.toml)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the run's folder")
+    tls = (
+        "for boards elsewhere: the fleet's own authority, mosquitto with a certificate for each, and enrolment ([tls])"
+    )
+    parser.add_argument("--tls", action="store_true", help=tls)
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+
+
+def _fleet_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, default=Path("hub.toml"), help="configuration file (hub.toml)")
+
+
+def _enrol_arguments(parser: argparse.ArgumentParser) -> None:
+    _fleet_arguments(parser)
+    add = parser.add_argument
+    add("--name", required=True, help="the device's name, unlike that of any other")
+    add("--board", default="generic-arm64", help="kind of board, as cutlayer-export flash knows it (generic-arm64)")
+    add("--hours", type=float, default=24.0, help="how long the claim lasts (24)")
+    add("--out", type=Path, help="the claim file (NAME.claim)")
+
+
+def _revoke_arguments(parser: argparse.ArgumentParser) -> None:
+    _fleet_arguments(parser)
+    parser.add_argument("name", help="the device's name")
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -339,6 +413,12 @@ COMMANDS: Commands = {
     "demo": (_demo, _demo_arguments),
     "simulate": (_simulate, _simulate_arguments),
     "serve": (_serve, _serve_arguments),
+    "rollout": (_rollout, _rollout_arguments),
+    "keys": (_keys, _fleet_arguments),
+    "enrol": (_enrol, _enrol_arguments),
+    "devices": (_devices, _fleet_arguments),
+    "status": (_status, _fleet_arguments),
+    "revoke": (_revoke, _revoke_arguments),
     "report": (_report, _report_arguments),
     "trial": (_trial, _trial_arguments),
     "profile": (_profile, _profile_arguments),
@@ -393,6 +473,7 @@ def _setting(text: str) -> tuple[str, Any]:
 def _mistakes() -> tuple[type[Exception], ...]:
     """What a plain sentence answers; everything else is a fault of ours and keeps its traceback."""
     from edge.link import LinkError
+    from edge.release.manifest import ReleaseError
     from edge.wire.profile import ProfileError
     from edge.wire.toml_fields import ConfigError
     from export.errors import ExportError
@@ -402,14 +483,16 @@ def _mistakes() -> tuple[type[Exception], ...]:
     from hub.orchestrator import FleetError
     from hub.outcome import OutcomeError
     from hub.profile.page import PageError
+    from hub.rollout.plan import RolloutError
     from hub.server import RunError
     from hub.store import StoreError
     from hub.trial.net import NetError
     from hub.trial.run import TrialError
+    from hub.trust.errors import TrustError
 
     return (
         BrokerError, ConfigError, DatasetError, DemoError, ExportError, FleetError, LinkError, NetError, OutcomeError, PageError,
-        ProfileError, RunError, StoreError, TrialError,
+        ProfileError, ReleaseError, RolloutError, RunError, StoreError, TrialError, TrustError,
     )  # fmt: skip
 
 

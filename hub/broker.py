@@ -1,4 +1,4 @@
-"""A broker of our own: a child process on this machine's loopback, or on another address of it, bounded in memory, that ends with us.
+"""A broker of our own: a child process on this machine's loopback, or in a namespace of ours, bounded in memory, that ends with us.
 
 `embedded` is rumqttd out of the wheel `iotcore`, `mosquitto` the program of that name. Neither is trusted with
 anything: what they lose, delivery sends again.
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import util
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -101,34 +102,58 @@ class Broker:
         self.stop()
 
 
-def start_broker(kind: str, directory: Path, *, port: int | None = None, address: str = LOOPBACK) -> Broker:
+def start_broker(
+    kind: str, directory: Path, *, port: int | None = None, address: str = LOOPBACK, enclosed: bool = False
+) -> Broker:
     """Start a broker and wait until it accepts connections.
+
+    Whoever reaches it may do everything there, so it listens on the loopback only. A network namespace that no other machine
+    reaches is as good: `enclosed` says that we are in one.
 
     Args:
         kind: `embedded` or `mosquitto`.
         directory: for its configuration and its log.
         port: None takes a free one.
         address: of this machine, or of the namespace we are in, where it listens.
+        enclosed: whether nothing but our own processes can reach the address, whatever it is.
 
     Raises:
-        BrokerError: there is no such broker on this machine, the address is not ours, the port is in use, or it did not
-            come up.
+        BrokerError: there is no such broker on this machine, the address is not ours or others could reach it, the port is in
+            use, or it did not come up.
     """
     if kind not in _KINDS:
         raise BrokerError(f"unknown broker {kind!r}: choose {' or '.join(_KINDS)}")
+    if not enclosed and not _is_loopback(address):
+        raise BrokerError(
+            f"the {kind} broker of one's own asks nobody who he is, so it listens on this machine's loopback only, not at "
+            f"{address}: for boards elsewhere there is cutlayer-hub serve --tls"
+        )
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BrokerError(f"the broker's folder {directory} cannot be made: {error.strerror}") from error
     chosen = port or _free_port(address)
-    if not _is_free(address, chosen):
-        raise BrokerError(f"port {chosen} is in use: stop the program that has it, or choose another port")
-    log = directory / f"{kind}.log"
+    refuse_taken(address, chosen)
+    command = _KINDS[kind](directory, address, chosen)
+    return launch(kind, command, f"mqtt://{address}:{chosen}", (address, chosen), directory / f"{kind}.log")
+
+
+def refuse_taken(address: str, port: int) -> None:
+    """Raise BrokerError where somebody listens already."""
+    if not _is_free(address, port):
+        raise BrokerError(f"port {port} is in use: stop the program that has it, or choose another port")
+
+
+def launch(kind: str, command: list[str], url: str, endpoint: tuple[str, int], log: Path) -> Broker:
+    """Start a broker's program and wait until it accepts connections at an endpoint.
+
+    Raises:
+        BrokerError: it did not come up.
+    """
     log.write_bytes(b"")
-    process = processes.start(_KINDS[kind](directory, address, chosen), log)
-    broker = Broker(kind, f"mqtt://{address}:{chosen}", chosen, process)
+    broker = Broker(kind, url, endpoint[1], processes.start(command, log))
     try:
-        _wait(broker, (address, chosen), log)
+        _wait(broker, endpoint, log)
     except BaseException:
         broker.stop()
         raise
@@ -199,8 +224,15 @@ def _accepts(endpoint: tuple[str, int]) -> bool:
         return False
 
 
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
 def _is_free(address: str, port: int) -> bool:
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))

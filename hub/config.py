@@ -1,9 +1,11 @@
 """What a hub is told: one TOML file, which the environment may override (`CUTLAYER_HUB_RUN_ROUNDS=5`)."""
 
 import dataclasses
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,6 +55,42 @@ class BrokerConfig:
 
     chunk_bytes: Annotated[int, Range(1024, 262144)] = 16384
     """Largest piece of a message to a device. Small pieces let urgent ones through on slow links."""
+
+
+@dataclass(frozen=True)
+class TlsConfig:
+    """The fleet's own authority and broker, for boards elsewhere: with cutlayer-hub serve --tls, which needs mosquitto."""
+
+    folder: Path = Path("fleet")
+    """Folder of the fleet's keys, claims and certificates; hub/trust/README.md says what to back up."""
+
+    names: tuple[str, ...] = ()
+    """Host names and addresses by which boards reach this machine; the first goes into claims. Without any, this machine's name, and
+    that with .local before it."""
+
+    address: Annotated[str, Pattern(r"[0-9A-Fa-f:.]+", "an IP address")] = "0.0.0.0"  # noqa: S104  for boards elsewhere
+    """Where broker and enrolment listen; 0.0.0.0 is every address of this machine."""
+
+    port: Annotated[int, Range(1, 65535)] = 8883
+    """Of the broker."""
+
+    enrol_port: Annotated[int, Range(1, 65535)] = 8443
+    """Where boards enrol and renew their certificates."""
+
+    certificate_days: Annotated[int, Range(1, 825)] = 90
+    """How long a device's certificate lasts; boards renew it when a third is left. One that is off for longer wants a new claim."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields what does not go together."""
+        if self.port == self.enrol_port:
+            yield f"port and enrol_port are both {self.port}: the broker and the enrolment need one each"
+        try:
+            ip_address(self.address)
+        except ValueError:
+            yield f'address = "{self.address}" is no IP address'
+        for name in self.names:
+            if not re.fullmatch(r"[A-Za-z0-9._:-]{1,253}", name):
+                yield f'names: "{name}" is no host name or address'
 
 
 @dataclass(frozen=True)
@@ -168,6 +206,7 @@ class HubConfig:
     """All sections of a hub's configuration."""
 
     broker: BrokerConfig
+    tls: TlsConfig
     fleet: FleetConfig
     bundle: BundleConfig
     run: RunConfig
@@ -221,6 +260,7 @@ def schema(strategy: str) -> type:
     kind = _kind(strategy)
     sections: list[tuple[str, Any]] = [
         ("broker", BrokerConfig),
+        ("tls", TlsConfig),
         ("fleet", FleetConfig),
         ("bundle", BundleConfig),
         ("run", RunConfig),

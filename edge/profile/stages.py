@@ -13,7 +13,7 @@ import numpy as np
 from edge.bundle import Bundle
 from edge.config import DeviceConfig
 from edge.memory import Room
-from edge.outbox import Outbox, Unsent
+from edge.outbox import Outbox, Unsent, holder
 from edge.profile.sending import Sender
 from edge.segment import Segment, Sessions
 from edge.sensors import Batch, Source
@@ -194,6 +194,11 @@ def _send(bench: Bench, down: ExitStack) -> Iterator[Ready]:
     if of_bytes(bench.config.budget.amounts()) and not bench.send_beyond_budget:
         raise UnmeasurableError(
             "the device has a budget of bytes, and what a profile sends is not counted in it: --send-beyond-budget"
+        )
+    if bench.config.broker.certificate is not None and (agent := holder(bench.config.device.state_directory)):
+        raise UnmeasurableError(
+            f"the agent of this device runs as process {agent}, and the broker lets one connection in for its certificate: "
+            "stop the agent to measure this"
         )
     sender = down.enter_context(Sender(bench.config))
     for codec in bench.codecs:

@@ -9,7 +9,7 @@ A schema is a frozen dataclass whose fields are sections; a section is a frozen 
 
 The type says what is accepted (`str`, `int`, `float`, `bool`, `Path`, `Literal`, `tuple[str, ...]`, each also `| None`), the marks
 of `Annotated` narrow it, the string under a field is its documentation, and a field without a default is required. A section may
-have a method `problems()` that yields sentences about keys that do not go together.
+have a method `problems()` that yields sentences about keys that do not go together, and so may the schema about sections.
 
 There is no I/O here: the caller hands in the text and the environment, and gets the schema or one `ConfigError` with every problem.
 """
@@ -229,9 +229,13 @@ class _Reading:
     def finish(self) -> object:
         hints = typing.get_type_hints(self.schema)
         sections = {section: self._build(section, hints[section]) for section in self.keys}
-        if self.problems:
-            raise ConfigError(*self.problems)
-        return self.schema(**sections)
+        if None not in sections.values() and not self.faulty:
+            whole = self.schema(**sections)
+            if hasattr(whole, "problems"):
+                self.problems += [f"{self.name}: {sentence}" for sentence in whole.problems()]
+            if not self.problems:
+                return whole
+        raise ConfigError(*self.problems)
 
     def _build(self, section: str, kind: type) -> object:
         keys = self.keys[section].values()

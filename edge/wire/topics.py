@@ -6,6 +6,7 @@
 * `cutlayer/FLEET/DEVICE/down`: frames to the device
 * `cutlayer/FLEET/DEVICE/profile/up`, `…/profile/mark`: what `cutlayer profile` sends to see how long that takes. Nobody hears the
   first; the second comes back to the device
+* `cutlayer/FLEET/DEVICE/update/offer`, `…/want`, `…/piece`, `…/state`: a release on its way to the device, see `updates.py`
 """
 
 import json
@@ -17,6 +18,7 @@ from edge.wire.frames import U32, WireError
 ROOT = "cutlayer"
 HUB = "hub"
 LEAVES = ("up", "down", "status")
+UPDATE = ("offer", "want", "piece", "state")
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -47,6 +49,11 @@ def down(fleet: str, device: str) -> str:
 def profile(fleet: str, device: str, leaf: str) -> str:
     """Where `cutlayer profile` sends: `up` for what is measured, `mark` for what tells that the broker has it."""
     return f"{_topic(fleet, device, 'profile')}/{leaf}"
+
+
+def update(fleet: str, device: str, leaf: str) -> str:
+    """Where a release is offered (`offer`), asked for (`want`), sent (`piece`) and told of (`state`)."""
+    return f"{_topic(fleet, device, 'update')}/{leaf}"
 
 
 def status(fleet: str, device: str) -> str:
@@ -93,6 +100,30 @@ def subscriptions_of_hub(fleet: str) -> tuple[str, ...]:
 def subscriptions_of_device(fleet: str, device: str) -> tuple[str, ...]:
     """What a device listens to."""
     return down(fleet, device), hub_status(fleet)
+
+
+def subscriptions_of_updates(fleet: str, device: str) -> tuple[str, ...]:
+    """What a device listens to for releases, beside the rest."""
+    return update(fleet, device, "offer"), update(fleet, device, "piece")
+
+
+def subscriptions_of_rollout(fleet: str) -> tuple[str, ...]:
+    """What `cutlayer-hub rollout` listens to."""
+    root = f"{ROOT}/{check_name(fleet, 'fleet')}/+"
+    return f"{root}/status", f"{root}/update/want", f"{root}/update/state"
+
+
+@_remembered
+def parse_update(fleet: str, topic: str) -> tuple[str, str]:
+    """The device and the leaf of a topic of updates.
+
+    Raises:
+        WireError: it is none in this fleet.
+    """
+    parts = topic.split("/")
+    if len(parts) != 5 or parts[:2] != [ROOT, fleet] or parts[3] != "update" or parts[4] not in UPDATE:
+        raise WireError(f"{topic!r:.200} is no topic of updates in fleet {fleet!r}", "topic")
+    return check_name(parts[2]), parts[4]
 
 
 @_remembered

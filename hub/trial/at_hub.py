@@ -33,7 +33,9 @@ def main() -> None:
     try:
         with (
             (folder / EVENTS).open("a", encoding="utf-8") as file,
-            start_broker(told["broker"], folder / "broker", port=told["port"], address=told["address"]) as broker,
+            start_broker(
+                told["broker"], folder / "broker", port=told["port"], address=told["address"], enclosed=told["enclosed"]
+            ) as broker,
         ):
             events = Events(file)
             serve(

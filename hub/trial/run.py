@@ -193,6 +193,7 @@ class _Train:
             "config": str(wish.folder / "hub.toml"),
             "broker": wish.broker,
             "address": net.address(HUB),
+            "enclosed": net.means != "relay",  # which has no namespace
             # On the loopback others may have it, and any free one will do.
             "port": BROKER_PORT if net.address(HUB) != "127.0.0.1" else None,
             "facts": {

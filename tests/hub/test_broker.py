@@ -239,4 +239,14 @@ def test_a_broker_listens_where_it_is_told(kind, tmp_path):
 
 def test_an_address_that_is_not_ours_is_refused(tmp_path):
     with pytest.raises(BrokerError, match=r"^no broker can listen at 192\.0\.2\.1: cannot assign requested address$"):
-        start_broker("embedded", tmp_path, address="192.0.2.1")
+        start_broker("embedded", tmp_path, address="192.0.2.1", enclosed=True)
+
+
+@pytest.mark.parametrize("kind", BROKERS)
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "hub.local"])  # noqa: S104
+def test_a_broker_that_asks_nobody_who_he_is_listens_nowhere_else(kind, address, tmp_path):
+    with pytest.raises(
+        BrokerError, match=rf"^the {kind} broker of one's own asks nobody who he is.*not at {address}: "
+    ):
+        start_broker(kind, tmp_path / "broker", address=address)
+    assert not (tmp_path / "broker").exists()

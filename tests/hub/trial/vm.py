@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "veth", "tun", "sch_tbf", "sch_netem")
@@ -61,7 +62,7 @@ def _initramfs(kernel: Path, command: str, folder: Path) -> Path:
     (root / "modules").mkdir()
     (root / "dev").mkdir()
     shutil.copy(shutil.which("busybox") or "busybox", root / "bin/busybox")
-    order = _in_order({_name(path): path for path in kernel.glob("lib/modules/*/kernel/**/*.ko")})
+    order = in_order({_name(path): path for path in kernel.glob("lib/modules/*/kernel/**/*.ko")}, MODULES)
     for path in order:
         shutil.copy(path, root / "modules")
     init = root / "init"
@@ -75,8 +76,8 @@ def _initramfs(kernel: Path, command: str, folder: Path) -> Path:
     return folder / "initramfs"
 
 
-def _in_order(modules: dict[str, Path]) -> list[Path]:
-    """The modules we want and those they need, the latter first; each names them in its own file."""
+def in_order(modules: dict[str, Path], wanted: Sequence[str]) -> list[Path]:
+    """The modules that are wanted and those they need, the latter first; each names them in its own file."""
     found: list[Path] = []
 
     def add(name: str) -> None:
@@ -88,7 +89,7 @@ def _in_order(modules: dict[str, Path]) -> list[Path]:
             add(needed.replace("-", "_"))
         found.append(path)
 
-    for name in MODULES:
+    for name in wanted:
         add(name)
     return found
 
