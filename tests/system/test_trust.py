@@ -104,5 +104,8 @@ def test_a_device_that_is_revoked_is_out_and_the_run_goes_on(trial, call):
     assert trial.records("round")[-1]["present"] == 1
     # The run's device enrols anew with a claim that is brought while it runs.
     enrol(trial, call, out)
-    wait_for(lambda: "is enrolled" in devices[out].stderr().split("revoked")[-1], f"{out} is back in; {devices[out].stderr()}")
+    wait_for(
+        lambda: "is enrolled" in devices[out].stderr().split("revoked")[-1],
+        f"{out} is back in; {devices[out].stderr()}",
+    )
     call(hub_main, "revoke", "nobody", "--config", config).mistake("there is no device 'nobody'", *names)

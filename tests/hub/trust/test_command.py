@@ -33,7 +33,9 @@ def test_the_table_of_devices():
         "enrolled", "enrolled", "claim open", "claim expired", "revoked", "expired", "claim open",
     ]  # fmt: skip
     assert lines[4].split()[-1] == "2026-11-23"  # the claim's end
-    assert device_lines([], NOW) == ["no devices yet: cutlayer-hub enrol --name NAME --board BOARD makes a claim for one"]
+    assert device_lines([], NOW) == [
+        "no devices yet: cutlayer-hub enrol --name NAME --board BOARD makes a claim for one"
+    ]
 
 
 def test_the_table_of_who_is_there():
@@ -59,7 +61,10 @@ def hub_toml(tmp_path):
 def test_a_claim_has_all_that_a_board_needs(hub_toml, tmp_path, capsys):
     assert main(["keys", "--config", str(hub_toml)]) == 0
     out = tmp_path / "x.claim"
-    assert main(["enrol", "--config", str(hub_toml), "--name", "a-1", "--board", "pi5", "--hours", "2", "--out", str(out)]) == 0
+    assert (
+        main(["enrol", "--config", str(hub_toml), "--name", "a-1", "--board", "pi5", "--hours", "2", "--out", str(out)])
+        == 0
+    )
     claim = claims.read(out)
     folder = Folder.open(tmp_path / "fleet", FLEET)
     assert (claim.name, claim.board, claim.fleet) == ("a-1", "pi5", FLEET)

@@ -67,7 +67,12 @@ def board(root, claim, hub, name=None, **options):
     if claim is not None:
         files.write(root / "x.claim", claim.pack(), files.PRIVATE)
     place = Place(
-        name or claim.name, hub.url, root / "x.claim", root / "ca.pem", root / "id" / "device.pem", root / "id" / "device.key"
+        name or claim.name,
+        hub.url,
+        root / "x.claim",
+        root / "ca.pem",
+        root / "id" / "device.pem",
+        root / "id" / "device.key",
     )
     return Enrolment(place, **{"clock": lambda: hub.now, "pause": lambda _seconds: None, **options})
 
@@ -84,7 +89,9 @@ def test_a_board_comes_to_a_certificate(hub, tmp_path, caplog):
     signed = x509.load_pem_x509_certificate(place.certificate.read_bytes())
     signed.verify_directly_issued_by(hub.folder.authority.certificate)
     assert signed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "a"
-    assert list(signed.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert list(signed.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [
+        ExtendedKeyUsageOID.CLIENT_AUTH
+    ]
     assert signed.not_valid_after_utc - hub.now == timedelta(days=DAYS)
     assert not signed.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert stat.S_IMODE(place.key.stat().st_mode) == 0o600
@@ -204,7 +211,11 @@ def test_a_board_goes_on_asking_and_takes_a_new_claim(hub, tmp_path, caplog):
     enrolment.pause = pause
     assert enrolment.until_enrolled(never)
     assert len(pauses) == 200  # at once, when it was there
-    said = [record.message for record in caplog.records if record.name == "cutlayer.enrolment" and record.levelname == "WARNING"]
+    said = [
+        record.message
+        for record in caplog.records
+        if record.name == "cutlayer.enrolment" and record.levelname == "WARNING"
+    ]
     assert len(said) == 2
     assert "token is not known here" in said[0]
     assert "cannot be read: no such file" in said[1]
@@ -395,7 +406,10 @@ def test_our_request_is_what_others_read(tmp_path):
     found = x509.load_pem_x509_csr(text.encode())
     assert found.is_signature_valid
     assert found.subject.rfc4514_string() == "CN=greenhouse-7"
-    assert found.public_key().public_bytes_raw() == ed25519.Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    assert (
+        found.public_key().public_bytes_raw()
+        == ed25519.Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    )
     (tmp_path / "csr.pem").write_text(text)
     done = subprocess.run(
         ["openssl", "req", "-in", tmp_path / "csr.pem", "-noout", "-verify", "-subject", "-text"],

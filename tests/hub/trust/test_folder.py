@@ -161,7 +161,9 @@ def test_the_brokers_certificate_follows_its_names_and_its_time(folder):
     hosts = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert hosts.get_values_for_type(x509.DNSName) == ["hub.local", "localhost"]
     assert [str(a) for a in hosts.get_values_for_type(x509.IPAddress)] == ["192.168.1.10"]
-    assert list(first.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.SERVER_AUTH]
+    assert list(first.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [
+        ExtendedKeyUsageOID.SERVER_AUTH
+    ]
 
     def serial(names, now):
         folder.server(names, now)

@@ -54,7 +54,9 @@ def test_a_device_hears_its_own_topics_and_the_hubs_status(grounds):
     hub.publish(f"{BASE}/b/status", b"kept", qos=1, retain=True)
     hub.publish(f"{BASE}/a/down", b"end", qos=1)
     hub.publish(f"{BASE}/b/down", b"end", qos=1)
-    assert {topic for topic, _ in heard(a, b"end")} == {f"{BASE}/a/{leaf}" for leaf in MAY_READ} | {f"{BASE}/hub/status"}
+    assert {topic for topic, _ in heard(a, b"end")} == {f"{BASE}/a/{leaf}" for leaf in MAY_READ} | {
+        f"{BASE}/hub/status"
+    }
     assert heard(b, b"end") == [(f"{BASE}/b/down", b"b")]  # and the shared subscription has taken nothing away
 
 

@@ -51,10 +51,10 @@ def test_broker_and_enrolment_live_as_long_as_the_run(settings, monkeypatch, cap
 
 
 def test_a_port_in_use_ends_it_in_a_sentence_and_leaves_no_broker(settings):
-    with socket.create_server(("127.0.0.1", settings.tls.enrol_port)):
-        with pytest.raises(BrokerError, match=f"boards cannot enrol at 127.0.0.1, port {settings.tls.enrol_port}: address"):
-            with serving.beside(settings, lambda _text: None):
-                pass
+    with socket.create_server(("127.0.0.1", settings.tls.enrol_port)), pytest.raises(
+        BrokerError, match=f"boards cannot enrol at 127.0.0.1, port {settings.tls.enrol_port}: address"
+    ), serving.beside(settings, lambda _text: None):
+        pass
     assert not mosquitto.answers("127.0.0.1", settings.tls.port)
 
 
