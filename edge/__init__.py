@@ -19,6 +19,7 @@ beyond.py     steps of its own while the hub is away
 inquiry.py    what the hub asks of this board, answered once (profiler.py: the process that measures it, profile/)
 agent.py      ties everything together: the one loop, from a batch to an update
 device.py     builds it from a configuration and takes it down in the right order
+enrolment/    how it comes to a certificate of its fleet, and to the next one
 check.py      can this board run it?  profile/: what does it cost here, stage by stage?
 
 Batches and noise are functions of seed, round and step, so a step that is done again is the same step.

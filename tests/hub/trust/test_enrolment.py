@@ -1,5 +1,6 @@
 """A board and the hub's listener, over real TLS on the loopback."""
 
+import itertools
 import json
 import socket
 import ssl
@@ -148,7 +149,7 @@ def test_a_claim_lets_one_board_in(hub, tmp_path):
     claim = hub.claim("a")
     assert board(tmp_path / "a", claim, hub).until_enrolled(never)
     second = board(tmp_path / "thief", claim, hub)
-    with pytest.raises(RefusedError, match="has been used already, by another board: .*cutlayer-hub revoke a"):
+    with pytest.raises(RefusedError, match=r"has been used already, by another board: .*cutlayer-hub revoke a"):
         second.use_claim()
     assert second.certificate() is None
     assert second.place.claim.exists()
@@ -187,7 +188,7 @@ def test_claims_that_are_not_good(hub, tmp_path):
     other = Claim(**{**vars(hub.claim("c")), "name": "d"})
     with pytest.raises(RefusedError, match="the claim is for c, not for d"):
         board(tmp_path / "d", other, hub).use_claim()
-    with pytest.raises(RefusedError, match="x.claim is for d, and this is e"):
+    with pytest.raises(RefusedError, match=r"x.claim is for d, and this is e"):
         board(tmp_path / "e", other, hub, name="e").use_claim()
     wrong = Claim(**{**vars(other), "token": "x" * 43})
     with pytest.raises(RefusedError, match="token is not known here"):
@@ -241,7 +242,7 @@ def test_a_hub_that_is_away_is_asked_with_growing_pauses(hub, tmp_path):
 
     enrolment = board(tmp_path / "a", hub.claim("a"), hub, post=post, pause=pauses.append)
     assert not enrolment.until_enrolled(lambda: len(tries) == 10)
-    waits = [round((b - a) * 0.2) for a, b in zip(tries, tries[1:], strict=False)]
+    waits = [round((b - a) * 0.2) for a, b in itertools.pairwise(tries)]
     assert waits == [2, 4, 8, 16, 32, 64, 128, 256, 300]
 
 
@@ -321,7 +322,7 @@ def test_failed_claims_of_an_address_are_counted(hub, tmp_path):
         with pytest.raises(RefusedError):
             wrong.use_claim()
     right = board(tmp_path / "a", good, hub)
-    with pytest.raises(UnreachableError, match="too many claims from 127.0.0.1 have failed"):
+    with pytest.raises(UnreachableError, match=r"too many claims from 127\.0\.0\.1 have failed"):
         right.use_claim()
     hub.seconds += listener.FAILURES_SECONDS
     right.use_claim()

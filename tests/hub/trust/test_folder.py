@@ -36,7 +36,7 @@ def test_it_is_made_once_and_nobody_else_may_read_the_keys(tmp_path):
     folder, made = Folder.open_or_make(root, FLEET, NOW)
     assert made
     before = {path.name: path.read_bytes() for path in root.iterdir()}
-    assert {"ca.key", "ca.pem", "crl.pem", "release.key", "release.pub", "fleet.db"} == set(before)
+    assert {"ca.key", "ca.pem", "crl.pem", "release.key", "release.pub", "fleet.db", "lock"} == set(before)
     assert stat.S_IMODE(root.stat().st_mode) == 0o700
     assert all(stat.S_IMODE((root / name).stat().st_mode) == 0o600 for name in before if name.endswith(".key"))
     assert Folder.open_or_make(root, FLEET, NOW + DAY) == (folder, False)
@@ -50,7 +50,7 @@ def test_it_is_made_once_and_nobody_else_may_read_the_keys(tmp_path):
 def test_what_boards_trust_is_not_made_anew(folder, name):
     (folder.root / name).unlink()
     for open_it in (Folder.open, lambda root, fleet: Folder.open_or_make(root, fleet, NOW)):
-        with pytest.raises(TrustError, match=f"lacks {name}: boards trust what was there.*restore it from the backup"):
+        with pytest.raises(TrustError, match=rf"lacks {name}: boards trust what was there.*restore it from the backup"):
             open_it(folder.root, FLEET)
     assert not (folder.root / name).exists()
 
@@ -58,14 +58,14 @@ def test_what_boards_trust_is_not_made_anew(folder, name):
 def test_a_key_of_another_authority_is_told(folder, tmp_path):
     other, _ = Folder.open_or_make(tmp_path / "other", FLEET, NOW)
     shutil.copy(other.root / "ca.key", folder.root / "ca.key")
-    with pytest.raises(TrustError, match="the key does not belong to the certificate: restore it"):
+    with pytest.raises(TrustError, match=r"the key does not belong to the certificate: restore it"):
         Folder.open(folder.root, FLEET)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "fleet").mkdir()
     (tmp_path / "fleet" / "thesis.txt").write_text("x")
-    with pytest.raises(TrustError, match="lacks ca.key"):
+    with pytest.raises(TrustError, match=r"lacks ca\.key"):
         Folder.open_or_make(tmp_path / "fleet", FLEET, NOW)
     assert [path.name for path in (tmp_path / "fleet").iterdir()] == ["thesis.txt"]
 
@@ -152,6 +152,34 @@ def test_a_list_that_is_lost_is_made_again_and_names_who_is_revoked(folder):
     # Once they have run out anyhow, the list need not name them.
     folder.write_revocations(NOW + 92 * DAY)
     assert len(x509.load_pem_x509_crl(folder.crl.read_bytes())) == 0
+
+
+def test_a_list_of_before_a_revocation_does_not_come_after_it(folder, monkeypatch):
+    """Two write at once: who has read the register first must not be who writes last."""
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    token = folder.register.claim("a", "pi5", DAY, NOW)
+    folder.register.redeem(token, "a", b"key", lambda name: folder.authority.sign(name, key, "client", DAY, NOW), NOW)
+    read, go_on = threading.Event(), threading.Event()
+    sign = folder.authority.revocations
+
+    def slow(revoked, now):
+        if not revoked:
+            read.set()
+            go_on.wait(10)
+        return sign(revoked, now)
+
+    monkeypatch.setattr(folder.authority, "revocations", slow)
+    early = threading.Thread(target=folder.write_revocations, args=(NOW,))
+    early.start()
+    assert read.wait(10)
+    folder.register.revoke("a", NOW)
+    late = threading.Thread(target=folder.write_revocations, args=(NOW,))
+    late.start()
+    late.join(0.2)  # it waits for the first
+    go_on.set()
+    early.join(10)
+    late.join(10)
+    assert len(x509.load_pem_x509_crl(folder.crl.read_bytes())) == 1
 
 
 def test_the_brokers_certificate_follows_its_names_and_its_time(folder):

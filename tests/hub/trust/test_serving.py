@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from datetime import timedelta
 
 import psutil
 import pytest
@@ -51,9 +52,11 @@ def test_broker_and_enrolment_live_as_long_as_the_run(settings, monkeypatch, cap
 
 
 def test_a_port_in_use_ends_it_in_a_sentence_and_leaves_no_broker(settings):
-    with socket.create_server(("127.0.0.1", settings.tls.enrol_port)), pytest.raises(
-        BrokerError, match=f"boards cannot enrol at 127.0.0.1, port {settings.tls.enrol_port}: address"
-    ), serving.beside(settings, lambda _text: None):
+    with (
+        socket.create_server(("127.0.0.1", settings.tls.enrol_port)),
+        pytest.raises(BrokerError, match=f"boards cannot enrol at 127.0.0.1, port {settings.tls.enrol_port}: address"),
+        serving.beside(settings, lambda _text: None),
+    ):
         pass
     assert not mosquitto.answers("127.0.0.1", settings.tls.port)
 
@@ -69,8 +72,6 @@ def test_a_list_that_cannot_be_renewed_is_a_warning_and_not_the_end(settings, ca
 
     def full(*_):
         raise OSError(28, "no space left on device")
-
-    from datetime import timedelta
 
     late = folder.revocations_until() - timedelta(days=3)
     keeper = serving.Keeper(folder, settings, serving.addresses(settings), None, lambda: late)
