@@ -1,16 +1,15 @@
 """`serve --tls` as a user starts it: devices that enrol themselves, train over mTLS to the end, and one that is put out."""
 
 import json
-import os
 import stat
 
 import pytest
 
+from edge.__main__ import main as device_main
 from hub.__main__ import main as hub_main
-from hub.broker import find_mosquitto
 from hub.trust import mosquitto
 from hub.trust.folder import Folder
-from tests.hub.trust.conftest import free_port
+from tests.hub.trust.conftest import free_port, need_mosquitto
 from tests.system.processes import wait_for
 from tests.system.trial import Trial
 
@@ -19,8 +18,7 @@ FLEET = "trusted"
 
 @pytest.fixture
 def trial(tmp_path, children, material):
-    if find_mosquitto() is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("mosquitto is not installed")
+    need_mosquitto()
     return Trial(tmp_path, children, material, FLEET, "embedded")
 
 
@@ -62,6 +60,8 @@ def test_devices_enrol_themselves_and_train_over_mtls_to_the_end(trial, call):
         assert "is enrolled" in device.stderr()
         assert not (trial.root / name / "claim.json").exists()
         assert stat.S_IMODE((trial.root / name / "id" / "key").stat().st_mode) == 0o600
+        shown = call(device_main, "status", "--config", trial.root / name / "device.toml").stdout
+        assert "enrolled   until 20" in shown
     assert trial.rounds() == [1, 2]
     run = trial.records("round")[-1]
     assert run["present"] == 2

@@ -1,5 +1,6 @@
 """What stands beside a run with --tls."""
 
+import dataclasses
 import logging
 import socket
 from datetime import timedelta
@@ -10,6 +11,7 @@ import pytest
 from hub import config
 from hub.broker import BrokerError
 from hub.trust import mosquitto, serving
+from hub.trust.errors import TrustError
 from hub.trust.folder import Folder
 from tests.hub.trust.conftest import FLEET, free_port, need_mosquitto
 from tests.hub.trust.test_mosquitto import _wait
@@ -20,7 +22,8 @@ pytestmark = pytest.mark.system
 @pytest.fixture
 def settings(tmp_path):
     need_mosquitto()
-    path = tmp_path / "hub.toml"
+    (tmp_path / "a fleet").mkdir()
+    path = tmp_path / "a fleet" / "hub.toml"
     path.write_text(
         f'[fleet]\nname = "{FLEET}"\n[bundle]\npath = "b"\n[run]\nfolder = "r"\n'
         f'[tls]\nnames = ["localhost"]\naddress = "127.0.0.1"\nport = {free_port()}\nenrol_port = {free_port()}\n'
@@ -49,6 +52,14 @@ def test_broker_and_enrolment_live_as_long_as_the_run(settings, monkeypatch, cap
         assert not mosquitto.answers("127.0.0.1", port)
     with serving.beside(settings, said.append):
         assert sum("back this folder up" in sentence for sentence in said) == 1
+
+
+def test_a_broker_of_somebody_else_is_not_started_again(settings):
+    other = dataclasses.replace(settings, broker=config.BrokerConfig(url="mqtt://10.0.0.2"))
+    words = r'^--tls starts .* \[broker\] url = "mqtt://10\.0\.0\.2" names another'
+    with pytest.raises(TrustError, match=words), serving.beside(other, lambda _text: None):
+        pass
+    assert not settings.tls.folder.exists()
 
 
 def test_a_port_in_use_ends_it_in_a_sentence_and_leaves_no_broker(settings):
