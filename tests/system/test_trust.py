@@ -54,7 +54,7 @@ def test_devices_enrol_themselves_and_train_over_mtls_to_the_end(trial, call):
     devices = {name: trial.start_device(name) for name in names}  # before there is a hub, or a claim
     hub = trial.start_hub("--tls")
     folder = trial.root / "fleet"
-    wait_for(lambda: (folder / "broker" / "mosquitto.pid").exists(), f"the broker runs; {hub.said()}")
+    wait_for((folder / "broker" / "mosquitto.pid").exists, f"the broker runs; {hub.said()}")
     tokens = [enrol(trial, call, name) for name in names]
     trial.finish(90)
     for name, device in devices.items():
@@ -83,7 +83,7 @@ def test_a_device_that_is_revoked_is_out_and_the_run_goes_on(trial, call):
     names = trial.names[:2]
     configure(trial, names, rounds=1000)
     trial.start_hub("--tls")
-    wait_for(lambda: (trial.root / "fleet" / "broker" / "mosquitto.pid").exists(), "the broker runs")
+    wait_for((trial.root / "fleet" / "broker" / "mosquitto.pid").exists, "the broker runs")
     for name in names:
         enrol(trial, call, name)
     devices = {name: trial.start_device(name) for name in names}
@@ -104,5 +104,8 @@ def test_a_device_that_is_revoked_is_out_and_the_run_goes_on(trial, call):
     assert trial.records("round")[-1]["present"] == 1
     # The run's device enrols anew with a claim that is brought while it runs.
     enrol(trial, call, out)
-    wait_for(lambda: "is enrolled" in devices[out].stderr().split("revoked")[-1], f"{out} is back in; {devices[out].stderr()}")
+    wait_for(
+        lambda: "is enrolled" in devices[out].stderr().split("revoked")[-1],
+        f"{out} is back in; {devices[out].stderr()}",
+    )
     call(hub_main, "revoke", "nobody", "--config", config).mistake("there is no device 'nobody'", *names)
