@@ -110,7 +110,18 @@ def test_a_profile_comes_over_ssh(board, tmp_path, capfd):
     assert f"profile: {out}/profile.json\npage: {out}/page.html\n" in said.out
     assert "local, batch 32: 31.2 ms" in said.err
     arguments, arrived = json.loads((tmp_path / "my board" / "ran.json").read_text())
-    assert arguments == ["profile", "--config", "/etc/device.toml", "--bundle", "-", "--attended", "300000", "--json", "-", *strange]
+    assert arguments == [
+        "profile",
+        "--config",
+        "/etc/device.toml",
+        "--bundle",
+        "-",
+        "--attended",
+        "300000",
+        "--json",
+        "-",
+        *strange,
+    ]
     assert arrived == hashlib.sha256(bundle.read_bytes()).hexdigest()
     assert Profile.parse((out / "profile.json").read_text()) == samples.pi5()
     assert "Profile of Raspberry Pi 5 Model B" in (out / "page.html").read_text()
@@ -181,7 +192,18 @@ def child_of(pid):
     [("hub", signal.SIGINT), ("hub", signal.SIGTERM), ("hub", signal.SIGKILL), ("ssh", signal.SIGKILL)],
 )
 def test_whoever_is_stopped_nothing_runs_on_on_the_board(board, tmp_path, stopped, number):
-    command = [sys.executable, "-m", "hub", "profile", "ssh", "board", *board, *real(tmp_path), "--out", tmp_path / "out"]
+    command = [
+        sys.executable,
+        "-m",
+        "hub",
+        "profile",
+        "ssh",
+        "board",
+        *board,
+        *real(tmp_path),
+        "--out",
+        tmp_path / "out",
+    ]
     wanted = ["--", "--batch", "4", "--seconds", "600", "--precision", "0.001", "--synthetic"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([*command, *wanted], cwd=ROOT, env=environ) as hub:
