@@ -5,6 +5,7 @@ import platform
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from edge import board, bundle, effort, memory, sensors
@@ -51,6 +52,7 @@ def run(config: DeviceConfig, stopped: Callable[[], bool], profile: Sequence[str
     if elsewhere := bundle.measured_elsewhere(loaded.manifest, platform.machine()):
         log.warning("%s", elsewhere)
     source = open_source(config, loaded)
+    room = replace(room, data_bytes=getattr(source, "held_bytes", 0))  # an object of the user's need not say
     instance = secrets.randbits(32)
     with ExitStack() as down:
         recorder = Recorder(config.device.state_directory / "recorder", config.run.recorder_bytes)
