@@ -11,13 +11,18 @@ from edge.profile import attended
 from edge.refusal import RefusalError
 
 WAITS = """
-import sys, time
+import sys, threading, time
 from edge.profile import attended
+heard = threading.Event()
+def told(text):
+    print(text, file=sys.stderr, flush=True)
+    heard.set()
 try:
-    attended.watch(lambda text: print(text, file=sys.stderr, flush=True), silence={silence})
+    attended.watch(told, silence={silence})
     time.sleep({sleep})
     print("measured")
 except KeyboardInterrupt:
+    heard.wait(30)  # its last words come from another thread
     print("cleared up")
 """
 
