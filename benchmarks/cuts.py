@@ -1,8 +1,9 @@
 """Does `cutlayer-export cuts` predict what a step takes and what goes over the wire?
 
-Time: three cuts of a model are timed and profiled, and the step of every other cut is predicted from those operators
-(`export.cuts.operators`); then it is timed. Bytes: a segment learns on calibration samples and its messages are measured; then
-devices with other samples train in a simulated run of AdaSplit whose every batch goes up, and count what they send.
+Time: three cuts of a model, chosen by what their operators cover of the other cuts', are timed and profiled, and the step of every
+other cut is predicted from those operators (`export.cuts.operators`); then it is timed. Bytes: a segment learns on calibration
+samples and its messages are measured; then devices with other samples train in a simulated run of AdaSplit whose every batch goes
+up, and count what they send.
 """
 
 import math
@@ -24,7 +25,7 @@ from export.cut import legal_cuts, load_factory, trace_layers
 from export.cuts import coded, measured
 from export.cuts.calibration import Calibration
 from export.cuts.measured import Pace, Timing
-from export.cuts.operators import learn
+from export.cuts.operators import choose, learn
 from export.cuts.rounds import frames_of
 from export.cuts.smashed import train
 from export.cuts.strategies import Plan, round_of
@@ -96,9 +97,7 @@ def times(subject: Subject, data: Calibration, options: Options) -> Iterator[Row
     before = Busy.now([])
     taken = _in_turns(made, data, 1 if options.quick else 2)
     others = 1.0 - _own_share(before, Busy.now([]))
-    size = {name: sum(operator.seconds for operator in timing.operators) for name, timing in taken.items()}
-    ordered = sorted(names, key=lambda name: size[name])
-    anchors = {ordered[0], ordered[len(ordered) // 2], ordered[-1]}
+    anchors = choose({name: timing.operators for name, timing in taken.items()}, 3)
     model = learn([(min(taken[name].seconds), taken[name].operators) for name in names if name in anchors])
     for name in names:
         if name not in anchors:

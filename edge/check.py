@@ -4,6 +4,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def _memory(config: DeviceConfig) -> Iterator[str]:
     if ceiling is None:
         yield "neither the board's memory nor a limit can be read; nothing is refused"
         return
-    yield f"{ceiling[0] / memory.MIB:.0f} MiB by {ceiling[1]}"
+    yield f"{ceiling[0] / memory.MIB:.0f} MiB by {ceiling[1]}; what follows is estimated for one thread, without data and codec"
     for kind in manifest.memory:
         memory.refuse_too_large(manifest, kind, 1 if manifest.memory[kind].sample_bytes else 0, room)
         largest, least = memory.largest_batch(manifest, kind, room), memory.needed_bytes(manifest, kind, 1) or 0
@@ -82,10 +83,12 @@ def _memory(config: DeviceConfig) -> Iterator[str]:
 
 
 def _data(config: DeviceConfig) -> Iterator[str]:
-    from edge import bundle, device  # noqa: PLC0415
+    from edge import bundle, device, memory  # noqa: PLC0415
 
     source = device.open_source(config, bundle.load(config.bundle.path))
-    yield f"{source.samples} samples to train on, {source.test_samples} to test"
+    held = getattr(source, "held_bytes", None)
+    taken = "" if held is None else f", {held / memory.MIB:.1f} MiB in memory"
+    yield f"{source.samples} samples to train on, {source.test_samples} to test{taken}"
 
 
 def _budget(config: DeviceConfig) -> Iterator[str]:
@@ -112,6 +115,7 @@ def _steps(config: DeviceConfig) -> Iterator[str]:
     loaded = bundle.load(config.bundle.path)
     source = device.open_source(config, loaded)
     manifest, room = loaded.manifest, memory.room(Files(Path("/")))
+    room = replace(room, data_bytes=getattr(source, "held_bytes", 0))
     fitting = [memory.largest_batch(manifest, kind, room) for kind in manifest.graphs]
     rows = min(32, source.samples, *(size for size in fitting if size))
     batch = source.batch(0, 0, rows, 0)

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def run(config: DeviceConfig, stopped: Callable[[], bool], profile: Sequence[str
     if elsewhere := bundle.measured_elsewhere(loaded.manifest, platform.machine()):
         log.warning("%s", elsewhere)
     source = open_source(config, loaded)
+    room = replace(room, data_bytes=getattr(source, "held_bytes", 0))  # an object of the user's need not say
     instance = secrets.randbits(32)
     fielded = config.update.installed
     with ExitStack() as down:

@@ -66,6 +66,8 @@ class Room:
     """The least MemoryMax on the way to the control group; None without a limit."""
     limit_source: str
     """The file of the limit, or why there is none."""
+    data_bytes: int = 0
+    """What the device's samples take of it; 0 where that is not known, too."""
 
     def headroom_bytes(self, peak_bytes: int) -> int | None:
         """What is left beside a process of such a peak: below the limit, and on the board; None where neither is known.
@@ -76,16 +78,19 @@ class Room:
         return min(ceilings) - peak_bytes if ceilings else None
 
     def ceiling(self) -> tuple[int, str] | None:
-        """The bytes that a process can have at most, and whose limit that is; None where neither limit nor board are known."""
+        """The bytes that a process can have at most beside the data, and whose limit that is; None where neither limit nor board are known."""
+        data = f", less {self.data_bytes / MIB:.0f} MiB of data" if self.data_bytes else ""
         known = [
             (self.limit_bytes, f"the limit in {self.limit_source}"),
             (self.total_bytes, "the board's memory"),
         ]
-        return min(((size, name) for size, name in known if size is not None), default=None)
+        return min(
+            ((size - self.data_bytes, f"{name}{data}") for size, name in known if size is not None), default=None
+        )
 
     def to_record(self) -> dict[str, int | str | None]:
-        """Returns the fields as a plain dictionary."""
-        return vars(self).copy()
+        """Returns what there is as a plain dictionary."""
+        return {name: value for name, value in vars(self).items() if name != "data_bytes"}
 
 
 def room(files: Files, unit: str | None = None) -> Room:
@@ -109,6 +114,8 @@ class TooLargeError(ValueError):
 
 def needed_bytes(manifest: Manifest, kind: str, batch: int, beside: Mapping[str, int] | None = None) -> int | None:
     """Estimated peak of a device process that runs a graph on such batches; None where the bundle does not say (an older release's).
+
+    With one thread; without the data (`Room.data_bytes`), the codec and the outbox.
 
     Args:
         manifest: of the bundle.
@@ -153,12 +160,12 @@ def refuse_too_large(
     largest = largest_batch(manifest, kind, room, beside)
     if largest:
         help_ = f"a batch of {largest} fits"
-    elif room.limit_bytes == ceiling[0]:
+    elif room.limit_bytes is not None and room.limit_bytes - room.data_bytes == ceiling[0]:
         help_ = "not even a batch of 1 fits: raise the limit (MemoryMax of a systemd unit), or cut the model earlier"
     else:
         help_ = "not even a batch of 1 fits: cut the model earlier, or take a board with more memory"
     raise TooLargeError(
-        f"the {kind} graph with a batch of {batch} needs about {needed / MIB:.0f} MiB (estimated); "
+        f"the {kind} graph with a batch of {batch} needs about {needed / MIB:.0f} MiB (estimated for one thread, without data and codec); "
         f"there are {ceiling[0] / MIB:.0f} MiB by {ceiling[1]}; {help_}"
     )
 

@@ -103,6 +103,11 @@ class Arrays(Shuffled):
         """Rows to test on."""
         return len(self._test[0])
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory that all of them take."""
+        return sum(array.nbytes for array in (self._x, self._y, *self._test))
+
     def labels(self) -> dict[int, int]:
         """Returns how many training samples each label has."""
         return count_labels(self._y)

@@ -171,6 +171,9 @@ class RunConfig:
     profile_seconds: Annotated[float, Range(1, 86400)] = 1800.0
     """Longest wait for these; the run begins without those that are missing, and its report says why they are."""
 
+    profile_at_once: Annotated[int, Range(1, 4096)] = 32
+    """How many devices measure at a time; the others wait for their turn, so that hub and broker are not flooded with answers."""
+
     device: Literal["cpu"] = "cpu"
     """Where the upper segment computes."""
 

@@ -224,6 +224,7 @@ def _profiled(
         others=devices.done,  # of an earlier run
         now=now,
         say=progress.device,
+        at_once=config.run.profile_at_once,
     )
     survey.run()
     for name, reason in survey.missing.items():

@@ -8,5 +8,6 @@ children.py   starts one such process after the other, reads what they find, say
 record.py     around them: the board, how warm it is, who else is busy; a Profile of it all
 table.py      the same for a terminal
 calibrate.py  `cutlayer profile calibrate`: a model of the board's energy, fitted against a meter
+attended.py   standard input of a profile that someone waits for elsewhere: it ends when they are gone
 command.py    the options of both
 """

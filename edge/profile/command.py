@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+from edge.profile import attended
 from edge.profile.asked import Asked
 from edge.refusal import RefusalError
 from edge.wire.profile import STAGES
@@ -41,6 +42,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", metavar="FILE", help="write profile.json; - is standard output, the rest goes to stderr"
     )
+    parser.add_argument(
+        "--attended",
+        type=_count,
+        metavar="BYTES",
+        help="for programs that wait for the profile: standard input is so many bytes of a bundle, then a byte now and then; "
+        f"the profile ends when it ends, or brings nothing for {attended.SILENCE_SECONDS:g} s",
+    )
     more = parser.add_subparsers(dest="what", metavar="calibrate", required=False)
     text = calibrate.__doc__ or ""
     calibration = more.add_parser("calibrate", help=text, description=text)
@@ -71,7 +79,10 @@ def run(options: argparse.Namespace) -> int:
     # Before minutes of measuring, not after them.
     _writable(options.json)
     say = sys.stderr if to_stdout else sys.stdout
-    with _bundle(options.bundle) as bundle:
+    told = _progress()
+    with _bundle(options.bundle, options.attended) as bundle:
+        if options.attended is not None:
+            attended.watch(told)
         asked = Asked(
             bundle=str((bundle or settings.bundle.path).absolute()),  # type: ignore[union-attr]  # one of both is there
             config=None if options.config is None else str(options.config.absolute()),
@@ -84,7 +95,6 @@ def run(options: argparse.Namespace) -> int:
             synthetic=options.synthetic,
             send_beyond_budget=options.send_beyond_budget,
         ).check()
-        told = _progress()
         found = record.take(asked, settings, told=told, at=datetime.now(UTC).astimezone())
         told("")
     print(table.table(found), end="", file=say)
@@ -123,13 +133,16 @@ def _progress() -> Callable[[str], None]:
 
 
 @contextmanager
-def _bundle(name: str | None) -> Iterator[Path | None]:
-    """The path of the bundle that is named; None where none is. One from standard input lies in a file meanwhile."""
+def _bundle(name: str | None, count: int | None) -> Iterator[Path | None]:
+    """The path of the bundle that is named; None where none is. One from standard input, all of it or so many bytes, lies in a file meanwhile."""
     if name != "-":
         yield None if name is None else Path(name)
         return
     with NamedTemporaryFile(suffix=".bundle") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
+        if count is None:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        else:
+            attended.copy(count, file)
         file.flush()
         yield Path(file.name)
 
@@ -140,6 +153,12 @@ def _writable(name: str | None) -> None:
     folder = Path(str(name)).absolute().parent
     if not os.access(folder, os.W_OK):
         raise RefusalError(f"--json {name}: {folder} {'cannot be written' if folder.is_dir() else 'is no folder'}")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not text.isascii():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes")
+    return int(text)
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -3,8 +3,8 @@
 onnxruntime's profiler says what each operator of a timed step took at its shapes. A step of another cut has most of its operators
 in common with those; the others are estimated from their like: seconds = a + b · work, work being the multiply-adds of products
 and convolutions and the elements read and written of all else, both fitted over all known operators of that name (of any name,
-where there is none). The profiler's own cost, and what lies between the operators, is a factor: seconds of whole steps over the
-sums of their operators.
+where there is none). The profiler's own cost lies in the time of each operator, the smallest too: it is fitted to whole steps,
+which are quicker than the sums of their operators, and taken off again. What is left, such as a busier minute, is a factor.
 """
 
 import json
@@ -48,6 +48,8 @@ class Model:
     seen: Mapping[tuple[str, str, str], float]
     lines: Mapping[str, Line]
     factor: float
+    overhead: float = 0.0
+    """Seconds that the profiler adds to each operator."""
 
     def predict(self, operators: Iterable[Operator]) -> Prediction:
         """Seconds of a step of these operators; their own `seconds` are not looked at."""
@@ -55,10 +57,10 @@ class Model:
         for operator in operators:
             found = self.seen.get(operator.signature)
             if found is not None:
-                known += found
+                known += found - self.overhead
             else:
                 line = self.lines.get(operator.op) or self.lines[""]
-                guessed += line.at(work(operator))
+                guessed += line.at(work(operator)) - self.overhead
         total = known + guessed
         return Prediction(self.factor * total, known / total if total else 1.0)
 
@@ -81,11 +83,51 @@ def learn(steps: Sequence[tuple[float, Sequence[Operator]]]) -> Model:
         point = (work(Operator(op, inputs, outputs, 0.0)), seconds)
         samples[op].append(point)
         samples[""].append(point)
-    sums = [(seconds, sum(seen[operator.signature] for operator in operators)) for seconds, operators in steps]
-    # Over logarithms: a small step counts as much as a large one.
-    ratios = [math.log(seconds / total) for seconds, total in sums if seconds > 0 and total > 0]
-    factor = math.exp(statistics.fmean(ratios)) if ratios else 1.0
-    return Model(seen, {op: _fit(points) for op, points in samples.items()}, factor)
+    sums = [
+        (seconds, sum(seen[operator.signature] for operator in operators), len(operators))
+        for seconds, operators in steps
+        if seconds > 0 and operators
+    ]
+    overhead = _overhead(sums, sorted(seen.values()))
+    left = [(seconds, total - overhead * count) for seconds, total, count in sums]
+    # The median: one of three steps may have been timed in a busy minute.
+    factor = statistics.median([seconds / total for seconds, total in left if total > 0] or [1.0])
+    return Model(seen, {op: _fit(points) for op, points in samples.items()}, factor, overhead)
+
+
+def choose(steps: Mapping[str, Sequence[Operator]], count: int) -> tuple[str, ...]:
+    """Which steps to time so that the others are predicted best: one after the other, that whose operators cover most of what is uncovered.
+
+    Args:
+        steps: operators with their seconds, on any machine, by name.
+        count: how many to choose.
+    """
+    totals = {name: sum(operator.seconds for operator in operators) or 1.0 for name, operators in steps.items()}
+    seen: set[tuple[str, str, str]] = set()
+
+    def covered(name: str) -> float:
+        """Sum of the shares of all steps that are covered with this one, too."""
+        known = seen | {operator.signature for operator in steps[name]}
+        return sum(
+            sum(operator.seconds for operator in operators if operator.signature in known) / totals[each]
+            for each, operators in steps.items()
+        )
+
+    chosen: list[str] = []
+    while len(chosen) < min(count, len(steps)):
+        chosen.append(max((name for name in steps if name not in chosen), key=covered))
+        seen |= {operator.signature for operator in steps[chosen[-1]]}
+    return tuple(chosen)
+
+
+def _overhead(sums: Sequence[tuple[float, float, int]], times: Sequence[float]) -> float:
+    """Seconds that each operator is to be shorter by, from seconds of steps, sums and numbers of their operators: least relative error.
+
+    No more than the quickest operators take, of which many do next to nothing.
+    """
+    above = sum((total - seconds) * count / seconds**2 for seconds, total, count in sums)
+    below = sum((count / seconds) ** 2 for seconds, _, count in sums)
+    return min(max(0.0, above / below), times[len(times) // 10]) if below else 0.0
 
 
 def _fit(points: Sequence[tuple[float, float]]) -> Line:

@@ -24,6 +24,7 @@ from hub.config import HubConfig
 from hub.profile import overview
 from hub.profile.fleet_options import WAIT_SECONDS
 from hub.profile.survey import Patience, Question, Survey, keep_profile
+from hub.profile.window import AT_ONCE
 from hub.store import Store
 from hub.trust import serving
 
@@ -53,6 +54,7 @@ def command(options: argparse.Namespace) -> int:
             lambda: server.mqtt(settings, url),
             names=options.devices,
             wait_seconds=options.wait,
+            at_once=options.at_once,
             say=say,
             told=url,
         )
@@ -74,6 +76,7 @@ def ask(
     *,
     names: Sequence[str] = (),
     wait_seconds: float = WAIT_SECONDS,
+    at_once: int = AT_ONCE,
     say: Callable[[str], None] = lambda _text: None,
     told: str = "",
     now: Callable[[], float] = time.monotonic,
@@ -87,6 +90,7 @@ def ask(
         connect: makes what makes a link.
         names: who is asked; none: whoever comes.
         wait_seconds: for the last answer.
+        at_once: how many devices measure at a time.
         say: told what happens, a line each.
         told: URL of the broker, for messages.
         now: monotonic seconds.
@@ -114,6 +118,7 @@ def ask(
             keep=lambda name, text: keep_profile(folder, name, text),
             now=now,
             say=lambda name, state: say(f"{name} {state}"),
+            at_once=at_once,
         )
         survey.run()
     return survey

@@ -9,10 +9,13 @@ from edge.wire import topics
 from edge.wire.codec import parse_codec
 from edge.wire.frames import WireError
 from edge.wire.inquiry import BATCH_LIMIT, ENTRIES, LIMIT_SECONDS, SECONDS, THREADS_LIMIT
+from hub.profile.window import AT_ONCE
 
 T = TypeVar("T")
 
 WAIT_SECONDS = 1800.0
+MAXIMUM_DEVICES = 4096
+"""As `hub.devices`, which takes longer to import than the help should."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +35,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--codec", type=_codecs, default=(), metavar="NAME,NAME", help="codecs (float32,entropy:1)")
     add("--seconds", type=_from_to(*SECONDS), default=3.0, help="most seconds a stage (3)")
     add("--out", type=Path, metavar="DIR", help="folder of the profiles (profiles/<fleet>-<time>)")
+    text = f"how many devices measure at a time; the others wait for their turn ({AT_ONCE})"
+    add("--at-once", type=_from_one_to(MAXIMUM_DEVICES), default=AT_ONCE, metavar="N", help=text)
     wait = f"for the last answer; then those that are missing are named ({WAIT_SECONDS:g})"
     add("--wait", type=_from_to(*LIMIT_SECONDS), default=WAIT_SECONDS, metavar="SECONDS", help=wait)
 
@@ -68,6 +73,15 @@ def _numbers(most: int) -> Callable[[str], tuple[int, ...]]:
         if not 1 <= numbers[0] <= numbers[-1] <= most:
             raise argparse.ArgumentTypeError(f"{text}: they must be from 1 to {most}")
         return _few(numbers)
+
+    return read
+
+
+def _from_one_to(most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text}: it must be a whole number from 1 to {most}")
+        return int(text)
 
     return read
 

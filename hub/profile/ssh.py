@@ -1,28 +1,35 @@
 """Profiles a board over the user's own ssh: their keys, their agent, their configuration; of passwords this knows nothing.
 
 On the board runs `cutlayer profile … --json -`, whose JSON comes back on standard output; its progress and its table are on
-standard error, which is the user's terminal, as are ssh's own words. Whoever stops this stops ssh; what runs on the board
-ends by itself, at the latest when it writes.
+standard error, which is the user's terminal, as are ssh's own words. The board's standard input is the bundle, and after that
+a byte every few seconds: when it ends, because this was stopped, ssh died or the connection was closed, or falls silent, because
+the network is gone, the profile there ends as well (`edge.profile.attended`).
 """
 
+import os
 import re
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 from edge.wire.profile import Profile, ProfileError
-from export.ssh import MISTAKE, NOT_EXECUTABLE, NOT_FOUND, OWN_FAULT, SshError, argv, end, start
+from export.ssh import MISTAKE, NOT_EXECUTABLE, NOT_FOUND, OWN_FAULT, PATIENCE, SshError, argv, end, start
 from hub.profile import page, read
 
 BUNDLE = "device.bundle"
 NO_STAGES = 1
 """Exit code of `cutlayer profile` if nothing was measured."""
 MEMORY = ": is the board's memory full?"
+LIFE_SECONDS = 10.0
+"""Between two bytes that tell the board that somebody waits; it gives up after six of them."""
+_PIECE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,11 @@ class Visit:
     ssh_options: tuple[str, ...] = ()
     """For ssh: what begins with a dash as it is, anything else behind `-o`."""
 
-    def remote(self) -> str:
+    def remote(self, sent: int = 0) -> str:
         """The line for the board's shell.
+
+        Args:
+            sent: bytes of the bundle that is sent along.
 
         Raises:
             SshError: the command is an option in disguise.
@@ -53,15 +63,20 @@ class Visit:
         parts = [_path(self.command), "profile"]
         parts += ["--config", _path(self.config)] if self.config is not None else []
         parts += ["--bundle", "-"] if self.bundle is not None else []
-        return " ".join([*parts, "--json", "-", *map(shlex.quote, self.arguments)])
+        parts += ["--attended", str(sent), "--json", "-"]
+        return " ".join([*parts, *map(shlex.quote, self.arguments)])
 
-    def argv(self, ssh: str = "ssh") -> list[str]:
+    def argv(self, ssh: str = "ssh", sent: int = 0) -> list[str]:
         """The program and its arguments.
+
+        Args:
+            ssh: program.
+            sent: bytes of the bundle that is sent along.
 
         Raises:
             SshError: target or command is an option in disguise.
         """
-        return argv(self.target, self.remote(), self.ssh_options, ssh=ssh)
+        return argv(self.target, self.remote(sent), self.ssh_options, ssh=ssh)
 
 
 def profile(visit: Visit, out: Path, ssh: str = "ssh") -> Profile:
@@ -126,33 +141,67 @@ def _bundle(path: Path) -> Path:
 
 
 def _run(visit: Visit, ssh: str) -> bytes:
-    command = visit.argv(ssh)
+    visit.argv(ssh)  # what is wrong with the target is said first
     sys.stderr.flush()
     with ExitStack() as stack:
-        given: object = subprocess.DEVNULL
+        bundle, size = None, 0
         if visit.bundle is not None:
             path = _bundle(visit.bundle)
             try:
-                given = stack.enter_context(path.open("rb"))
+                bundle = stack.enter_context(path.open("rb"))
+                size = os.fstat(bundle.fileno()).st_size
             except OSError as error:
                 raise SshError(f"the bundle {path} cannot be read: {error.strerror}") from error
-        process = start(command, stdin=given, stdout=subprocess.PIPE)
-        data = _answer(process)
+        process = start(visit.argv(ssh, size), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        data = _answer(process, bundle, size)
     if len(data) <= read.MOST_BYTES:  # else ssh was stopped, and what came says enough
         _judge(visit, process.returncode, data)
     return data
 
 
-def _answer(process: "subprocess.Popen[bytes]") -> bytes:
+def _answer(process: "subprocess.Popen[bytes]", bundle: IO[bytes] | None, size: int) -> bytes:
     assert process.stdout is not None  # noqa: S101  it is a pipe
+    over = threading.Event()
+    feeder = threading.Thread(target=_feed, args=(process, bundle, size, over), daemon=True)
+    feeder.start()
     try:
         with process.stdout:
-            data = process.stdout.read(read.MOST_BYTES + 1)
+            data = _all(process.stdout)
         if len(data) <= read.MOST_BYTES:
             process.wait()
     finally:
+        over.set()
         end(process)
+        feeder.join(PATIENCE)  # ssh is gone: it writes to nobody
     return data
+
+
+def _all(stream: IO[bytes]) -> bytes:
+    """What comes, up to the most that is read and a little more."""
+    data = bytearray()
+    while len(data) <= read.MOST_BYTES and (piece := stream.read(_PIECE)):
+        data += piece
+    return bytes(data)
+
+
+def _feed(process: "subprocess.Popen[bytes]", bundle: IO[bytes] | None, size: int, over: threading.Event) -> None:
+    """Send the bundle, then a byte every few seconds until it is over; the end of it all tells the board that nobody waits."""
+    assert process.stdin is not None  # noqa: S101  it is a pipe
+    with suppress(OSError), process.stdin as stdin:  # ssh is gone, and its exit code says why
+        while size and bundle is not None:
+            piece = bundle.read(min(size, _PIECE))
+            if not piece:
+                return  # the file was cut short meanwhile: the board says so
+            _write(stdin, piece)
+            size -= len(piece)
+        while not over.wait(LIFE_SECONDS):
+            _write(stdin, b"\n")
+
+
+def _write(stream: IO[bytes], data: bytes) -> None:
+    """All of it: a pipe without a buffer may take a part."""
+    while data:
+        data = data[stream.write(data) :]
 
 
 def _judge(visit: Visit, code: int, data: bytes) -> None:

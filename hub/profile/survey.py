@@ -1,6 +1,6 @@
 """Asks devices what a step costs on their boards, and puts down what they answer; each is asked once, and again after it has come anew.
 
-What else arrives meanwhile is not the survey's: `others` decides about it.
+So many are asked at a time (`window`): answers of hundreds of devices at once would be more than a broker holds for the hub. What else arrives meanwhile is not the survey's: `others` decides about it.
 """
 
 import logging
@@ -12,6 +12,7 @@ from pathlib import Path
 from edge.wire.inquiry import LIMIT_SECONDS, Answer, Inquiry
 from edge.wire.profile import Profile, ProfileError
 from hub.devices import Arrived, Devices, Happening, Joined, Left, Returned
+from hub.profile.window import AT_ONCE, Window
 from hub.store import StoreError
 
 log = logging.getLogger("cutlayer.hub")
@@ -30,6 +31,11 @@ class Question:
     codecs: tuple[str, ...] = ()
     seconds: float = 3.0
     """To measure each stage for."""
+
+    @property
+    def turn_seconds(self) -> float:
+        """How long a device that works on the answer keeps others from being asked: far longer than the stages of all settings last."""
+        return max(60.0, 100.0 * self.seconds * max(1, len(self.batches)) * max(1, len(self.threads)))
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Survey:
         others: called with what else arrives.
         now: monotonic seconds.
         say: told a device's name and how it stands.
+        at_once: how many measure at a time.
     """
 
     def __init__(
@@ -71,6 +78,7 @@ class Survey:
         others: Callable[[Arrived], None] = lambda _arrived: None,
         now: Callable[[], float] = time.monotonic,
         say: Callable[[str, str], None] = lambda _name, _state: None,
+        at_once: int = AT_ONCE,
     ) -> None:
         self.found: dict[str, Profile] = {}
         """The profiles that came, by device."""
@@ -87,11 +95,12 @@ class Survey:
         self._now = now
         self._say = say
         self._began = now()
+        self._window = Window(at_once, question.turn_seconds)
 
     def run(self) -> None:
         """Ask those who are there and those who come, until all have answered or the patience is over."""
         for name in self._devices.online():
-            self._ask(name, "is asked")
+            self._want(name)
         while not self._over():
             self._pump(POLL_SECONDS)
         until = self._now() + LAST_WORDS_SECONDS
@@ -102,14 +111,18 @@ class Survey:
     def _pump(self, seconds: float) -> None:
         for happening in self._devices.poll(seconds, self._now()):
             self._take(happening)
+        for name in self._window.take(self._now()):
+            self._ask(name)
 
     def _take(self, happening: Happening) -> None:
         match happening:
             case Joined(device=name):
-                self._ask(name, "is asked")
+                self._want(name)
             case Returned(device=name) if self._open(name):
+                self._window.returned(name)
                 self._say(name, "is back")
             case Left(device=name) if self._open(name):
+                self._window.left(name)
                 self._say(name, "is offline; it is waited for")
             case Arrived(message=Answer() as answer) if answer.number == self._number:
                 self._put_down(happening.device, answer)
@@ -123,9 +136,11 @@ class Survey:
         asked = not self._names or name in self._names
         return asked and name not in self.found and name not in self.missing
 
-    def _ask(self, name: str, state: str) -> None:
-        if not self._open(name):
-            return
+    def _want(self, name: str) -> None:
+        if self._open(name):
+            self._window.wants(name)
+
+    def _ask(self, name: str) -> None:
         low, high = LIMIT_SECONDS
         left = self._began + self._patience.answer - self._now()
         asked = self._question
@@ -139,7 +154,7 @@ class Survey:
             limit_seconds=min(high, max(low, left)),
         )
         self._devices.send(name, inquiry)
-        self._say(name, state)
+        self._say(name, "is asked")
 
     def _put_down(self, name: str, answer: Answer) -> None:
         if not self._open(name):
@@ -154,10 +169,12 @@ class Survey:
             return
         self._keep(name, answer.text)
         self.found[name] = profile
+        self._window.done(name)
         self._say(name, "has answered")
 
     def _miss(self, name: str, reason: str) -> None:
         self.missing[name] = reason
+        self._window.done(name)
         self._say(name, f"has no profile: {reason}")
 
     def _over(self) -> bool:
@@ -165,7 +182,12 @@ class Survey:
         met = self._devices.met()
         if spent >= self._patience.answer:
             for name in filter(self._open, {*met, *self._names}):
-                self._miss(name, self._why(name, f"no answer within {self._patience.answer:g} s"))
+                waited = (
+                    f"its turn did not come within {self._patience.answer:g} s: {self._window.at_once} are asked at a time"
+                    if self._window.waits(name)
+                    else f"no answer within {self._patience.answer:g} s"
+                )
+                self._miss(name, self._why(name, waited))
             return True
         come = self._names <= {*met, *self.missing} if self._names else len(met) >= self._expected
         if not come and spent >= self._patience.come:

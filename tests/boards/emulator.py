@@ -25,7 +25,17 @@ class BoardError(AssertionError):
 class Board:
     """A machine that boots from an image, with the host's loopback at 10.0.2.2."""
 
-    def __init__(self, parts: Parts, image: Path, folder: Path, *, cores: int = 2, mebibytes: int = 1024, append: str = "", options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        image: Path,
+        folder: Path,
+        *,
+        cores: int = 2,
+        mebibytes: int = 1024,
+        append: str = "",
+        options: tuple[str, ...] = (),
+    ) -> None:
         self._parts = parts
         self._image = image
         self._folder = folder
@@ -61,7 +71,12 @@ class Board:
         # fmt: on
         with (self._folder / f"qemu-{self._boots}.log").open("wb") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=_die_with_parent
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
 
     def cut_power(self) -> None:
@@ -130,7 +145,9 @@ class Board:
             self._must_run(what)
             left = until - time.monotonic()
             if left <= 0:
-                raise BoardError(f"after {seconds:g} s still not over on the board: {what}\n{said[-2000:]}\n{self.tail()}")
+                raise BoardError(
+                    f"after {seconds:g} s still not over on the board: {what}\n{said[-2000:]}\n{self.tail()}"
+                )
             shell.settimeout(min(left, 1.0))
             with suppress(TimeoutError):
                 said += shell.recv(65536).decode("utf-8", "replace").replace("\r", "")

@@ -1,5 +1,7 @@
 """Memory as /proc and control groups of both versions show it."""
 
+from dataclasses import replace
+
 import pytest
 
 from edge import bundle
@@ -150,9 +152,21 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_one_that_does(tmp_path):
     with pytest.raises(TooLargeError) as refused:
         refuse_too_large(manifest, "local", 9, space(21))
     assert str(refused.value) == (
-        "the local graph with a batch of 9 needs about 94 MiB (estimated); there are 92 MiB by the board's memory; "
-        "a batch of 8 fits"
+        "the local graph with a batch of 9 needs about 94 MiB (estimated for one thread, without data and codec); "
+        "there are 92 MiB by the board's memory; a batch of 8 fits"
     )
+
+
+def test_what_the_data_take_is_not_there_for_a_graph(tmp_path):
+    manifest = manifest_of(tmp_path, NEEDS)
+    beside = replace(space(21), data_bytes=2 * MIB)
+    assert largest_batch(manifest, "local", beside) == 7
+    with pytest.raises(TooLargeError, match="there are 90 MiB by the board's memory, less 2 MiB of data; a batch of 7"):
+        refuse_too_large(manifest, "local", 8, beside)
+    limited = replace(space(500, limit=8), data_bytes=2 * MIB)
+    with pytest.raises(TooLargeError, match=r"memory.max, less 2 MiB of data; not even .* raise the limit"):
+        refuse_too_large(manifest, "local", 1, limited)
+    assert beside.to_record() == space(21).to_record()
 
 
 def test_the_limit_of_a_service_says_whose_it_is_and_what_to_change(tmp_path):

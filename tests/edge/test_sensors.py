@@ -370,3 +370,9 @@ def test_a_function_of_ones_own_may_return_a_source_whose_batches_are_checked(tm
 )
 def test_mistakes_of_ones_own_are_sentences(tmp_path, own, source, said):
     assert refusal(tmp_path, source) == said
+
+
+def test_what_is_held_in_memory_says_how_much(tmp_path):
+    record(tmp_path / "device.npz")
+    # 13 samples of 2x3 float32, and a label of 8 bytes each
+    assert opened(tmp_path).held_bytes == 13 * (2 * 3 * 4 + 8)

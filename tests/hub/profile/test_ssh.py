@@ -47,7 +47,7 @@ def test_the_board_is_asked_for_json_with_everything_quoted():
     argv = visit.argv()
     assert argv[:-1] == ["ssh", "-T", "-o", "RemoteCommand=none", "-o", "Port=2222", "-v", "--", "pi@board"]
     assert argv[-1].startswith(
-        "'/opt/my cutlayer/bin/cutlayer' profile --config ~/'my device.toml' --bundle - --json - "
+        "'/opt/my cutlayer/bin/cutlayer' profile --config ~/'my device.toml' --bundle - --attended 0 --json - "
     )
     assert shlex.split(argv[-1])[-3:] == ["--batch", "8,32", "$HOME; rm -rf '/'"]
 
@@ -119,7 +119,7 @@ def test_the_bundle_is_sent_and_both_files_are_written(fake, tmp_path, capfd):
     profile = tmp_path / "sample.json"
     profile.write_text(samples.pi5().serialize())
     (tmp_path / "device.bundle").write_bytes(bytes(range(256)) * 1000)
-    program = fake(f"cat > {tmp_path}/arrived; echo half way >&2; cat {profile}")
+    program = fake(f"head -c 256000 > {tmp_path}/arrived; echo half way >&2; cat {profile}")
     out = tmp_path / "a" / "b"
     assert ssh.profile(ssh.Visit("pi@board", bundle=tmp_path), out, program) == samples.pi5()
     assert (tmp_path / "arrived").read_bytes() == bytes(range(256)) * 1000
@@ -127,6 +127,18 @@ def test_the_bundle_is_sent_and_both_files_are_written(fake, tmp_path, capfd):
     assert "Profile of Raspberry Pi 5" in (out / "page.html").read_text()
     assert sorted(path.name for path in out.iterdir()) == ["page.html", "profile.json"]
     assert "half way" in capfd.readouterr().err
+
+
+def test_the_board_hears_now_and_then_that_somebody_waits_and_how_long_the_bundle_is(fake, tmp_path, monkeypatch):
+    monkeypatch.setattr(ssh, "LIFE_SECONDS", 0.01)
+    profile = tmp_path / "sample.json"
+    profile.write_text(samples.pi5().serialize())
+    (tmp_path / "device.bundle").write_bytes(b"bundle")
+    told = f'for last; do :; done; echo "$last" > {tmp_path}/told'
+    program = fake(f"{told}; head -c 9 > {tmp_path}/arrived; cat {profile}")
+    ssh.profile(ssh.Visit("pi@board", bundle=tmp_path), tmp_path / "out", program)
+    assert (tmp_path / "told").read_text() == "cutlayer profile --bundle - --attended 6 --json -\n"
+    assert (tmp_path / "arrived").read_bytes() == b"bundle\n\n\n"
 
 
 def test_a_folder_that_cannot_be_made_is_said_before_the_board_is_asked(fake, tmp_path):

@@ -19,6 +19,7 @@ class Bench:
 
     def __init__(self, found=None, looks=5):
         self.found, self.looks, self.asked, self.limits = found or Found(PROFILE), looks, [], []
+        self.ended = 0
 
     def start(self, inquiry):
         self.asked.append((tuple(inquiry.batches), tuple(inquiry.threads), tuple(inquiry.codecs), inquiry.seconds))
@@ -27,7 +28,10 @@ class Bench:
 
     def look(self):
         self.left -= 1
-        return self.found if self.left <= 0 else None
+        if self.left > 0:
+            return None
+        self.ended += 1
+        return self.found
 
     def end(self):
         pass
@@ -85,6 +89,58 @@ def test_every_device_is_asked_once_and_its_profile_kept(field):
     assert [board.bench.asked for board in field.boards.values()] == [[((1, 32), (2,), ("entropy:1",), 0.5)]] * 3
     assert sorted(said) == sorted(f"{name} {state}" for name in "abc" for state in ("is asked", "has answered"))
     assert all(board.agent._mailbox.idle for board in field.boards.values())  # nothing is left for the next hub
+
+
+def busy(field):
+    """How many boards measure."""
+    return sum(len(board.bench.asked) > board.bench.ended for board in field.boards.values())
+
+
+def test_only_so_many_measure_at_a_time_and_all_have_their_turn(tmp_path):
+    names = [f"device-{number:02}" for number in range(20)]
+    field, most = Field(tmp_path, names), []
+    try:
+        for board in field.boards.values():
+            equip(board, Bench(looks=10))
+        field.events.append(lambda: most.append(busy(field)))
+        done = survey(field, expected=20, at_once=4)
+    finally:
+        for board in field.boards.values():
+            board.kill()
+    assert (sorted(done.found), done.missing) == (names, {})
+    assert max(most) == 4
+    assert all(len(board.bench.asked) == 1 for board in field.boards.values())
+    assert field.now < 15  # five times four, each with ten looks of a tenth of a second, and not twenty times one
+
+
+def test_a_device_that_goes_offline_lets_another_have_its_turn(field):
+    board = field.boards["a"]
+    equip(board, Bench(looks=10**6))
+    field.events.append(lambda: board.kill() if board.bench.asked and board.link.connected else None)
+    done = survey(field, at_once=1, answer=30.0)
+    assert (sorted(done.found), done.missing) == (["b", "c"], {"a": "no answer within 30 s"})
+
+
+def test_a_device_that_hangs_keeps_the_others_from_their_turn_for_a_while_only(field):
+    equip(field.boards["a"], Bench(looks=10**6))
+    said = []
+    done = survey(
+        field, question=Question(seconds=0.1), at_once=1, answer=90.0, say=lambda *line: said.append((field.now, *line))
+    )
+    assert (sorted(done.found), done.missing) == (["b", "c"], {"a": "no answer within 90 s"})
+    asked = {name: at for at, name, state in said if state == "is asked"}
+    assert 60 <= asked["b"] - asked["a"] < 62
+
+
+def test_whose_turn_did_not_come_is_told_so(field):
+    equip(field.boards["a"], Bench(looks=10**6))
+    done = survey(field, at_once=1, answer=20.0)
+    assert done.missing == {
+        "a": "no answer within 20 s",
+        "b": "its turn did not come within 20 s: 1 are asked at a time",
+        "c": "its turn did not come within 20 s: 1 are asked at a time",
+    }
+    assert field.boards["b"].bench.asked == []
 
 
 def test_reasons_are_kept_and_what_is_no_profile_is_one(field):
