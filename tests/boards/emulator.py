@@ -76,7 +76,7 @@ class Board:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  no thread here holds a lock
             )
 
     def cut_power(self) -> None:
