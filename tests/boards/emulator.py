@@ -48,6 +48,7 @@ class Board:
         self._boots += 1
         line = self._folder / "shell"
         line.unlink(missing_ok=True)
+        self._console_path().unlink(missing_ok=True)
         # fmt: off
         command = [
             "qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-accel", "tcg,thread=multi", "-smp", str(self._cores), "-m", str(self._mebibytes),
