@@ -14,11 +14,11 @@ import pytest
 
 
 @contextmanager
-def server(folder, environment=None) -> Iterator[Path]:
+def server(folder, environment=None, user=None) -> Iterator[Path]:
     """Runs a server; yields a configuration for ssh in which it is the host `board`.
 
     `folder` gets the keys (host, user), the client's list of known hosts (known) and both configurations; `environment` is
-    set in every session.
+    set in every session, whose user is the one who runs this unless another is named.
     """
     path = f"{os.environ.get('PATH', '')}:/usr/sbin"
     sshd, keygen = shutil.which("sshd", path=path), shutil.which("ssh-keygen")
@@ -38,7 +38,7 @@ def server(folder, environment=None) -> Iterator[Path]:
         "PermitRootLogin prohibit-password\n" + (f"SetEnv {given}\n" if given else "")
     )
     (folder / "ssh_config").write_text(
-        f"Host board\nHostName 127.0.0.1\nPort {port}\nUser {getpass.getuser()}\nIdentityFile {folder}/user\n"
+        f"Host board\nHostName 127.0.0.1\nPort {port}\nUser {user or getpass.getuser()}\nIdentityFile {folder}/user\n"
         f"IdentitiesOnly yes\nIdentityAgent none\nUserKnownHostsFile {folder}/known\nGlobalKnownHostsFile none\n"
         "StrictHostKeyChecking accept-new\nBatchMode yes\nRequestTTY force\n"
     )

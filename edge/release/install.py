@@ -29,7 +29,6 @@ from edge.release.archive import Accepts, Release, open_release
 from edge.release.environment import Interpreter
 from edge.release.layout import Layout, linked
 from edge.release.manifest import AGENT, BUNDLE, INSTALLER, UNITS, WHEELS, ClockError, ReleaseError
-from edge.release.signatures import MAXIMUM_SIGNATURE_BYTES, check_signature
 from edge.release.trial import Trial
 
 KEPT = (BUNDLE, AGENT, INSTALLER)
@@ -120,10 +119,9 @@ def _install(layout: Layout, path: Path, keys: Sequence[bytes], key_file: bytes,
             world.say(
                 f"{layout.settings / 'device.toml'} is there and stays as it is; {wanted.config} is not looked at"
             )
-        signature = _signature(path, release, keys)
         builder = _Builder(layout, release, python, current, world)
         builder.build_environment()
-        builder.build_release(signature)
+        builder.build_release()
         before = trial.load(layout)
         alone = not guard.whole(layout, current) or (before is not None and before.previous is None)
         _prepare(layout, release, config, key_file, wanted, alone=alone)
@@ -166,18 +164,6 @@ def _open(path: Path, keys: Sequence[bytes], accepts: Accepts, world: World, wai
                 world.say(f"{error}; waiting at most {wait_seconds:.0f} s")
         world.sleep(min(2.0, wait_seconds - waited))
         waited += 2.0
-
-
-def _signature(path: Path, release: Release, keys: Sequence[bytes]) -> bytes:
-    """Returns manifest.sig of a release, checked again since the file may have changed meanwhile."""
-    manifest = release.manifest.pack()
-    with path.open("rb") as file:
-        file.seek(512 + len(manifest) + -len(manifest) % 512)
-        head = file.read(512)
-        size = int(head[124:135] or b"0", 8)
-        data = file.read(min(size, MAXIMUM_SIGNATURE_BYTES))
-    check_signature(manifest, data, keys)
-    return data
 
 
 class _Builder:
@@ -253,7 +239,7 @@ class _Builder:
         wheels.carry(info, environment.packages(old, guard.manifest(self.layout, self._old.name).python), packages)
         return info
 
-    def build_release(self, signature: bytes) -> None:
+    def build_release(self) -> None:
         """Makes the folder of the release."""
         self._want_room(self.layout.home, self._own_bytes(), 100)
         folder = self.layout.release(self.release.id)
@@ -263,7 +249,7 @@ class _Builder:
         for path in [*KEPT, *(path for path in sorted(files) if path.startswith(UNITS))]:
             self._bring(path, hidden / path)
         _unpack_agent(hidden / AGENT, hidden / "agent")
-        for name, data in (("manifest.json", self.release.manifest.pack()), ("manifest.sig", signature)):
+        for name, data in (("manifest.json", self.release.manifest.pack()), ("manifest.sig", self.release.signature)):
             with disk.create(hidden / name) as file:
                 file.write(data)
         (hidden / "environment").symlink_to(os.path.relpath(self._environment, self.layout.releases / "id"))

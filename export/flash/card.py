@@ -69,11 +69,11 @@ def prepare(target: Path, parcel: Parcel, seed: Seed, instance: str, *, replace:
         texts = _texts(place, parcel, seed, instance, replace=replace)
         _check_room(place, [*files.values(), *texts.values()])
         with _removed_on_failure(place, [FOLDER, *texts]):
-            place.make_folder(FOLDER + NEW)
+            place.make_folder(_new(FOLDER))
             for name, source in files.items():
-                _write(place, f"{FOLDER}{NEW}/{name}", source)
+                _write(place, f"{_new(FOLDER)}/{name}", source)
             for name, data in texts.items():
-                _write(place, name + NEW, data)
+                _write(place, _new(name), data)
             place.sync()
             there = place.names()
             _exchange(place, [FOLDER, *texts], there)
@@ -185,6 +185,15 @@ def _check_room(place: Place, sources: list[bytes | Path]) -> None:
         )
 
 
+def _new(name: str) -> str:
+    # cmdline.new, not cmdline.txt.new: a long name that is renamed to a short one comes back in capitals from mtools.
+    return name.partition(".")[0] + NEW
+
+
+def _old(name: str) -> str:
+    return name.partition(".")[0] + OLD
+
+
 def _write(place: Place, path: str, source: bytes | Path) -> None:
     place.write(path, source)
     if place.digest(path) != digest_of(source):
@@ -200,7 +209,7 @@ def _removed_on_failure(place: Place, names: list[str]) -> Iterator[None]:
     except BaseException:
         for name in names:
             with suppress(FlashError, OSError):
-                place.remove(name + NEW)
+                place.remove(_new(name))
         raise
 
 
@@ -211,8 +220,8 @@ def _exchange(place: Place, names: list[str], there: list[str]) -> None:
         for name in names:
             done.append(name)
             if name in there:
-                place.rename(name, name + OLD)
-            place.rename(name + NEW, name)
+                place.rename(name, _old(name))
+            place.rename(_new(name), name)
     except BaseException:
         for name in reversed(done):
             with suppress(FlashError, OSError):
@@ -223,9 +232,9 @@ def _exchange(place: Place, names: list[str], there: list[str]) -> None:
 def _take_back(place: Place, name: str, there: list[str]) -> None:
     if name not in there:
         place.remove(name)
-    elif name + OLD in place.names():
+    elif _old(name) in place.names():
         place.remove(name)
-        place.rename(name + OLD, name)
+        place.rename(_old(name), name)
 
 
 def _tidy(place: Place, names: list[str], there: list[str]) -> tuple[str, ...]:
@@ -235,10 +244,10 @@ def _tidy(place: Place, names: list[str], there: list[str]) -> tuple[str, ...]:
         if name not in there:
             continue
         if name in KEPT and name + BEFORE not in there:
-            place.rename(name + OLD, name + BEFORE)
+            place.rename(_old(name), name + BEFORE)
             kept.append(name + BEFORE)
         else:
-            place.remove(name + OLD)
+            place.remove(_old(name))
     return tuple(kept)
 
 
@@ -246,8 +255,8 @@ def _finish_what_was_left(place: Place) -> None:
     """Tidy up behind a writer that was killed: files of before get their names back."""
     there = place.names()
     for name in (FOLDER, "cmdline.txt", *SEEDS):
-        if name + OLD in there:
+        if _old(name) in there:
             place.remove(name)
-            place.rename(name + OLD, name)
-        if name + NEW in there:
-            place.remove(name + NEW)
+            place.rename(_old(name), name)
+        if _new(name) in there:
+            place.remove(_new(name))

@@ -30,7 +30,7 @@ class Place(Protocol):
     """As the user knows it."""
 
     def names(self) -> list[str]:
-        """What lies in the root."""
+        """What lies in the root, in small letters: FAT does not tell them from capitals."""
 
     def read(self, path: str) -> bytes | None:
         """The content of a small file; None if it is not there."""
@@ -65,9 +65,9 @@ class Folder:
         self._root = root
 
     def names(self) -> list[str]:
-        """What lies in the root."""
+        """What lies in the root, in small letters: FAT does not tell them from capitals."""
         try:
-            return sorted(path.name for path in self._root.iterdir())
+            return sorted(path.name.lower() for path in self._root.iterdir())
         except OSError as error:
             raise FlashError(f"{self.name} cannot be read: {error.strerror}") from error
 
@@ -135,9 +135,9 @@ class Image:
         self._drive = f"{path}@@{partition.offset}"
 
     def names(self) -> list[str]:
-        """What lies in the root."""
+        """What lies in the root, in small letters: FAT does not tell them from capitals."""
         lines = self._run("mdir", "-b", "-a", "::/").decode(errors="replace").splitlines()
-        return sorted(line.removeprefix("::").strip("/") for line in lines)
+        return sorted(line.removeprefix("::").strip("/").lower() for line in lines)
 
     def read(self, path: str) -> bytes | None:
         """The content of a small file; None if it is not there."""

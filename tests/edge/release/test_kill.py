@@ -131,7 +131,7 @@ def test_an_update_cut_off_anywhere_leaves_the_old_release_or_the_new_one(story)
         settled(here, story.ids[3], story.ids[2])
         assert guard.version(here.layout) == 3
 
-    calls = story.at_every_call("proven", lambda root: story.install(root, 3), afterwards, fewest=120)
+    calls = story.at_every_call("proven", lambda root: story.install(root, 3), afterwards, fewest=100)
     assert seen == {story.ids[2], story.ids[3]}
     assert {"write", "fsync", "rename", "symlink", "openat", "mkdir"} <= {call.name for call in calls}
 
@@ -151,7 +151,7 @@ def test_a_first_installation_cut_off_anywhere_can_be_done_again(story):
         assert (here.layout.settings / "device.toml").read_text().count("greenhouse-7") == 1
         assert (here.layout.units / "multi-user.target.wants" / "cutlayer.service").is_file()
 
-    story.at_every_call("empty", lambda root: story.install(root, 1), afterwards, fewest=120)
+    story.at_every_call("empty", lambda root: story.install(root, 1), afterwards, fewest=100)
     assert seen == {None, story.ids[1]}
 
 
@@ -163,7 +163,7 @@ def test_a_guard_cut_off_while_it_goes_back_goes_back_the_next_time(story):
         assert here.rubbish() == []
         assert guard.version(here.layout) == 3
 
-    story.at_every_call("ill", story.guard, afterwards, fewest=30)
+    story.at_every_call("ill", story.guard, afterwards, fewest=20)
 
 
 def test_a_guard_cut_off_while_it_ends_a_trial_ends_it_the_next_time(story):
@@ -171,7 +171,7 @@ def test_a_guard_cut_off_while_it_ends_a_trial_ends_it_the_next_time(story):
         assert here.start() == story.ids[3]
         settled(here, story.ids[3], story.ids[2])
 
-    story.at_every_call("well", story.guard, afterwards, fewest=30)
+    story.at_every_call("well", story.guard, afterwards, fewest=20)
 
 
 def test_a_guard_cut_off_while_it_counts_never_counts_twice_and_loses_one_start_at_most(story):

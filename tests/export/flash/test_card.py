@@ -13,8 +13,9 @@ import yaml
 
 from export.__main__ import main
 from export.flash.disk import fat_partitions
-from export.flash.places import Folder
-from export.flash.seed import Wifi
+from export.flash.errors import FlashError
+from export.flash.places import Folder, Image
+from export.flash.seed import Wifi, network_config
 from tests.export.flash import parcels
 
 ROOT = Path(__file__).parents[3]
@@ -84,6 +85,10 @@ def test_an_image_has_the_seed_in_its_fat_partition(parcel, tmp_path, capsys, ki
     assert files["user-data.before-cutlayer"] == parcels.USER_DATA
     assert files["config.txt"] == b"arm_64bit=1\n"
     assert image.stat().st_size == size
+    assert flash(parcel, image) == 0  # a second time finds what the first has written
+    again = parcels.image_files(image, tmp_path / "again")
+    assert set(again) == set(files)
+    assert again["user-data"] == files["user-data"]
     with image.open("rb") as file:  # nothing before the partition was touched
         assert file.read(parcels.START * 512) == parcels.table(kind, parcels.START, 40 * 2048 - parcels.START).ljust(
             parcels.START * 512, b"\0"
@@ -432,3 +437,31 @@ def test_cloud_init_finds_nothing_wrong_with_it(parcel, tmp_path):
         [cloud_init, "schema", "-c", str(boot / "user-data")], check=False, capture_output=True, text=True, timeout=60
     )
     assert "Valid cloud-config" in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def test_the_network_that_ubuntu_ships_keeps_its_shape_and_its_wifis():
+    shipped = b"version: 2\nethernets:\n  eth0: {dhcp4: true, optional: true}\nwifis:\n  wlan0:\n    access-points:\n      old: {password: oldoldold}\n"
+    found = yaml.safe_load(network_config(shipped, Wifi("new: [1]", "a" * 64), None))
+    assert found["ethernets"] == {"eth0": {"dhcp4": True, "optional": True}}
+    assert found["wifis"]["wlan0"]["access-points"] == {
+        "old": {"password": "oldoldold"},
+        "new: [1]": {"password": "a" * 64},
+    }
+    with pytest.raises(FlashError, match="is no netplan of version 2"):
+        network_config(b"version: 1\nconfig: []\n", Wifi("new", "a" * 64), None)
+
+
+def test_an_image_that_fails_in_the_middle_is_as_it_was(parcel, tmp_path, capsys, monkeypatch):
+    image = parcels.write_image(tmp_path / "a.img", parcels.boot_files())
+    real, calls = Image.rename, []
+
+    def third(self, *names):
+        calls.append(names)
+        if len(calls) == 4:
+            raise FlashError("mren is unwell")
+        real(self, *names)
+
+    monkeypatch.setattr(Image, "rename", third)
+    assert "mren is unwell" in refusal(parcel, image, capsys)
+    monkeypatch.undo()
+    assert parcels.image_files(image, tmp_path / "out") == parcels.boot_files()
