@@ -22,6 +22,7 @@ updates.py    fetches a release that the hub offers, piece by piece (part.py, in
 service.py    what systemd is told, and the mark that a release is well
 release/      the signed release file, and what installs it: the standard library only
 device.py     builds it from a configuration and takes it down in the right order
+enrolment/    how it comes to a certificate of its fleet, and to the next one
 check.py      can this board run it?  profile/: what does it cost here, stage by stage?
 
 Batches and noise are functions of seed, round and step, so a step that is done again is the same step.

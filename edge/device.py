@@ -258,6 +258,9 @@ def status(config: DeviceConfig) -> Iterator[str]:
     try:
         unsent = outbox.unsent()
         yield f"device     {config.device.name}, {f'running as process {running}' if running else 'not running'}"
+        if (enrolment := enrolment_of(config)) is not None:
+            found = enrolment.certificate()
+            yield f"enrolled   {f'until {found.until:%Y-%m-%d}' if found else 'not yet'}"
         yield f"bundle     {outbox.fact('bundle') or 'none yet'}"
         yield f"last order {outbox.fact('last_order', 'none yet')}"
         yield f"in hand    {_in_hand(outbox)}"

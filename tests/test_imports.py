@@ -84,6 +84,13 @@ def test_the_wire_has_no_clock_no_thread_and_no_socket(path):
     assert all(name.startswith("edge.wire") for name in imports_of(path) if name.startswith("edge"))
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "edge" / "enrolment").glob("*.py")), ids=lambda path: path.name)
+def test_enrolment_needs_python_and_nothing_else(path):
+    assert not roots(imports_of(path)) - STANDARD - {"edge"}
+    own = ("edge.enrolment", "edge.release")
+    assert all(name.startswith(own) for name in imports_of(path) if name.startswith("edge"))
+
+
 def test_sources_of_the_device_name_only_what_the_base_install_has():
     for path in sorted((ROOT / "edge").rglob("*.py")):
         strangers = roots(imports_of(path)) - STANDARD - OF_THE_DEVICE - {"edge"}
@@ -108,7 +115,7 @@ def test_the_others_see_only_the_wire_and_the_link_of_the_device(package):
     }
     for path in sorted(set((ROOT / package).rglob("*.py")) - apart):
         seen = {name for name in imports_of(path) if name.startswith("edge")}
-        links = {"edge.link", "edge.memory_link", "edge.mqtt_link"}
+        links = {"edge.link", "edge.memory_link", "edge.mqtt_link", "edge.enrolment.claim"}  # the file that both ends know
         allowed = {name for name in seen if name.startswith(("edge.wire", "edge.release")) or name in links}
         assert seen == allowed, f"{path.relative_to(ROOT)} imports {', '.join(seen - allowed)}"
 

@@ -25,6 +25,7 @@ from hub.profile import overview
 from hub.profile.fleet_options import WAIT_SECONDS
 from hub.profile.survey import Patience, Question, Survey, keep_profile
 from hub.store import Store
+from hub.trust import serving
 
 LOOK_SECONDS = 2.0
 """How long the broker is asked whether a hub is there."""
@@ -41,7 +42,10 @@ def command(options: argparse.Namespace) -> int:
     def say(text: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {text}", flush=True)
 
-    with server.broker(settings) as url:
+    with ExitStack() as down:
+        if options.tls:
+            settings = down.enter_context(serving.beside(settings, say))
+        url = down.enter_context(server.broker(settings))
         survey = ask(
             settings,
             question,

@@ -19,6 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     add = parser.add_argument
     add("--config", type=Path, default=Path("hub.toml"), help="configuration of the hub (hub.toml)")
+    add("--tls", action="store_true", help="as of cutlayer-hub serve: broker and enrolment of the fleet's own")
     add("--devices", type=_names, default=(), metavar="NAME,NAME", help="who is asked (as many as the fleet has)")
     add(
         "--batch",

@@ -27,6 +27,8 @@ from hub.trust.serving import keep
 STATUS_SECONDS = 1.0
 """How long retained statuses are listened for."""
 NAME_WIDTH = 26
+LEAST_HOURS, MOST_HOURS = 1 / 60, 366 * 24
+"""Of a claim."""
 
 Online = Mapping[str, bool] | None
 """Who is there, by name; None: there is no broker to ask."""
@@ -49,6 +51,8 @@ def enrol(options: argparse.Namespace) -> int:
     """Make a claim: a file that lets one board in, once."""
     settings, now = _settings(options), datetime.now(UTC)
     folder = _opened(settings, now)
+    if not LEAST_HOURS <= options.hours <= MOST_HOURS:
+        raise TrustError(f"a claim of {options.hours:g} hours: it lasts from a minute to a year")
     claim = make_claim(folder, settings, options.name, options.board, timedelta(hours=options.hours), now)
     path = options.out or Path(f"{options.name}.claim")
     try:
@@ -56,7 +60,7 @@ def enrol(options: argparse.Namespace) -> int:
     except OSError as error:
         raise TrustError(f"the claim cannot be written to {path}: {error.strerror or error}") from error
     print(f"claim of {claim.name} for {claim.enrol}, until {_minute(claim.until)}: {path}")
-    print("who has this file may take the device's place: bring it to the board, and keep no copy")
+    print("who has it may take the device's place: bring it to the board, keep no copy")
     return 0
 
 
@@ -64,7 +68,7 @@ def make_claim(folder: Folder, settings: HubConfig, name: str, board: str, life:
     """A claim of a fleet for one device.
 
     Raises:
-        TrustError: the name is not one for a device, or the time makes no sense.
+        TrustError: the name is not one for a device.
     """
     try:
         topics.check_name(name)
@@ -73,8 +77,6 @@ def make_claim(folder: Folder, settings: HubConfig, name: str, board: str, life:
         raise TrustError(str(error)) from None
     if not name[0].isalnum() or not board[0].isalnum():
         raise TrustError(f"{name if not name[0].isalnum() else board!r} must begin with a letter or digit")
-    if not timedelta(minutes=1) <= life <= timedelta(days=366):
-        raise TrustError(f"a claim of {life / timedelta(hours=1):g} hours: it lasts from a minute to a year")
     where = addresses(settings)
     token = folder.register.claim(name, board, life, now)
     return Claim(
@@ -135,7 +137,7 @@ def _device_line(member: Member, now: datetime) -> str:
 
 def status_lines(members: Sequence[Member], online: Online, now: datetime) -> list[str]:
     """The table of `status`, at most 80 characters a line."""
-    lines = [f"{'device':<{NAME_WIDTH}}{'now':<10}{'state':<17}{'days left':>9}  last enrolled (UTC)", "-" * 80]
+    lines = [f"{'device':<{NAME_WIDTH}}{'now':<10}{'state':<17}{'days left':>9}  enrolled (UTC)", "-" * 80]
     for member in members:
         here = "?" if online is None else "online" if online.get(member.name) else "offline"
         good = member.until is not None and member.revoked is None

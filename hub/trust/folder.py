@@ -1,10 +1,12 @@
 """The fleet's folder: authority, keys, claims. Made once, whole or not at all; what is lost from it is never made anew in silence."""
 
+import fcntl
 import os
 import secrets
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -155,7 +157,8 @@ class Folder:
 
     def write_revocations(self, now: datetime) -> None:
         """Make the list of revoked certificates anew."""
-        files.write(self.crl, self.authority.revocations(self.register.revoked(now), now), files.PUBLIC)
+        with self._alone():  # or one who has read the register earlier might write later
+            files.write(self.crl, self.authority.revocations(self.register.revoked(now), now), files.PUBLIC)
 
     def renew_revocations(self, now: datetime) -> bool:
         """Make the list anew where it has less than 20 of its 30 days left; returns whether."""
@@ -186,14 +189,22 @@ class Folder:
 
     def _pair(self, stem: str, common: str, use: Use, names: Sequence[str], now: datetime) -> tuple[Path, Path]:
         certificate, key = self.pair(stem)
-        if not key.is_file() or _due(certificate, names, now):
-            private = new_key()
-            life = timedelta(days=SERVER_DAYS)
-            signed = self.authority.sign(common, private.public_key(), use, life, now, names)
-            # A power cut between the two leaves a pair that does not match, which is due.
-            files.write(key, private_pem(private), files.PRIVATE)
-            files.write(certificate, pem_of(signed), files.PUBLIC)
+        with self._alone():
+            if _due(certificate, names, now):
+                private = new_key()
+                life = timedelta(days=SERVER_DAYS)
+                signed = self.authority.sign(common, private.public_key(), use, life, now, names)
+                # A power cut between the two leaves a pair that does not match, which is due.
+                files.write(key, private_pem(private), files.PRIVATE)
+                files.write(certificate, pem_of(signed), files.PUBLIC)
         return certificate, key
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process or thread writes certificates or lists here."""
+        with (self.root / "lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 def _due(path: Path, names: Sequence[str], now: datetime) -> bool:

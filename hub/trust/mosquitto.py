@@ -87,8 +87,8 @@ def start(folder: Folder, address: str, port: int) -> Broker:
     if program is None:
         raise BrokerError("mosquitto is not installed: --tls needs it, install the package mosquitto")
     root = folder.root.resolve()
-    if " " in str(root) or "\n" in str(root):
-        raise BrokerError(f"mosquitto takes no path with a space: {root}")
+    if "\n" in str(root):
+        raise BrokerError(f"mosquitto takes no path with a line's end: {root!r}")
     folder.broker.mkdir(mode=0o700, exist_ok=True)
     broker.refuse_taken(address, port)
     path = folder.broker / "mosquitto.conf"

@@ -37,6 +37,10 @@ def beside(config: HubConfig, say: Callable[[str], None]) -> Iterator[HubConfig]
         TrustError: the fleet's folder cannot be made or used.
         BrokerError: mosquitto is missing, or a port is in use.
     """
+    if config.broker.url not in ("embedded", "mosquitto"):
+        raise TrustError(
+            f'--tls starts the fleet\'s own broker, and [broker] url = "{config.broker.url}" names another: leave one of them out'
+        )
     now = datetime.now(UTC)
     folder, made = Folder.open_or_make(config.tls.folder, config.fleet.name, now)
     if made:

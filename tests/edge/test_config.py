@@ -164,3 +164,33 @@ def test_check_tells_where_joules_come_from(tmp_path):
         address = f"pipe:{tmp_path}/power"
         config = load(written(tmp_path, f'{LEAST}[energy]\nsource = "meter"\nmeter = "{address}"\n'), {})
         assert list(check._energy(config)) == [f"meter at {address}, metered"]
+
+
+TLS = LEAST.replace(
+    'url = "mqtt://10.0.0.2"', 'url = "mqtts://hub.local"\nca = "ca.pem"\ncertificate = "id/pem"\nkey = "id/key"'
+)
+
+
+def test_with_enrolment_the_certificate_may_be_still_to_come(tmp_path):
+    assert told(tmp_path, TLS) == [
+        f'device.toml: [broker] {name} = "{tmp_path / path}": there is no such file'
+        for name, path in (("ca", "ca.pem"), ("certificate", "id/pem"), ("key", "id/key"))
+    ]
+    config = load(written(tmp_path, TLS + '[enrolment]\nurl = "https://hub.local:8443"\nclaim = "a.claim"\n'), {})
+    assert config.enrolment.claim == tmp_path / "a.claim"
+    assert config.broker.certificate == tmp_path / "id" / "pem"
+
+
+def test_what_does_not_go_together_with_enrolment(tmp_path):
+    enrolment = '[enrolment]\nurl = "https://hub.local:8443"\n'
+    assert told(tmp_path, LEAST + enrolment) == [
+        'device.toml: [enrolment] is for TLS, but url = "mqtt://10.0.0.2" of [broker] is plain: write mqtts://'
+    ]
+    assert told(tmp_path, LEAST.replace("mqtt://", "mqtts://") + enrolment) == [
+        f"device.toml: [enrolment] needs {name} in [broker]: the file to keep it in"
+        for name in ("ca", "certificate", "key")
+    ]
+    assert told(tmp_path, LEAST + '[enrolment]\nclaim = "a.claim"\n') == [
+        "device.toml: [enrolment] claim is given without url: add url"
+    ]
+    assert "must be a URL like https://host:8443" in told(tmp_path, LEAST + '[enrolment]\nurl = "http://hub"\n')[0]

@@ -1,16 +1,15 @@
 """`serve --tls` as a user starts it: devices that enrol themselves, train over mTLS to the end, and one that is put out."""
 
 import json
-import os
 import stat
 
 import pytest
 
+from edge.__main__ import main as device_main
 from hub.__main__ import main as hub_main
-from hub.broker import find_mosquitto
 from hub.trust import mosquitto
 from hub.trust.folder import Folder
-from tests.hub.trust.conftest import free_port
+from tests.hub.trust.conftest import free_port, need_mosquitto
 from tests.system.processes import wait_for
 from tests.system.trial import Trial
 
@@ -19,8 +18,7 @@ FLEET = "trusted"
 
 @pytest.fixture
 def trial(tmp_path, children, material):
-    if find_mosquitto() is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("mosquitto is not installed")
+    need_mosquitto()
     return Trial(tmp_path, children, material, FLEET, "embedded")
 
 
@@ -54,7 +52,7 @@ def test_devices_enrol_themselves_and_train_over_mtls_to_the_end(trial, call):
     devices = {name: trial.start_device(name) for name in names}  # before there is a hub, or a claim
     hub = trial.start_hub("--tls")
     folder = trial.root / "fleet"
-    wait_for(lambda: (folder / "broker" / "mosquitto.pid").exists(), f"the broker runs; {hub.said()}")
+    wait_for((folder / "broker" / "mosquitto.pid").exists, f"the broker runs; {hub.said()}")
     tokens = [enrol(trial, call, name) for name in names]
     trial.finish(90)
     for name, device in devices.items():
@@ -62,6 +60,8 @@ def test_devices_enrol_themselves_and_train_over_mtls_to_the_end(trial, call):
         assert "is enrolled" in device.stderr()
         assert not (trial.root / name / "claim.json").exists()
         assert stat.S_IMODE((trial.root / name / "id" / "key").stat().st_mode) == 0o600
+        shown = call(device_main, "status", "--config", trial.root / name / "device.toml").stdout
+        assert "enrolled   until 20" in shown
     assert trial.rounds() == [1, 2]
     run = trial.records("round")[-1]
     assert run["present"] == 2
@@ -83,7 +83,7 @@ def test_a_device_that_is_revoked_is_out_and_the_run_goes_on(trial, call):
     names = trial.names[:2]
     configure(trial, names, rounds=1000)
     trial.start_hub("--tls")
-    wait_for(lambda: (trial.root / "fleet" / "broker" / "mosquitto.pid").exists(), "the broker runs")
+    wait_for((trial.root / "fleet" / "broker" / "mosquitto.pid").exists, "the broker runs")
     for name in names:
         enrol(trial, call, name)
     devices = {name: trial.start_device(name) for name in names}
@@ -104,5 +104,8 @@ def test_a_device_that_is_revoked_is_out_and_the_run_goes_on(trial, call):
     assert trial.records("round")[-1]["present"] == 1
     # The run's device enrols anew with a claim that is brought while it runs.
     enrol(trial, call, out)
-    wait_for(lambda: "is enrolled" in devices[out].stderr().split("revoked")[-1], f"{out} is back in; {devices[out].stderr()}")
+    wait_for(
+        lambda: "is enrolled" in devices[out].stderr().split("revoked")[-1],
+        f"{out} is back in; {devices[out].stderr()}",
+    )
     call(hub_main, "revoke", "nobody", "--config", config).mistake("there is no device 'nobody'", *names)

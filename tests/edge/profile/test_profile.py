@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edge.__main__ import main
+from edge.outbox import Outbox
 from edge.wire.profile import STAGES, Profile
 from hub.broker import start_broker
 from tests.tiny import write_bundle
@@ -172,3 +173,18 @@ def test_mistakes_are_sentences(options, sentence, bundle, tmp_path, monkeypatch
     config.write_text(config.read_text().replace("synthetic:64", "own.npz"))
     assert main(["profile", *options, *QUICK, "--stages", "sensor"]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_device_with_a_certificate_is_not_thrown_off_by_its_own_profile(bundle, tmp_path):
+    """The broker lets one connection in for a certificate: while the agent runs the stage is missing, with the reason."""
+    for name in ("ca.pem", "id.pem", "id.key"):
+        (tmp_path / name).touch()
+    path = configure(tmp_path, 'mqtts://127.0.0.1:9"\nca = "ca.pem"\ncertificate = "id.pem"\nkey = "id.key')
+    outbox = Outbox.open(tmp_path / "state")
+    try:
+        _, found = profile("--config", path, "--stages", "send", folder=tmp_path)
+    finally:
+        outbox.close()
+    assert not found.stages
+    why = f"runs as process {os.getpid()}, and the broker lets one connection in for its certificate: stop the agent"
+    assert why in found.missing[0].why

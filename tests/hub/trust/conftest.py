@@ -1,6 +1,7 @@
 """A fleet's folder, a broker for it, and clients with whatever certificate a test wants."""
 
 import os
+import shutil
 import socket
 import time
 from datetime import UTC, datetime, timedelta
@@ -26,9 +27,14 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def need(program, found=shutil.which):
+    """Skip a test where the program is missing; in CI, which installs it, that is a failure."""
+    if found(program) is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{program} is not installed")
+
+
 def need_mosquitto():
-    if find_mosquitto() is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("mosquitto is not installed")
+    need("mosquitto", lambda _program: find_mosquitto())
 
 
 class Grounds:

@@ -1,5 +1,6 @@
 """A board and the hub's listener, over real TLS on the loopback."""
 
+import itertools
 import json
 import socket
 import ssl
@@ -26,7 +27,7 @@ from hub.trust import files, listener
 from hub.trust.authority import Authority, private_pem, read_request
 from hub.trust.errors import ClaimError
 from hub.trust.listener import Desk, Failures, Listener
-from tests.hub.trust.conftest import FLEET, NAMES
+from tests.hub.trust.conftest import FLEET, NAMES, need
 
 DAYS = 90
 
@@ -67,7 +68,12 @@ def board(root, claim, hub, name=None, **options):
     if claim is not None:
         files.write(root / "x.claim", claim.pack(), files.PRIVATE)
     place = Place(
-        name or claim.name, hub.url, root / "x.claim", root / "ca.pem", root / "id" / "device.pem", root / "id" / "device.key"
+        name or claim.name,
+        hub.url,
+        root / "x.claim",
+        root / "ca.pem",
+        root / "id" / "device.pem",
+        root / "id" / "device.key",
     )
     return Enrolment(place, **{"clock": lambda: hub.now, "pause": lambda _seconds: None, **options})
 
@@ -84,7 +90,9 @@ def test_a_board_comes_to_a_certificate(hub, tmp_path, caplog):
     signed = x509.load_pem_x509_certificate(place.certificate.read_bytes())
     signed.verify_directly_issued_by(hub.folder.authority.certificate)
     assert signed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "a"
-    assert list(signed.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert list(signed.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [
+        ExtendedKeyUsageOID.CLIENT_AUTH
+    ]
     assert signed.not_valid_after_utc - hub.now == timedelta(days=DAYS)
     assert not signed.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert stat.S_IMODE(place.key.stat().st_mode) == 0o600
@@ -141,7 +149,7 @@ def test_a_claim_lets_one_board_in(hub, tmp_path):
     claim = hub.claim("a")
     assert board(tmp_path / "a", claim, hub).until_enrolled(never)
     second = board(tmp_path / "thief", claim, hub)
-    with pytest.raises(RefusedError, match="has been used already, by another board: .*cutlayer-hub revoke a"):
+    with pytest.raises(RefusedError, match=r"has been used already, by another board: .*cutlayer-hub revoke a"):
         second.use_claim()
     assert second.certificate() is None
     assert second.place.claim.exists()
@@ -180,7 +188,7 @@ def test_claims_that_are_not_good(hub, tmp_path):
     other = Claim(**{**vars(hub.claim("c")), "name": "d"})
     with pytest.raises(RefusedError, match="the claim is for c, not for d"):
         board(tmp_path / "d", other, hub).use_claim()
-    with pytest.raises(RefusedError, match="x.claim is for d, and this is e"):
+    with pytest.raises(RefusedError, match=r"x.claim is for d, and this is e"):
         board(tmp_path / "e", other, hub, name="e").use_claim()
     wrong = Claim(**{**vars(other), "token": "x" * 43})
     with pytest.raises(RefusedError, match="token is not known here"):
@@ -204,7 +212,11 @@ def test_a_board_goes_on_asking_and_takes_a_new_claim(hub, tmp_path, caplog):
     enrolment.pause = pause
     assert enrolment.until_enrolled(never)
     assert len(pauses) == 200  # at once, when it was there
-    said = [record.message for record in caplog.records if record.name == "cutlayer.enrolment" and record.levelname == "WARNING"]
+    said = [
+        record.message
+        for record in caplog.records
+        if record.name == "cutlayer.enrolment" and record.levelname == "WARNING"
+    ]
     assert len(said) == 2
     assert "token is not known here" in said[0]
     assert "cannot be read: no such file" in said[1]
@@ -230,7 +242,7 @@ def test_a_hub_that_is_away_is_asked_with_growing_pauses(hub, tmp_path):
 
     enrolment = board(tmp_path / "a", hub.claim("a"), hub, post=post, pause=pauses.append)
     assert not enrolment.until_enrolled(lambda: len(tries) == 10)
-    waits = [round((b - a) * 0.2) for a, b in zip(tries, tries[1:], strict=False)]
+    waits = [round((b - a) * 0.2) for a, b in itertools.pairwise(tries)]
     assert waits == [2, 4, 8, 16, 32, 64, 128, 256, 300]
 
 
@@ -310,7 +322,7 @@ def test_failed_claims_of_an_address_are_counted(hub, tmp_path):
         with pytest.raises(RefusedError):
             wrong.use_claim()
     right = board(tmp_path / "a", good, hub)
-    with pytest.raises(UnreachableError, match="too many claims from 127.0.0.1 have failed"):
+    with pytest.raises(UnreachableError, match=r"too many claims from 127\.0\.0\.1 have failed"):
         right.use_claim()
     hub.seconds += listener.FAILURES_SECONDS
     right.use_claim()
@@ -390,12 +402,16 @@ def test_a_stranger_with_a_certificate_of_his_own_is_not_let_in(hub, tmp_path):
 
 def test_our_request_is_what_others_read(tmp_path):
     """The same request read by cryptography and by openssl."""
+    need("openssl")
     seed = bytes(range(32))
     text = csr.request(seed, "greenhouse-7")
     found = x509.load_pem_x509_csr(text.encode())
     assert found.is_signature_valid
     assert found.subject.rfc4514_string() == "CN=greenhouse-7"
-    assert found.public_key().public_bytes_raw() == ed25519.Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    assert (
+        found.public_key().public_bytes_raw()
+        == ed25519.Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    )
     (tmp_path / "csr.pem").write_text(text)
     done = subprocess.run(
         ["openssl", "req", "-in", tmp_path / "csr.pem", "-noout", "-verify", "-subject", "-text"],

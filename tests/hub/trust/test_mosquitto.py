@@ -4,6 +4,7 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -54,13 +55,16 @@ def test_a_device_hears_its_own_topics_and_the_hubs_status(grounds):
     hub.publish(f"{BASE}/b/status", b"kept", qos=1, retain=True)
     hub.publish(f"{BASE}/a/down", b"end", qos=1)
     hub.publish(f"{BASE}/b/down", b"end", qos=1)
-    assert {topic for topic, _ in heard(a, b"end")} == {f"{BASE}/a/{leaf}" for leaf in MAY_READ} | {f"{BASE}/hub/status"}
+    assert {topic for topic, _ in heard(a, b"end")} == {f"{BASE}/a/{leaf}" for leaf in MAY_READ} | {
+        f"{BASE}/hub/status"
+    }
     assert heard(b, b"end") == [(f"{BASE}/b/down", b"b")]  # and the shared subscription has taken nothing away
 
 
 def test_a_client_id_and_a_user_name_count_for_nothing(grounds):
     hub, b = grounds.witness(), grounds.link(grounds.identity("b"), "b")
-    a = grounds.link(grounds.identity("a"), "b", username="hub", password="x", will=(f"{BASE}/b/status", b"forged"))
+    will = (f"{BASE}/b/status", b"forged")
+    a = grounds.link(grounds.identity("a"), "b", username="hub", password="x", will=will)  # noqa: S106  of nobody
     a.publish(f"{BASE}/b/up", b"forged", qos=1)
     a.publish(f"{BASE}/a/up", b"first", qos=1)
     heard(hub, b"first")
@@ -124,8 +128,7 @@ def test_strangers_get_nothing(grounds):
     }
     for what, (pair, words) in pairs.items():
         with pytest.raises(LinkError, match=words):
-            link = grounds.link(pair, "a", subscriptions=[f"{BASE}/#"], timeout=4.0)
-            link.publish(f"{BASE}/a/up", what.encode())
+            grounds.link(pair, "a", subscriptions=[f"{BASE}/#"], will=(f"{BASE}/a/status", what.encode()), timeout=4.0)
     hub.publish(f"{BASE}/x/down", b"end", qos=1)
     assert heard(hub, b"end") == []
 
@@ -140,7 +143,7 @@ def test_no_board_passes_for_the_broker(grounds):
 
         def serve():
             connection, _ = server.accept()
-            with connection, pytest.raises(OSError):
+            with connection, suppress(OSError):
                 context.wrap_socket(connection, server_side=True).recv(1)
 
         thread = threading.Thread(target=serve)
@@ -268,7 +271,7 @@ def test_a_broker_of_another_fleet_is_not_ours(grounds, tmp_path):
 
 def test_without_mosquitto_there_is_a_sentence(folder, monkeypatch):
     monkeypatch.setattr("hub.broker.find_mosquitto", lambda: None)
-    with pytest.raises(BrokerError, match="^mosquitto is not installed: --tls needs it"):
+    with pytest.raises(BrokerError, match=r"^mosquitto is not installed: --tls needs it"):
         mosquitto.start(folder, "127.0.0.1", 1)
 
 
