@@ -9,7 +9,6 @@ from edge.updates import Updater
 from edge.wire.updates import State
 from edge.work import Work
 
-
 STATUS_SECONDS = 2.0
 """Between two looks at what the device is at, for the process manager."""
 

@@ -12,7 +12,9 @@ from hub.processes import _die_with_parent
 from tests.boards.root import Parts
 
 APPEND = (
-    "console=ttyAMA0 quiet loglevel=4 panic=-1 net.ifnames=0 mitigations=off audit=0 "
+    "console=ttyAMA0 quiet loglevel=4 panic=-1 net.ifnames=0 audit=0 "
+    # An emulated processor has no use for these, and they cost a quarter of the time.
+    "mitigations=off nokaslr kpti=off init_on_alloc=0 "
     "systemd.show_status=false systemd.journald.forward_to_console=1"
 )
 POLL_SECONDS = 0.2
@@ -51,7 +53,7 @@ class Board:
         self._console_path().unlink(missing_ok=True)
         # fmt: off
         command = [
-            "qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-accel", "tcg,thread=multi", "-smp", str(self._cores), "-m", str(self._mebibytes),
+            "qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-accel", "tcg,thread=multi,tb-size=512", "-smp", str(self._cores), "-m", str(self._mebibytes),
             "-display", "none", "-no-reboot", "-kernel", str(self._parts.kernel), "-initrd", str(self._parts.initramfs),
             "-append", f"{APPEND} {self._append}", "-serial", f"file:{self._console_path()}",
             "-drive", f"if=none,id=disk,file={self._image},format=raw,cache=writeback", "-device", "virtio-blk-pci,drive=disk",

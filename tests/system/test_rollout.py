@@ -11,9 +11,12 @@ from edge.link import Message
 from edge.mqtt_link import MqttLink
 from edge.wire import topics
 from edge.wire.updates import State
+from hub.__main__ import main as hub_main
 from hub.broker import start_broker
 from hub.trial.replay import replay
 from tests.edge.release import make
+from tests.hub.trust.conftest import free_port
+from tests.system.conftest import need_mosquitto
 from tests.system.processes import wait_for
 from tests.system.trial import Trial
 
@@ -216,6 +219,33 @@ def test_a_board_that_the_hub_refuses_is_well_and_is_updated_all_the_same(field,
     wait_for(lambda: board.stderr().count("updates are still fetched") == 2, "it is refused again", seconds=60)
     assert (field.root / name / "healthy").read_text().strip() == field.state(name).release
     assert hub.alive
+
+
+def test_beside_a_hub_with_tls_as_a_client_of_its_own(tmp_path, children, material, call):
+    need_mosquitto()
+    trial = Trial(tmp_path, children, material, "trusted", "embedded")
+    name, port, enrol = trial.names[0], free_port(), free_port()
+    field = Field(
+        trial,
+        broker={"url": f"mqtts://localhost:{port}", "ca": "ca.pem", "certificate": "id/pem", "key": "id/key"},
+        enrolment={"url": f"https://localhost:{enrol}", "claim": "claim.json"},
+    )
+    trial.write_hub(
+        fleet={"name": "trusted", "devices": 1},
+        run={"rounds": 2000, "evaluate_every": 0},
+        tls={"names": ["localhost"], "address": "127.0.0.1", "port": port, "enrol_port": enrol},
+    )
+    hub = trial.start_hub("--tls")
+    wait_for((trial.root / "fleet" / "broker" / "mosquitto.pid").exists, "the broker runs")
+    field.start(name)
+    claim = ("--name", name, "--board", "pi5", "--out", trial.root / name / "claim.json")
+    assert call(hub_main, "enrol", "--config", trial.root / "hub.toml", *claim).code == 0
+    trial.wait_round(1)
+    command = field.rollout(field.release(2), to="all")
+    assert command.wait(60) == 0, said(field, command, hub)
+    assert field.version(name) == 2
+    trial.wait_round(len(trial.rounds()) + 1)
+    assert "offline" not in hub.stderr()  # nobody has taken its name at the broker
 
 
 def test_training_goes_on_and_comes_to_the_same(field):

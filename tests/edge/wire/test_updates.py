@@ -2,7 +2,7 @@ import zlib
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.wire import topics, updates
@@ -64,18 +64,21 @@ def test_other_topics_are_none_of_updates(topic):
         topics.parse_update("f", topic)
 
 
+@settings(deadline=None)
 @given(RELEASES, st.floats(0.1, 1e4))
 def test_an_offer_comes_back(release, seconds):
     for offer in (Offer("f", release, seconds), Offer("f", None, seconds)):
         assert Offer.parse(offer.pack()) == offer
 
 
+@settings(deadline=None)
 @given(STATES)
 def test_a_state_comes_back(state):
     assert State.parse(state.pack()) == state
     assert len(state.pack()) <= updates.TEXT_BYTES
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=16, max_size=16), st.integers(0, 2**32 - 1), st.binary(min_size=1, max_size=300))
 def test_wants_and_pieces_come_back(tag, offset, data):
     assert Piece.parse(Piece(tag, offset, data).pack()) == Piece(tag, offset, data)
@@ -93,12 +96,14 @@ def test_bytes_are_pinned():
     assert len(piece) == 3 + updates.PIECE_OVERHEAD
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400), st.sampled_from([Offer, Want, Piece, State]))
 def test_noise_is_refused(data, kind):
     with pytest.raises(WireError):
         kind.parse(data)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_one_damaged_byte_is_refused(data):
     piece = bytearray(Piece(TAG, 5, b"some bytes of a release").pack())
