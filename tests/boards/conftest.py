@@ -37,7 +37,9 @@ def missing(reason):
 def parts():
     """Tree, kernel and initramfs."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    if lacking := sorted({package for program, package in PROGRAMS.items() if shutil.which(program, path=path) is None}):
+    if lacking := sorted(
+        {package for program, package in PROGRAMS.items() if shutil.which(program, path=path) is None}
+    ):
         missing(f"not installed: {', '.join(lacking)}")
     if os.geteuid() != 0:
         missing("only root can unpack a tree whose files belong to others")

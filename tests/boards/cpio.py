@@ -8,7 +8,9 @@ _FOLDER, _FILE = 0o040755, 0o100000
 
 def pack(files: Mapping[str, tuple[int, bytes]]) -> bytes:
     """An archive of these files: path -> (mode, content), owned by root, with the folders they want and an empty /dev."""
-    folders = sorted({str(parent) for name in (*files, "dev/console") for parent in PurePosixPath(name).parents} - {"."})
+    folders = sorted(
+        {str(parent) for name in (*files, "dev/console") for parent in PurePosixPath(name).parents} - {"."}
+    )
     members = [_member(number, name, _FOLDER, b"") for number, name in enumerate(folders, 1)]
     for number, (name, (mode, content)) in enumerate(files.items(), len(folders) + 1):
         members.append(_member(number, name, _FILE | mode, content))

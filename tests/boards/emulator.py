@@ -25,16 +25,33 @@ class BoardError(AssertionError):
 
 
 class Board:
-    """A machine that boots from an image, with the host's loopback at 10.0.2.2."""
+    """A machine that boots from an image, with the host's loopback at 10.0.2.2.
 
-    def __init__(self, parts: Parts, image: Path, folder: Path, *, cores: int = 2, mebibytes: int = 1024, append: str = "", options: tuple[str, ...] = ()) -> None:
+    Args:
+        parts: kernel and initramfs.
+        image: of its root, which it writes to.
+        folder: for consoles and sockets.
+        cores: of its processor.
+        mebibytes: of memory.
+        card: image of a disk whose first partition is its boot partition.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        image: Path,
+        folder: Path,
+        *,
+        cores: int = 2,
+        mebibytes: int = 1024,
+        card: Path | None = None,
+    ) -> None:
         self._parts = parts
         self._image = image
         self._folder = folder
         self._cores = cores
         self._mebibytes = mebibytes
-        self._append = append
-        self._options = options
+        self._card = card
         self._boots = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._shell: socket.socket | None = None
@@ -55,16 +72,27 @@ class Board:
         command = [
             "qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-accel", "tcg,thread=multi,tb-size=512", "-smp", str(self._cores), "-m", str(self._mebibytes),
             "-display", "none", "-no-reboot", "-kernel", str(self._parts.kernel), "-initrd", str(self._parts.initramfs),
-            "-append", f"{APPEND} {self._append}", "-serial", f"file:{self._console_path()}",
+            "-append", APPEND, "-serial", f"file:{self._console_path()}",
             "-drive", f"if=none,id=disk,file={self._image},format=raw,cache=writeback", "-device", "virtio-blk-pci,drive=disk",
             "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci",
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=shell,path={line},server=on,wait=off", "-device", "virtconsole,chardev=shell",
-            *self._options,
         ]
         # fmt: on
+        if self._card is not None:
+            command += [
+                "-drive",
+                f"if=none,id=card,file={self._card},format=raw",
+                "-device",
+                "virtio-blk-pci,drive=card",
+            ]
         with (self._folder / f"qemu-{self._boots}.log").open("wb") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=_die_with_parent
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  only one system call
             )
 
     def cut_power(self) -> None:
@@ -133,7 +161,9 @@ class Board:
             self._must_run(what)
             left = until - time.monotonic()
             if left <= 0:
-                raise BoardError(f"after {seconds:g} s still not over on the board: {what}\n{said[-2000:]}\n{self.tail()}")
+                raise BoardError(
+                    f"after {seconds:g} s still not over on the board: {what}\n{said[-2000:]}\n{self.tail()}"
+                )
             shell.settimeout(min(left, 1.0))
             with suppress(TimeoutError):
                 said += shell.recv(65536).decode("utf-8", "replace").replace("\r", "")

@@ -110,7 +110,9 @@ class Fleet:
         self.command("enrol", "--name", name, "--board", board, "--out", path)
         return path
 
-    def release(self, bundle: Path, name: str, version: int, *, edge: Path | None = None, since: Path | None = None) -> "Made":
+    def release(
+        self, bundle: Path, name: str, version: int, *, edge: Path | None = None, since: Path | None = None
+    ) -> "Made":
         """A signed release; the wheels come from the cache of these tests.
 
         Args:

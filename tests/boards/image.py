@@ -80,7 +80,12 @@ def write_card(path: Path, *, mebibytes: int = 160) -> Path:
     tool = shutil.which("mkfs.vfat", path="/usr/sbin:/sbin:/usr/bin") or "mkfs.vfat"
     command = [tool, "--offset", str(first), "-F", "32", "-n", "bootfs", path, str(sectors // 2)]
     subprocess.run([str(part) for part in command], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    files = {"config.txt": "", "cmdline.txt": "console=serial0,115200\n", "user-data": "#cloud-config\n", "meta-data": "instance_id: first\n"}
+    files = {
+        "config.txt": "",
+        "cmdline.txt": "console=serial0,115200\n",
+        "user-data": "#cloud-config\n",
+        "meta-data": "instance_id: first\n",
+    }
     for name, text in files.items():
         at = f"{path}@@{first * 512}"
         subprocess.run(["mcopy", "-i", at, "-", f"::{name}"], input=text.encode(), check=True)

@@ -33,7 +33,18 @@ CLOUD_INIT = (*PACKAGES, "cloud-init")
 MODULES = (
     "crc32c_generic", "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "ext4", "autofs4", "vfat", "nls_cp437", "nls_ascii",
 )  # fmt: skip
-UNREAD = ("usr/share/doc", "usr/share/perl", "usr/lib/aarch64-linux-gnu/perl-base", "usr/share/zoneinfo", "usr/share/man", "usr/share/locale", "usr/share/info", "var/cache/apt", "var/lib/apt", "usr/lib/udev/hwdb.d")
+UNREAD = (
+    "usr/share/doc",
+    "usr/share/perl",
+    "usr/lib/aarch64-linux-gnu/perl-base",
+    "usr/share/zoneinfo",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/info",
+    "var/cache/apt",
+    "var/lib/apt",
+    "usr/lib/udev/hwdb.d",
+)
 """Left out of the tree."""
 
 # What a board says to whom asks it, so that the client is not told of this machine's processors (onnxruntime dies of that).
@@ -173,7 +184,7 @@ def _make(folder: Path, packages: tuple[str, ...]) -> None:
     # fmt: off
     command = [
         "mmdebstrap", "--quiet", "--mode=root", "--variant=extract", "--architectures=arm64", f"--include={','.join(packages)}",
-        "--aptopt=APT::Install-Recommends \"false\"", "--aptopt=APT::Sandbox::User \"root\"", "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+        '--aptopt=APT::Install-Recommends "false"', '--aptopt=APT::Sandbox::User "root"', "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
         f"--extract-hook={hook}", SUITE, str(tree), _mirror(),
     ]
     # fmt: on
@@ -188,7 +199,9 @@ def _make(folder: Path, packages: tuple[str, ...]) -> None:
     subprocess.run(["dpkg-deb", "-x", package, unpacked], check=True)
     (image,) = (unpacked / "boot").glob("vmlinuz-*")
     shutil.copy(image, folder / "vmlinuz")
-    found = in_order({path.stem.replace("-", "_"): path for path in unpacked.glob("lib/modules/*/kernel/**/*.ko")}, MODULES)
+    found = in_order(
+        {path.stem.replace("-", "_"): path for path in unpacked.glob("lib/modules/*/kernel/**/*.ko")}, MODULES
+    )
     files = {f"modules/{path.name}": (0o644, path.read_bytes()) for path in found}
     files["bin/busybox"] = (0o755, (tree / "usr/bin/busybox").read_bytes())
     files["init"] = (0o755, _INIT.format(modules=" ".join(path.name for path in found)).encode())
@@ -198,7 +211,13 @@ def _make(folder: Path, packages: tuple[str, ...]) -> None:
 
 def _mirror() -> str:
     """Where apt of this machine gets Debian from."""
-    asked = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(COMPONENT) $(CODENAME) $(REPO_URI)", "Created-By: Packages"]
+    asked = [
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(ORIGIN) $(COMPONENT) $(CODENAME) $(REPO_URI)",
+        "Created-By: Packages",
+    ]
     done = subprocess.run(asked, capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         origin, component, codename, uri = line.split()
@@ -211,7 +230,9 @@ def _settle(tree: Path) -> None:
     """What the packages' own scripts would have done, as far as these tests need it."""
     for name in ("passwd", "group"):
         shutil.copy(tree / f"usr/share/base-passwd/{name}.master", tree / f"etc/{name}")
-    shadow = "".join(f"{line.split(':')[0]}:*:19000:0:99999:7:::\n" for line in (tree / "etc/passwd").read_text().splitlines())
+    shadow = "".join(
+        f"{line.split(':')[0]}:*:19000:0:99999:7:::\n" for line in (tree / "etc/passwd").read_text().splitlines()
+    )
     (tree / "etc/shadow").write_text(shadow)
     (tree / "etc/shadow").chmod(0o640)
     (tree / "etc/hostname").write_text("board\n")

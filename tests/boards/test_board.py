@@ -58,7 +58,9 @@ def field(parts, make_bundle, tmp_path_factory):
     )
     first = fleet.release(bundle.device, "first", 1)
     tree = root.copy(parts.tree, folder / "tree")
-    fleet.install(tree, first, fleet.claim(NAME), {"data": {"source": "synthetic:64"}, "service": {"healthy_seconds": 5.0}})
+    fleet.install(
+        tree, first, fleet.claim(NAME), {"data": {"source": "synthetic:64"}, "service": {"healthy_seconds": 5.0}}
+    )
     root.compile_python(tree, "opt/cutlayer")
     image.prepare(tree)
     disk = image.write(tree, folder / "disk.img")

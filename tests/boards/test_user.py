@@ -22,10 +22,16 @@ def test_an_arm64_board_trains_to_what_this_machine_trains_to(tmp_path, children
     for kind in ("x86", "arm64"):
         fleet = Fleet(tmp_path / kind, children, "127.0.0.1")
         fleet.serve(
-            fleet={"devices": 1}, bundle={"path": bundle.hub}, run={"strategy": "split_learning", "order": "fixed", "rounds": ROUNDS}
+            fleet={"devices": 1},
+            bundle={"path": bundle.hub},
+            run={"strategy": "split_learning", "order": "fixed", "rounds": ROUNDS},
         )
         config = {"data": {"source": str(data)}, "run": {"once": True}}
-        device = start_arm64(fleet, children, bundle, config, parts) if kind == "arm64" else fleet.start_here("board", bundle, config)
+        device = (
+            start_arm64(fleet, children, bundle, config, parts)
+            if kind == "arm64"
+            else fleet.start_here("board", bundle, config)
+        )
         assert fleet.hub.wait(200) == 0, f"{fleet.said()}\n{device.said()}"
         assert device.wait(60) == 0, device.said()
         assert "Traceback" not in device.stderr(), device.said()
@@ -44,7 +50,9 @@ def start_arm64(fleet, children, bundle, config, parts):
     root.dress(tree)
     fleet.install(tree, made, fleet.claim("board"), config)
     python = emulated_python(tree, fleet.folder / "python")
-    return children.start(python.executable, "-m", "edge", "run", "--config", "/etc/cutlayer/device.toml", environ=python.environ)
+    return children.start(
+        python.executable, "-m", "edge", "run", "--config", "/etc/cutlayer/device.toml", environ=python.environ
+    )
 
 
 def outcome(fleet, kind):
@@ -56,7 +64,11 @@ def outcome(fleet, kind):
         outbox.close()
     figures = ("round", "loss", "accuracy", "accuracies")
     rounds = [{name: record[name] for name in figures} for record in fleet.records("round")]
-    return {"rounds": rounds, "device": state, "hub": torch.load(fleet.run / "checkpoint.pt", weights_only=True)["strategy"]}
+    return {
+        "rounds": rounds,
+        "device": state,
+        "hub": torch.load(fleet.run / "checkpoint.pt", weights_only=True)["strategy"],
+    }
 
 
 def shows_its_board(fleet, children, parts):
