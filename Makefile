@@ -8,7 +8,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test netem lint types check clean
+.PHONY: demo test netem lint types check clean boards
 
 demo: $(VENV)/.demo  ## train ten boards and write runs/<time>/report.html
 	@$(BIN)/python -m hub demo --reference benchmarks/results $(ARGS)
@@ -21,6 +21,9 @@ netem: $(VENV)/.dev  ## trials by tc netem under Debian's kernel in an emulated 
 	cd build/kernel && apt-get download "$$(apt-cache depends linux-image-amd64 | sed -n 's/ *Depends: //p' | head -n 1)"
 	dpkg-deb -x build/kernel/*.deb build/kernel
 	CUTLAYER_KERNEL=$(CURDIR)/build/kernel $(BIN)/python -m pytest tests/hub/trial/test_netem.py
+
+boards: $(VENV)/.dev  ## emulated arm64 boards, one of them set up by cloud-init from its card (needs root, qemu-system-arm, qemu-user-static, mmdebstrap, dosfstools, mtools, mosquitto)
+	CUTLAYER_CARD=1 $(BIN)/python -m pytest tests/boards $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -135,7 +135,7 @@ class Fleet:
         own = self.folder / f"{claim.stem}.toml"
         own.write_text(as_toml({name: dict(section) for name, section in config.items()}))
         done = subprocess.run(
-            [sys.executable, "-m", "edge.release", "install", made.path, "--keys", self.public, "--claim", claim, "--config", own, "--root", tree],
+            [sys.executable, "-m", "export", "flash", "rootfs", tree, "--release", made.path, "--claim", claim, "--config", own],
             capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr

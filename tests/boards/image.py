@@ -44,6 +44,10 @@ def prepare(tree: Path) -> None:
     enable(tree, "test-shell.service", "sysinit.target")
     (units / "default.target").unlink(missing_ok=True)
     (units / "default.target").symlink_to("/usr/lib/systemd/system/multi-user.target")
+    # The guard has its say before each of three starts: what lies between them is waiting.
+    hurry = tree / "etc/systemd/system/cutlayer.service.d/test.conf"
+    hurry.parent.mkdir()
+    hurry.write_text("[Service]\nRestartSec=1\n")
     settings = tree / "etc/systemd/journald.conf.d/test.conf"
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text("[Journal]\nStorage=volatile\nForwardToConsole=yes\nMaxLevelConsole=info\n")
@@ -106,14 +110,3 @@ def with_cloud_init(tree: Path) -> None:
     wants.mkdir(parents=True)
     for unit in _CLOUD_UNITS:
         (wants / unit).symlink_to(f"/lib/systemd/system/{unit}")
-
-
-def add_user(tree: Path, name: str, number: int = 990) -> None:
-    """Give the tree a system's user, as an image builder would."""
-    for file, line in (
-        ("passwd", f"{name}:x:{number}:{number}::/nonexistent:/usr/sbin/nologin"),
-        ("group", f"{name}:x:{number}:"),
-        ("shadow", f"{name}:*:19000::::::"),
-    ):
-        with (tree / "etc" / file).open("a") as written:
-            written.write(f"{line}\n")

@@ -32,12 +32,6 @@ class Field:
     def start_rollout(self, made):
         return self.fleet.start("rollout", made.path, "--to", "all", "--hold", "1", "--wait", "300")
 
-    def roll_out(self, made, *, seconds, code=0):
-        """Have the hub bring a release to the board, to the end; returns what it said."""
-        rollout = self.start_rollout(made)
-        assert rollout.wait(seconds) == code, f"{rollout.said()}\n{self.board.tail(100)}"
-        return rollout.said()
-
     def current(self, seconds=60):
         """Id of the release that the board runs or would start."""
         return self.board.run("basename $(readlink -f /opt/cutlayer/current)", seconds).strip()
@@ -64,7 +58,6 @@ def field(parts, make_bundle, tmp_path_factory):
     )
     first = fleet.release(bundle.device, "first", 1)
     tree = root.copy(parts.tree, folder / "tree")
-    image.add_user(tree, "cutlayer")
     fleet.install(
         tree, first, fleet.claim(NAME), {"data": {"source": "synthetic:64"}, "service": {"healthy_seconds": 5.0}}
     )
@@ -90,36 +83,30 @@ def test_it_boots_enrols_and_is_well(field):
     assert board.run("systemctl show cutlayer -p NRestarts -p SubState").split() == ["NRestarts=0", "SubState=running"]
 
 
-def test_a_good_update_comes_over_the_air(field):
-    field.roll_out(field.release(2, lambda source: f"{source}\n# the second\n"), seconds=400)
-    assert field.current() == field.releases[2].id
-    assert field.status()["called healthy"] == field.releases[2].id
-    assert field.fleet.hub.alive, field.fleet.said()
+def test_an_update_outlasts_a_power_cut(field):
+    board, made = field.board, field.release(2, lambda source: f"{source}\n# the second\n")
+    rollout = field.start_rollout(made)
+    board.wait_for("Starting cutlayer-install.service", 200)
+    time.sleep(3.0)  # somewhere in the installation
+    board.cut_power()
+    board.switch_on()
+    # The old release or the new one, and whole; in the end it is the new one.
+    assert field.current(200) in {field.first.id, made.id}
+    assert board.run("python3 /opt/cutlayer/installer.pyz status --verify > /dev/null && echo whole", 200) == "whole\n"
+    assert rollout.wait(400) == 0, f"{rollout.said()}\n{board.tail()}"
+    assert field.current() == made.id
+    assert field.status()["called healthy"] == made.id
 
 
 def test_a_broken_update_is_taken_back(field):
     broken = field.release(3, lambda source: f"raise RuntimeError('broken on purpose')\n{source}")
-    said = field.roll_out(broken, seconds=500, code=1)
-    assert NAME in said
+    rollout = field.start_rollout(broken)
+    assert rollout.wait(500) == 1, f"{rollout.said()}\n{field.board.tail(100)}"
+    assert "rolled back" in rollout.said()
     assert field.current() == field.releases[2].id
     assert "on trial" not in field.status()
-    assert "rolled" in said, said
     field.board.wait_for("broken on purpose", 1)
-
-
-def test_a_power_cut_during_an_update_leaves_the_old_release_or_the_new_one(field):
-    board, made = field.board, field.release(4, lambda source: f"{source}\n# the fourth\n")
-    rollout = field.start_rollout(made)
-    board.wait_for("Starting cutlayer-install.service", 200)
-    time.sleep(3.0)  # somewhere in it
-    board.cut_power()
-    board.switch_on()
-    # Whichever it is, it runs: and in the end it is the new one.
-    assert field.current(200) in {field.releases[2].id, made.id}
-    assert board.run("python3 /opt/cutlayer/installer.pyz status --verify > /dev/null && echo whole", 200) == "whole\n"
-    assert rollout.wait(400) == 0, f"{rollout.said()}\n{board.tail()}"
-    assert field.current() == made.id
-    assert board.run("ls /opt/cutlayer/releases | wc -l") == "2\n"
+    assert broken.id not in field.board.run("ls /opt/cutlayer/releases")
 
 
 def test_it_trains_after_all_that(field):
