@@ -18,6 +18,8 @@ from edge.wire import topics
 from edge.wire.frames import WireError
 from hub import config
 from hub.config import HubConfig
+from hub.rollout.book import Shelf
+from hub.rollout.progress import summary
 from hub.trust import files, mosquitto, revocation
 from hub.trust.errors import TrustError
 from hub.trust.folder import Folder, addresses
@@ -101,10 +103,13 @@ def devices(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    """Show who is online now, and whose certificate ends when."""
+    """Show who is online now, whose certificate ends when, and where the last rollout stands."""
     settings, now = _settings(options), datetime.now(UTC)
     folder = _opened(settings, now)
     for line in status_lines(folder.register.members(), _online(folder, settings, now), now):
+        print(line)
+    book = Shelf(settings.tls.folder).load()
+    for line in summary(book) if book else ():
         print(line)
     return 0
 

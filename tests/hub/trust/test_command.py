@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from edge.enrolment import claim as claims
+from edge.wire.updates import Release
 from hub.__main__ import main
+from hub.rollout.book import Book, Shelf
 from hub.trust.command import device_lines, status_lines
 from hub.trust.folder import Folder
 from hub.trust.register import Member
@@ -106,3 +108,14 @@ def test_without_a_folder_there_is_a_sentence_and_no_folder(command, hub_toml, t
     assert main([*command, "--config", str(hub_toml)]) == 2
     assert "there is no fleet folder" in capsys.readouterr().err
     assert not (tmp_path / "fleet").exists()
+
+
+def test_status_tells_of_the_rollout(hub_toml, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["keys", "--config", str(hub_toml)])
+    book = Book(
+        Release("ab" * 32, 7, 4096, "12" * 32), "canary,all", outcome="stopped", reason="greenhouse-7 is worse off"
+    )
+    Shelf(tmp_path / "fleet").save(book)
+    assert main(["status", "--config", str(hub_toml)]) == 0
+    assert "version 7 (abababab), to canary,all: stopped: greenhouse-7 is worse off" in capsys.readouterr().out
