@@ -28,7 +28,7 @@ PACKAGES = (
     "base-files", "base-passwd", "bash", "busybox-static", "ca-certificates", "coreutils", "dash", "findutils", "grep", "iproute2", "libc-bin",
     "libstdc++6", "login", "mount", "passwd", "procps", "python3", "sed", "systemd", "systemd-sysv", "util-linux",
 )  # fmt: skip
-CLOUD_INIT = (*PACKAGES, "cloud-init")
+CLOUD_INIT = (*PACKAGES, "cloud-init", "hostname")
 """Of a board that is set up by the seed on its card."""
 MODULES = (
     "crc32c_generic", "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "ext4", "autofs4", "vfat", "nls_cp437", "nls_ascii",
