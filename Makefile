@@ -14,7 +14,7 @@ demo: $(VENV)/.demo  ## train ten boards and write runs/<time>/report.html
 	@$(BIN)/python -m hub demo --reference benchmarks/results $(ARGS)
 
 test: $(VENV)/.dev lint types  ## everything CI runs
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 25 $(ARGS)
 
 netem: $(VENV)/.dev  ## trials by tc netem under Debian's kernel in an emulated machine (needs qemu-system-x86, busybox-static, apt)
 	rm -rf build/kernel && mkdir -p build/kernel

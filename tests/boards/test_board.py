@@ -9,7 +9,7 @@ from tests.boards.emulator import Board
 from tests.boards.fleet import Fleet, changed_agent
 from tests.system.processes import Children
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
 NAME = "greenhouse-7"
 

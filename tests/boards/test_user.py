@@ -9,7 +9,7 @@ from tests.boards.compare import distances
 from tests.boards.fleet import STATE, Fleet
 from tests.boards.user import emulated_python
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.long]
 
 CLOSE = 1e-4
 ROUNDS = 3

@@ -13,6 +13,8 @@ from hub.trial.net import open_net
 from hub.trial.scenario import load
 from tests.system.trial import read_records
 
+pytestmark = pytest.mark.long
+
 if sys.platform != "linux":
     pytest.skip("nftables are Linux's", allow_module_level=True)
 

@@ -13,6 +13,8 @@ from edge.release.layout import linked
 from tests.edge.release import board, killer
 from tests.edge.release.board import Board
 
+pytestmark = pytest.mark.long
+
 FEW = {"small-1.0-py3-none-any.whl": board.wheel("small", "1.0", {"small/__init__.py": b"VALUE = 1\n"})}
 OTHERS = {"small-1.1-py3-none-any.whl": board.wheel("small", "1.1", {"small/__init__.py": b"VALUE = 3\n"})}
 

@@ -4,8 +4,10 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from export.__main__ import main
@@ -37,8 +39,17 @@ def place():
     try:
         yield folder
     finally:
+        _until_gone(USER)
         subprocess.run([userdel, USER], check=True, timeout=60)
         shutil.rmtree(folder)
+
+
+def _until_gone(user):
+    """The server ends a session a moment after its client; userdel refuses a user who has processes."""
+    for _ in range(600):
+        if not any(process.info["username"] == user for process in psutil.process_iter(["username"])):
+            return
+        time.sleep(0.05)
 
 
 def run(*command):

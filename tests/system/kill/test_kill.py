@@ -11,6 +11,8 @@ import pytest
 from benchmarks.campaign import Campaign, Plan, bundles
 from tests.system.conftest import need_mosquitto
 
+pytestmark = pytest.mark.long
+
 KILLS = 50
 
 KNOWN = {"skip_below": 0.3, "refresh_rounds": 6}
