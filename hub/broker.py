@@ -51,16 +51,6 @@ max_inflight_count = 200
 _MOSQUITTO = """\
 listener {port} {address}
 allow_anonymous true
-persistence false
-max_packet_size {packet_bytes}
-# Frames under way to one client; what is beyond is dropped and sent again by delivery.
-max_queued_messages 0
-max_queued_bytes {queue_bytes}
-max_inflight_messages 0
-set_tcp_nodelay true
-log_dest stderr
-log_type error
-log_type warning
 """
 
 # As root, mosquitto changes its user, and with that the kernel forgets that it shall end when we do.
@@ -69,6 +59,20 @@ _MOSQUITTO_AS_ROOT = "user root\n"
 SEGMENT_BYTES = 1 << 16
 SEGMENTS = 4
 QUEUE_BYTES = 64 << 20
+
+MOSQUITTO_LIMITS = f"""\
+persistence false
+max_packet_size {PACKET_BYTES}
+# Frames under way to one client; what is beyond is dropped and sent again by delivery.
+max_queued_messages 0
+max_queued_bytes {QUEUE_BYTES}
+max_inflight_messages 0
+set_tcp_nodelay true
+log_dest stderr
+log_type error
+log_type warning
+"""
+"""Lines of any mosquitto.conf of ours."""
 
 
 class BrokerError(OSError):
@@ -196,7 +200,7 @@ def _mosquitto(directory: Path, address: str, port: int) -> list[str]:
     if program is None:
         raise BrokerError("mosquitto is not installed: install the package mosquitto, or choose the embedded broker")
     path = directory / "mosquitto.conf"
-    settings = _MOSQUITTO.format(address=address, port=port, packet_bytes=PACKET_BYTES, queue_bytes=QUEUE_BYTES)
+    settings = _MOSQUITTO.format(address=address, port=port) + MOSQUITTO_LIMITS
     path.write_text(settings + (_MOSQUITTO_AS_ROOT if os.geteuid() == 0 else ""))
     return [program, "-c", str(path)]
 

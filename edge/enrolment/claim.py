@@ -75,6 +75,16 @@ class Claim:
         except ValueError:
             raise EnrolmentError(f"its 'expires' is no time: {self.expires}") from None
 
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """Public keys that releases of the fleet are signed with."""
+        return tuple(bytes.fromhex(key) for key in self.release_keys)
+
+    @property
+    def key_file(self) -> bytes:
+        """The keys as a board keeps them: one a line."""
+        return "".join(f"{key}\n" for key in self.release_keys).encode()
+
     def pack(self) -> bytes:
         """The bytes of a claim file."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=True).encode() + b"\n"
@@ -88,9 +98,11 @@ def read(path: Path) -> Claim:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES)
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise EnrolmentError(f"the claim {path} cannot be read: {(error.strerror or str(error)).lower()}") from None
+    if len(data) > MOST_BYTES:
+        raise EnrolmentError(f"the claim {path} has more than {MOST_BYTES} bytes: it is none")
     if not data.strip():
         raise EnrolmentError(f"the claim {path} is empty: it has been used, or was never written")
     try:

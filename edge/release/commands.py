@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from edge.enrolment.claim import Claim
 from edge.release import guard, incoming, install, settings, status, units
 from edge.release.layout import Layout
 from edge.release.manifest import ReleaseError
@@ -40,11 +41,11 @@ def run_install(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _key_file(layout: Layout, given: Path | None, claim: settings.Claim | None) -> tuple[bytes, str]:
+def _key_file(layout: Layout, given: Path | None, claim: Claim | None) -> tuple[bytes, str]:
     """Returns the trusted keys and where they are from: those given, else the board's own, else the claim's."""
     path = given or layout.settings / "release-keys"
     if given is None and claim is not None and not path.exists():
-        return "".join(f"{key}\n" for key in claim.keys).encode(), "the claim"
+        return claim.key_file, "the claim"
     if given is None and not path.exists():
         raise ReleaseError("there are no keys to check it with: give --keys FILE, or a claim that has them")
     return settings.read(path), str(path)

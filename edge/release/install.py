@@ -24,6 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from edge.enrolment.claim import Claim
 from edge.release import disk, environment, guard, settings, trial, units, users, wheels
 from edge.release.archive import Accepts, Release, open_release
 from edge.release.environment import Interpreter
@@ -63,7 +64,7 @@ class Done:
 class Wanted:
     """What is asked for besides the release."""
 
-    claim: settings.Claim | None = None
+    claim: Claim | None = None
     config: Path | None = None
     over_the_air: bool = False
     release: str = ""

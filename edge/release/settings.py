@@ -3,10 +3,12 @@
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge.enrolment import claim as claims
+from edge.enrolment.claim import Claim
+from edge.enrolment.errors import EnrolmentError
 from edge.release import disk, users
 from edge.release.layout import HOME, SETTINGS, STATE, Layout
 from edge.release.manifest import ReleaseError
@@ -18,23 +20,6 @@ CLAIM = "claim.json"
 USERS = ("data", "run", "budget", "energy")
 """Sections that are the user's. Of the others, keys that are not filled in may be given as well."""
 
-TEXTS = ("name", "board", "fleet", "broker", "enrol", "ca", "token")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What lets this board enrol."""
-
-    name: str
-    board: str
-    fleet: str
-    broker: str
-    enrol: str
-    ca: str = field(repr=False)
-    keys: tuple[str, ...] = field(repr=False)
-    data: bytes = field(repr=False)
-    """The file as it is, with the token."""
-
 
 def read_claim(path: Path) -> Claim:
     """Reads a claim; whether it has expired is the hub's to say.
@@ -42,21 +27,10 @@ def read_claim(path: Path) -> Claim:
     Raises:
         ReleaseError: it cannot be read or is no claim. The text never shows its content.
     """
-    data = read(path)
     try:
-        plain = json.loads(data)
-    except (ValueError, RecursionError):
-        raise ReleaseError(f"{path} is no claim: it is not JSON") from None
-    if not isinstance(plain, dict) or plain.get("format") != 1:
-        raise ReleaseError(f"{path} is no claim of format 1: make one with cutlayer-hub enrol")
-    for name in TEXTS:
-        if not isinstance(plain.get(name), str) or not plain[name]:
-            raise ReleaseError(f"{path} is no claim: it has no text as its {name!r}")
-    keys = plain.get("release_keys")
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise ReleaseError(f"{path} is no claim: it has no list of release_keys")
-    named = {name: plain[name] for name in ("name", "board", "fleet", "broker", "enrol", "ca")}
-    return Claim(**named, keys=tuple(keys), data=data)
+        return claims.read(path)
+    except EnrolmentError as error:
+        raise ReleaseError(f"{error}: make one with cutlayer-hub enrol") from None
 
 
 def compose(claim: Claim | None, theirs: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +112,7 @@ def write(layout: Layout, claim: Claim | None, config: Mapping[str, Any] | None,
     if claim is not None:
         disk.write(layout.settings / "ca.pem", claim.ca.encode())
         with disk.folder_of(layout.state / "identity", ours=layout.state) as folder:
-            disk.write_within(folder, CLAIM, claim.data, 0o600, users.owner(layout))
+            disk.write_within(folder, CLAIM, claim.pack(), 0o600, users.owner(layout))
     if config is not None and not (layout.settings / "device.toml").exists():
         disk.write(layout.settings / "device.toml", dump(config).encode())
 

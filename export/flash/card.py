@@ -122,7 +122,7 @@ def open_place(target: Path) -> Place:
 
 def expired_before_use(parcel: Parcel, now: datetime) -> str:
     """Return a warning where the claim soon expires; empty where it does not."""
-    hours = (parcel.claim.expires - now).total_seconds() / 3600
+    hours = (parcel.claim.until - now).total_seconds() / 3600
     return f"the claim expires in {hours:.1f} hours: boot the board before" if hours < 24 else ""
 
 

@@ -15,8 +15,8 @@ from export.flash import bundle_command
 from export.flash.errors import FlashError
 
 if TYPE_CHECKING:
+    from edge.enrolment.claim import Claim
     from export.flash.board import Seen
-    from export.flash.claim import Claim
     from export.flash.hello import Hello
     from export.flash.parcel import Parcel
     from export.flash.seed import Wifi
@@ -131,7 +131,7 @@ def _hub(arguments: argparse.Namespace, claim: "Claim") -> AbstractContextManage
         return nullcontext()
     from export.flash.hello import listen
 
-    return listen(arguments.broker or claim.given.broker, claim.fleet, claim.name, arguments.fleet_folder)
+    return listen(arguments.broker or claim.broker, claim.fleet, claim.name, arguments.fleet_folder)
 
 
 def _rootfs(arguments: argparse.Namespace) -> int:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from edge.enrolment.claim import Claim
 from edge.release import settings
 from edge.release.archive import Accepts, open_release
 from edge.release.manifest import INSTALLER, ReleaseError, ReleaseManifest
-from export.flash.claim import Claim, read_claim
+from export.flash.claim import check, read_claim
 from export.flash.errors import FlashError
 
 RELEASE, KEYS, CLAIM, CONFIG = "board.release", "release-keys", "claim.json", "device.toml"
@@ -38,9 +39,9 @@ class Parcel:
         Raises:
             FlashError: what is missing.
         """
-        self.claim.check(now)
+        check(self.claim, now)
         try:
-            settings.compose(self.claim.given, tomllib.loads((self.config or b"").decode()))
+            settings.compose(self.claim, tomllib.loads((self.config or b"").decode()))
         except ReleaseError as error:
             raise FlashError(f"{error}") from error
 
@@ -51,7 +52,7 @@ class Parcel:
             RELEASE: self.release,
             INSTALLER: self.installer,
             KEYS: self.claim.key_file,
-            CLAIM: self.claim.data,
+            CLAIM: self.claim.pack(),
         }
         if self.config is not None:
             found[CONFIG] = self.config

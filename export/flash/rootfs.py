@@ -178,7 +178,7 @@ def _run_installer(stage: Path, parcel: Parcel, say: Callable[[str], None]) -> N
     config = stage / "usr" / "device.toml"  # what is below usr is not kept
     config.write_bytes(parcel.config or b"")
     world = World(lambda: datetime.now(UTC), time.sleep, say)
-    wanted = Wanted(parcel.claim.given, config, wait_seconds=0.0)
+    wanted = Wanted(parcel.claim, config, wait_seconds=0.0)
     try:
         install(Layout(stage), parcel.release, parcel.claim.keys, parcel.claim.key_file, world, wanted)
     except ReleaseError as error:

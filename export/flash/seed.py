@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from export.flash.claim import Claim
+from edge.enrolment.claim import Claim
 from export.flash.errors import FlashError
 
 FOLDER = "cutlayer"
@@ -257,7 +257,7 @@ def _told(claim: Claim, seed: Seed) -> str:
         f"# Written by `cutlayer-export flash card` for the device {claim.name} of the fleet {claim.fleet}.\n"
         "# A FAT partition knows no owners. Whoever holds this card, or is a user of the board, can read on it:\n"
         f"# * until the first boot, {FOLDER}/claim.json: with it one board enrols as {claim.name}, once, "
-        f"until {claim.expires:%Y-%m-%d %H:%M} UTC. The first boot removes it.\n"
+        f"until {claim.until:%Y-%m-%d %H:%M} UTC. The first boot removes it.\n"
         f"{wifi}"
         "# Lost the card before its first boot? `cutlayer-hub revoke` the name.\n"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge.wire import topics
 from hub import broker
-from hub.broker import PACKET_BYTES, QUEUE_BYTES, Broker, BrokerError
+from hub.broker import MOSQUITTO_LIMITS, Broker, BrokerError
 from hub.trust import files
 from hub.trust.folder import HUB, Folder
 
@@ -39,23 +39,12 @@ use_identity_as_username true
 # One connection a certificate, and no client id that is another's name.
 use_username_as_clientid true
 acl_file {root}/broker/acl
-persistence false
-max_packet_size {packet_bytes}
-max_queued_messages 0
-max_queued_bytes {queue_bytes}
-max_inflight_messages 0
-set_tcp_nodelay true
-log_dest stderr
-log_type error
-log_type warning
 """
 
 
 def configuration(root: Path, address: str, port: int) -> str:
     """mosquitto.conf of a fleet's folder."""
-    text = _CONFIGURATION.format(
-        root=root, address=address, port=port, packet_bytes=PACKET_BYTES, queue_bytes=QUEUE_BYTES
-    )
+    text = _CONFIGURATION.format(root=root, address=address, port=port) + MOSQUITTO_LIMITS
     # As root it would change its user, and could read no key then; a hub should not run as root.
     return text + ("user root\n" if os.geteuid() == 0 else "")
 

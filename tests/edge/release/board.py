@@ -16,6 +16,7 @@ from pathlib import Path
 from edge.release import disk, guard, install, status
 from edge.release.environment import packages
 from edge.release.layout import Layout, linked
+from export.flash.agent import installer_pyz
 from tests.edge.release import make
 
 REPOSITORY = Path(__file__).parents[3]
@@ -57,14 +58,8 @@ def digest(data):
 
 
 def installer():
-    """The installer as a zipapp, of the sources that are tested."""
-    to, stage = io.BytesIO(), {}
-    for path in sorted((REPOSITORY / "edge" / "release").glob("*.py")):
-        stage[f"edge/release/{path.name}"] = path.read_bytes()
-    stage["edge/__init__.py"] = b""
-    stage["__main__.py"] = b"import sys\nfrom edge.release.__main__ import main\nsys.exit(main())\n"
-    to.write(b"#!/usr/bin/env python3\n" + archive(stage))
-    return to.getvalue()
+    """The installer as a release has it, of the sources that are tested."""
+    return installer_pyz(REPOSITORY / "edge")
 
 
 def contents(version, *, wheels=None, agent=b""):

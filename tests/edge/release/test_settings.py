@@ -27,6 +27,7 @@ CLAIM = {
     "token": "t0ken" * 8 + "abc",
     "expires": "2026-12-22T00:00:00Z",
 }
+SECOND = "2" * 43
 THEIRS = b"""
 [device]
 name = "another"
@@ -113,8 +114,8 @@ def test_a_second_claim_reaches_a_board_that_has_not_enrolled_although_the_relea
     here.install(release, claim=claim, config=THEIRS)
     kept = here.layout.state / "identity" / "claim.json"
     second = tmp_path / "second.json"
-    for enrolled, token in ((False, "second"), (True, "second")):
-        second.write_text(json.dumps({**CLAIM, "token": "third" if enrolled else "second"}))
+    for enrolled, token in ((False, SECOND), (True, SECOND)):
+        second.write_text(json.dumps({**CLAIM, "token": "3" * 43 if enrolled else SECOND}))
         assert not here.install(release, claim=settings.read_claim(second)).changed
         assert json.loads(kept.read_text())["token"] == token
         (kept.parent / "device.pem").write_text("a certificate")
@@ -131,11 +132,11 @@ def test_a_claim_for_another_board_or_fleet_is_no_claim_for_this_release(tmp_pat
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (b"", "it is not JSON"),
-        (b"[" * 50000, "it is not JSON"),
-        (b"[]", "it is no claim of format 1|is no claim of format 1"),
-        (json.dumps({**CLAIM, "token": 5}).encode(), "it has no text as its 'token'"),
-        (json.dumps({**CLAIM, "release_keys": "ab"}).encode(), "it has no list of release_keys"),
+        (b"", "is empty: it has been used"),
+        (b"[" * 50000, "it is no JSON"),
+        (b"[]", "it is no claim of format 1"),
+        (json.dumps({**CLAIM, "token": 5}).encode(), "its 'token' is missing or has another form"),
+        (json.dumps({**CLAIM, "release_keys": "ab"}).encode(), "its 'release_keys' are no list of 64 hex digits each"),
         (b" " * 70000, "more than 65536 bytes"),
     ],
 )

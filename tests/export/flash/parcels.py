@@ -61,7 +61,7 @@ def write_parcel(folder, *, installer=b"an installer", contents=None, claim=None
     }
     release, path = folder / "pi5.release", folder / "greenhouse-7.claim"
     write_release(release, stated, {PUBLIC: ed25519.sign(SEED, signed_part(stated.pack()))}, given)
-    path.write_text(json.dumps(claim_fields() | (claim or {})))
+    path.write_text(json.dumps(claim_fields() | (claim or {}), indent=1) + "\n")
     path.chmod(0o600)
     (folder / "device.toml").write_text("[data]\nsource = 'synthetic'\n")
     return release, path, stated.id

@@ -311,7 +311,7 @@ def test_it_waits_for_the_hello_at_the_hub(here, server, tmp_path, capfd):
 
 
 def test_an_expired_claim_is_good_enough_for_a_board_that_has_enrolled(here, server, capfd, tmp_path):
-    expired = json.dumps(parcels.claim_fields() | {"expires": "2020-01-01T00:00:00Z"})
+    expired = json.dumps(parcels.claim_fields() | {"expires": "2020-01-01T00:00:00Z"}, indent=1) + "\n"
     here.claim.write_text(expired)
     assert here.flash(server) == 2
     assert "expired at 2020-01-01 00:00 UTC: make a new one with `cutlayer-hub enrol" in capfd.readouterr().err

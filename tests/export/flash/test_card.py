@@ -362,8 +362,8 @@ def test_user_data_that_cannot_be_added_to_is_refused_and_replaced_if_asked(parc
         ({"claim": {"board": "pi4"}}, "it is for the board pi5, this is pi4"),
         ({"claim": {"fleet": "other"}}, "it is for the fleet fleet, this is other"),
         ({"claim": {"release_keys": ["11" * 32]}}, "pi5.release: "),
-        ({"claim": {"release_keys": []}}, "has no list of keys"),
-        ({"claim": {"name": "../etc"}}, "which is no name of a device"),
+        ({"claim": {"release_keys": []}}, "has no release_keys"),
+        ({"claim": {"name": "../etc"}}, "its 'name' is missing or has another form"),
         ({"partial": True}, "is made for boards that have the release before it: agent.zip is not in it"),
     ],
 )
