@@ -30,10 +30,11 @@ from edge.refusal import RefusalError
 from edge.release.archive import Accepts, open_release
 from edge.release.manifest import ClockError, ReleaseManifest
 from edge.release.signatures import read_keys
+from edge.remembered import Memory
 from edge.segment import Segment
 from edge.service import Health, Notifier
 from edge.side_link import SideLink
-from edge.updates import LaterError, Memory, Updater
+from edge.updates import LaterError, Updater
 from edge.wire import messages, topics
 from edge.wire.delivery import Limits
 from edge.wire.messages import Order
