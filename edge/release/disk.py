@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from edge.release.manifest import ReleaseError
+from edge.release.manifest import BoardError
 
 FILE = 0o644
 PROGRAM = 0o755
 FOLDER = 0o755
 
 
-class FullError(ReleaseError):
+class FullError(BoardError):
     """There is less room than is needed; the text says how much of both."""
 
 

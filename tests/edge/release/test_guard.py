@@ -46,7 +46,13 @@ def test_a_release_has_three_starts_to_become_healthy_and_then_the_previous_one_
     here.install(path)
     assert [here.start() for _ in range(4)] == [new, new, new, old]
     assert here.lines[-1] == f"back to release {old[:12]}; {new[:12]} was not healthy after 3 starts"
-    assert result(here) == {"format": 1, "release": new, "outcome": "rolled back", "reason": here.lines[-1]}
+    assert result(here) == {
+        "format": 1,
+        "release": new,
+        "outcome": "rolled back",
+        "reason": here.lines[-1],
+        "again": False,
+    }
     assert here.rubbish() == []
     here.lines.clear()
     assert [here.start() for _ in range(9)] == [old] * 9

@@ -76,7 +76,7 @@ def left(incoming):
 def test_a_release_that_came_over_the_air_is_installed_and_its_file_removed(here, incoming):
     name = hand_over(incoming)
     assert take(here).changed
-    assert result(incoming) == {"format": 1, "release": name, "outcome": "installed", "reason": ""}
+    assert result(incoming) == {"format": 1, "release": name, "outcome": "installed", "reason": "", "again": False}
     assert left(incoming) == ["result.json"]
     assert here.start() == name
     here.assert_whole(name)
@@ -92,8 +92,32 @@ def test_what_was_installed_before_the_power_went_is_said_again(here, incoming):
     take(here)
     (incoming / "result.json").unlink()
     (incoming / "ready").write_text(f"{name}\n")
-    assert not take(here).changed
+    assert take(here).changed  # nobody may have restarted the agent of the release before
     assert result(incoming)["outcome"] == "installed"
+    assert left(incoming) == ["result.json"]
+    here.start()
+    (incoming / "ready").write_text(f"{name}\n")
+    assert not take(here).changed
+
+
+def test_what_the_board_stood_against_may_be_offered_again(here, incoming):
+    hand_over(incoming)
+    with pytest.raises(ReleaseError, match="is too full"):
+        take(here, room=lambda _path: 1000)
+    assert result(incoming)["again"] is True
+    assert left(incoming) == ["result.json"]
+
+
+def test_an_installer_that_cannot_go_on_says_so_too(here, incoming, monkeypatch):
+    def broken(*_):
+        raise KeyError("RECORD")
+
+    hand_over(incoming)
+    monkeypatch.setattr(install.wheels, "unpacked_bytes", broken)
+    monkeypatch.setattr(install.environment, "starts", lambda *_: False)
+    with pytest.raises(KeyError):
+        take(here)
+    assert result(incoming)["reason"] == "the installer cannot go on: KeyError: 'RECORD'"
     assert left(incoming) == ["result.json"]
 
 
@@ -203,7 +227,7 @@ def test_an_installation_over_the_air_cut_off_at_what_it_writes_there_is_done_ag
         waits = (incoming / "ready").exists()
         if waits:  # then systemd starts the installer again
             take(here)
-        assert result(incoming) == {"format": 1, "release": name, "outcome": "installed", "reason": ""}
+        assert result(incoming) == {"format": 1, "release": name, "outcome": "installed", "reason": "", "again": False}
         assert here.start() == name
         here.assert_whole(name)
         assert not (incoming / "ready").exists()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -238,6 +239,17 @@ def test_a_damaged_file_of_the_release_that_runs_is_not_carried_over(here, path,
     )
     board.write(path, 2, files=files, leave_out=[name for name in files if name.startswith("wheels/")])
     refused(here, path, r"_fast\.so is missing or damaged: it is not the file that other-2\.0\.dist-info/RECORD names")
+
+
+@pytest.mark.parametrize("gone", ["agent/edge", "environment/bin/python", "manifest.json"])
+def test_a_damaged_release_is_mended_by_installing_it_again(here, path, gone):
+    name = proven(here, path).id
+    found = here.layout.current / gone
+    shutil.rmtree(found) if found.is_dir() else found.unlink()
+    assert here.install(path).changed
+    here.assert_whole(name)
+    assert here.start() == name
+    assert here.rubbish() == []
 
 
 def test_contents_changed_on_the_way_are_refused_and_nothing_is_left(here, path):
