@@ -3,7 +3,7 @@
 systemd hears of us over a datagram socket that `$NOTIFY_SOCKET` names: READY=1 once the loop begins, WATCHDOG=1 while it turns,
 STATUS= what it is at, STOPPING=1. The mark is a file with the id of the release that runs: by it the guard on the board knows
 that an update has not broken the device. A network is no part of that: the mark is written once the loop has turned for a while,
-or at once when the hub has answered.
+or at once when a step has been done for a hub that answers. An answer alone proves nothing: the first step may be what is broken.
 """
 
 import logging
@@ -103,10 +103,10 @@ class Health:
         self.proven = path is None or not release or _read(path) == release
         """Whether the mark is there, or none is wanted."""
 
-    def turned(self, now: float, *, answered: bool) -> None:
-        """The loop has turned once more; `answered`: the hub has said something to this process."""
+    def turned(self, now: float, *, worked: bool) -> None:
+        """The loop has turned once more; `worked`: this process has heard the hub and done a step."""
         self._began = now if self._began is None else self._began
-        if not self.proven and now >= self._retry_at and (answered or now - self._began >= self._after):
+        if not self.proven and now >= self._retry_at and (worked or now - self._began >= self._after):
             self._prove(now)
 
     def answered(self) -> None:
