@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,10 +109,24 @@ class Enrolment:
                 f"{self.place.claim or 'named in [enrolment]'}"
             )
         seed = key.read_or_make(self.place.key)
-        trust = client.Trust(self.place.ca.read_text("ascii"), self.place.certificate, self.place.key)
+        ca = self.place.ca.read_bytes().decode("ascii", "ignore")  # a remark in it may have any letters
+        trust = client.Trust(ca, self.place.certificate, self.place.key)
         answer = self.post(self.place.url, "/renew", {"csr": csr.request(seed, self.place.name)}, trust)
         log.info("the certificate is renewed until %s", self._keep(answer, seed).date())
         return True
+
+    def look_after(self, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Use a claim that somebody has brought; without one, or where it is good for nothing, renew what is due; whether anything is new.
+
+        Raises:
+            EnrolmentError: it is due, and cannot be had now; the message says why.
+        """
+        if _state(self.place.claim) is not None:
+            try:
+                return self.use_claim(stopped) == 0
+            except EnrolmentError as error:  # an old claim that cannot be removed must not keep the certificate from renewal
+                self._say(f"the claim is not used: {error}")
+        return self.renew()
 
     def use_claim(self, stopped: Callable[[], bool] = lambda: False) -> float:
         """One try with the claim; returns how long to wait for the next, 0 when it is done.
@@ -173,14 +187,14 @@ class Enrolment:
 class Renewal:
     """Renews in a thread of its own, so that nobody waits for a hub that is away. The link takes the new certificate by itself.
 
-    A claim that is there is used first: somebody has brought it, since the certificate is worth nothing any more.
+    What goes wrong is said once a day: the board is locked out when the certificate has run out.
     """
 
     def __init__(self, enrolment: Enrolment, seconds: float = RENEW_SECONDS) -> None:
         self._enrolment = enrolment
         self._seconds = seconds
         self._closed = threading.Event()
-        self._told: set[str] = set()
+        self._told: dict[str, date] = {}
         self._thread = threading.Thread(target=self._run, name="renewal", daemon=True)
         self._thread.start()
 
@@ -200,15 +214,15 @@ class Renewal:
 
     def _look(self) -> None:
         try:
-            if _state(self._enrolment.place.claim) is not None:
-                self._enrolment.use_claim(self._closed.is_set)
-            else:
-                self._enrolment.renew()
-        except (OSError, EnrolmentError) as error:
-            sentence = str(error)
-            level = logging.DEBUG if sentence in self._told else logging.WARNING
-            self._told.add(sentence)
-            log.log(level, "the certificate is not renewed: %s", sentence)
+            if self._enrolment.look_after(self._closed.is_set):
+                self._told.clear()
+        except (OSError, ValueError) as error:
+            sentence, today = str(error), self._enrolment.clock().date()
+            level = logging.DEBUG if self._told.get(sentence) == today else logging.WARNING
+            self._told[sentence] = today
+            found = self._enrolment.certificate()
+            until = f" good until {found.until:%Y-%m-%d}," if found else ""
+            log.log(level, "the certificate,%s is not renewed: %s", until, sentence)
 
 
 def _state(path: Path | None) -> tuple[int, int] | None:
