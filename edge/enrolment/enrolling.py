@@ -124,7 +124,9 @@ class Enrolment:
         if _state(self.place.claim) is not None:
             try:
                 return self.use_claim(stopped) == 0
-            except EnrolmentError as error:  # an old claim that cannot be removed must not keep the certificate from renewal
+            except (
+                EnrolmentError
+            ) as error:  # an old claim that cannot be removed must not keep the certificate from renewal
                 self._say(f"the claim is not used: {error}")
         return self.renew()
 

@@ -336,7 +336,7 @@ def _commit(layout: Layout, wanted: Trial, world: World) -> None:
 def _locked(layout: Layout, world: World) -> Iterator[None]:
     """Holds the board's lock, after waiting for whoever has it; a minute and no longer."""
     for attempt in range(61):
-        with disk.lock(layout.home) as ours:
+        with disk.lock(layout.lock) as ours:
             if ours:
                 yield
                 return

@@ -116,9 +116,7 @@ def test_it_is_well_at_once_when_a_step_is_done_for_the_hub(mark):
     assert mark.read_text().strip() == RELEASE
 
 
-@pytest.mark.parametrize(
-    ("hears", "works", "well"), [(True, False, False), (False, True, False), (True, True, True)]
-)
+@pytest.mark.parametrize(("hears", "works", "well"), [(True, False, False), (False, True, False), (True, True, True)])
 def test_an_answer_alone_is_not_enough_since_the_first_step_may_end_the_process(mark, hears, works, well):
     link = SimpleNamespace(answered=hears, connected=True)
     work = SimpleNamespace(order=SimpleNamespace(kind="evaluate"), seconds=[0.1] if works else [], metrics={})

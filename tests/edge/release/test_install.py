@@ -54,8 +54,9 @@ def refused(here, path, sentence, **how):
 
 
 def tree(here):
-    """Names and contents, but for the folders that any attempt makes."""
+    """Names and contents, but for the folders and the lock that any attempt makes."""
     found = {at: at.read_bytes() for at in here.layout.root.rglob("*") if at.is_file() and not at.is_symlink()}
+    found.pop(here.layout.lock, None)
     return found, sorted(at for at in here.layout.root.rglob("*") if at.is_symlink() or at.name.startswith("."))
 
 
@@ -185,7 +186,7 @@ def test_everything_is_readable_whatever_the_umask_says(here, path, tmp_path):
         here.install(path)
     finally:
         os.umask(before)
-    private = [here.layout.state / "identity", here.layout.state / "state"]
+    private = [here.layout.state / "identity", here.layout.state / "state", here.layout.lock]
     for at in here.layout.root.rglob("*"):
         mode = stat.S_IMODE(at.lstat().st_mode)
         if at.is_symlink() or at in private:
@@ -317,7 +318,7 @@ def test_another_installation_is_waited_for_a_minute(here, path):
     here.layout.home.mkdir(parents=True)
     slept = []
     with (
-        disk.lock(here.layout.home),
+        disk.lock(here.layout.lock),
         pytest.raises(ReleaseError, match="another installation is under way, and has been for a minute"),
     ):
         here.install(path, sleep=slept.append)
