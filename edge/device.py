@@ -16,6 +16,7 @@ from edge.accounts import Accounts
 from edge.agent import IDLE_SECONDS, Agent
 from edge.beside import Beside
 from edge.config import BrokerConfig, DeviceConfig, RunConfig
+from edge.enrolment.certificate import Certificate
 from edge.enrolment.enrolling import Enrolment, Place, Renewal
 from edge.files import Files
 from edge.flight.recorder import Recorder
@@ -263,7 +264,7 @@ def status(config: DeviceConfig) -> Iterator[str]:
         yield f"device     {config.device.name}, {f'running as process {running}' if running else 'not running'}"
         if (enrolment := enrolment_of(config)) is not None:
             found = enrolment.certificate()
-            yield f"enrolled   {f'until {found.until:%Y-%m-%d}' if found else 'not yet'}"
+            yield f"enrolled   {_validity(found, enrolment.clock()) if found else 'not yet'}"
         yield f"bundle     {outbox.fact('bundle') or 'none yet'}"
         yield f"last order {outbox.fact('last_order', 'none yet')}"
         yield f"in hand    {_in_hand(outbox)}"
@@ -272,6 +273,13 @@ def status(config: DeviceConfig) -> Iterator[str]:
             yield f"{name:<20} {value}"
     finally:
         outbox.close()
+
+
+def _validity(certificate: Certificate, now: datetime) -> str:
+    if now >= certificate.until:
+        return f"no longer: the certificate expired on {certificate.until:%Y-%m-%d}, a new claim is needed"
+    late = "; renewal is due" if now >= certificate.renew_at() else ""
+    return f"until {certificate.until:%Y-%m-%d}{late}"
 
 
 def _in_hand(outbox: Outbox) -> str:

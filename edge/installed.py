@@ -9,7 +9,7 @@ from typing import Any
 from edge.service import write_whole
 
 MANIFEST_BYTES = 256 << 10
-RESULT_BYTES = 64 << 10
+RESULT, RESULT_BYTES = "result.json", 64 << 10
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,22 @@ def running(current: Path, parse: Callable[[bytes], Any]) -> Installed | None:
 def result(incoming: Path) -> Result | None:
     """What the installer said last; None where it has said nothing that can be read."""
     try:
-        record = json.loads(_read(incoming / "result.json", RESULT_BYTES))
+        record = json.loads(_read(incoming / RESULT, RESULT_BYTES))
         release, outcome, reason = record["release"], record["outcome"], record.get("reason") or ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if not all(isinstance(value, str) for value in (release, outcome, reason)):
         return None
     return Result(release, outcome, reason, again=record.get("again") is True)
+
+
+def forget_result(incoming: Path) -> None:
+    """What was said before is not said of what is handed over next, which may be another file of the same release.
+
+    Raises:
+        OSError: the disk is gone.
+    """
+    (incoming / RESULT).unlink(missing_ok=True)
 
 
 def hand_over(part: Path, release: str) -> None:
@@ -71,7 +80,6 @@ def hand_over(part: Path, release: str) -> None:
     whole = part.with_name(f"{release}.release")
     if part.exists() or not whole.exists():  # else it has come as far as this before
         part.rename(whole)
-    part.with_name("result.json").unlink(missing_ok=True)  # what was said of another file of this release
     write_whole(part.with_name("ready"), f"{release}\n".encode())
 
 

@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean, median
+from typing import NamedTuple
 
 from edge.service import write_whole
 from edge.wire.updates import Figures, Release
@@ -48,6 +49,12 @@ class Steps:
         )
 
 
+class _End(NamedTuple):
+    phase: str
+    reason: str
+    again: bool
+
+
 class Memory:
     """Figures by release, what became of releases, whose part lies there, and which file the installer has been given last.
 
@@ -62,7 +69,7 @@ class Memory:
             record = json.loads(path.read_text("utf-8"))
             self.figures = {name: Figures(**found) for name, found in record["figures"].items()}
             self.starts = {name: int(count) for name, count in record["starts"].items()}
-            self.closed = {name: (str(phase), str(reason)) for name, (phase, reason) in record["closed"].items()}
+            self.closed = {name: _End(str(end[0]), str(end[1]), bool(end[2])) for name, end in record["closed"].items()}
             self.part: tuple[str, str] = (str(record["part"][0]), str(record["part"][1]))
             self.handed: tuple[str, str] = (str(record["handed"][0]), str(record["handed"][1]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
@@ -71,12 +78,18 @@ class Memory:
 
     def end_of(self, release: Release) -> tuple[str, str] | None:
         """Phase and reason, where it or this file of it has come to an end here."""
-        return self.closed.get(release.id) or self.closed.get(f"{release.id} {release.file}")
+        end = self.closed.get(release.id) or self.closed.get(f"{release.id} {release.file}")
+        return (end.phase, end.reason) if end else None
 
-    def close(self, release: str, phase: str, reason: str, file: str = "") -> None:
-        """A release, or one file of it, has come to its end here."""
-        self.closed[f"{release} {file}".strip()] = (phase, reason)
+    def close(self, release: str, phase: str, reason: str, file: str = "", *, again: bool = False) -> None:
+        """A release, or one file of it, has come to its end here; `again`: until its offer is withdrawn."""
+        self.closed[f"{release} {file}".strip()] = _End(phase, reason, again)
         self.closed = dict(list(self.closed.items())[-CLOSED_KEPT:])
+
+    def withdrawn(self) -> None:
+        """Nothing is offered any more: what only the board stood against may be tried when it is offered again."""
+        self.closed = {name: end for name, end in self.closed.items() if not end.again}
+        self.keep()
 
     def keep(self) -> None:
         """Write it, where it has changed; what cannot be written is only logged."""

@@ -197,6 +197,7 @@ class Updater:
         release = offer.release if offer else None
         if release is None:
             self._withdraw()
+            self._memory.withdrawn()
         elif release == self._offered:
             self._stir()
         else:
@@ -336,6 +337,7 @@ class Updater:
             self._fetch = None
             self._end(release, "refused", str(error))
             return
+        installed.forget_result(part.path.parent)
         self._memory.handed = (release.id, release.file)
         self._memory.keep()  # before the installer can say anything about it
         installed.hand_over(part.path, release.id)
@@ -366,8 +368,7 @@ class Updater:
         if said.outcome == "rolled back" and not ours:
             memory.close(said.release, said.outcome, said.reason)
         elif said.outcome == "refused" and said.release == memory.handed[0]:
-            if not said.again:
-                memory.close(said.release, said.outcome, said.reason, memory.handed[1])
+            memory.close(said.release, said.outcome, said.reason, memory.handed[1], again=said.again)
             memory.handed = ("", "")
         else:
             return

@@ -506,6 +506,11 @@ def test_what_only_the_board_stood_against_is_tried_again_when_it_is_offered_aga
     board.until("ready")
     says(board, "refused", again=True)
     board.until("refused", seconds=1.0)
+    board.end()
+    board.begin()
+    board.wants.clear()
+    board.until("refused")
+    assert board.wants == []  # by itself it fetches nothing again
     board.withdraw()
     board.until("healthy")
     board.offer()
