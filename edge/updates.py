@@ -161,7 +161,7 @@ class Updater:
         phase, reason = self._ended or (("fetching", self._waits) if fetch or self._waits else (self._resting(), ""))
         return State(
             phase=phase,
-            reason=reason[: updates.REASON_LIMIT],
+            reason=reason.encode(errors="replace").decode()[: updates.REASON_LIMIT],
             release=runs.id if runs else "",
             version=runs.version if runs else 0,
             cutlayer=runs.cutlayer if runs else "",

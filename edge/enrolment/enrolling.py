@@ -169,7 +169,7 @@ class Enrolment:
             raise UnreachableError(f"{self.place.url} gives no certificate: {error}") from None
         if found.name != self.place.name or found.key != csr.public_info(ed25519.public_key(seed)):
             raise UnreachableError(f"{self.place.url} gives a certificate of {found.name!r:.80} that is not ours")
-        _written(self.place.certificate, str(text).encode("ascii"), 0o644)
+        _written(self.place.certificate, str(text).encode("ascii", "ignore"), 0o644)
         return found.until
 
     def _say(self, sentence: str) -> None:

@@ -501,6 +501,13 @@ def test_the_whole_file_is_taken_of_a_release_whose_partial_one_was_refused(boar
     assert board.states[-1].phase == "ready"  # what was said of the partial one is not said of this one
 
 
+def test_a_reason_that_is_no_text_ends_no_loop(board):
+    board.offer()
+    board.until("ready")
+    says(board, "refused", reason="wheel \udc80 and " + "é" * 400)
+    assert board.until("refused", seconds=1.0).reason == "wheel ? and " + "é" * 288
+
+
 def test_what_only_the_board_stood_against_is_tried_again_when_it_is_offered_again(board):
     board.offer()
     board.until("ready")
