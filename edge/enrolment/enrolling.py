@@ -4,10 +4,12 @@ Nothing here gives up. Without a network, without a time, with a claim that is u
 again: a new claim file may come, the clock may be set. Who waits asks `stopped` several times a second.
 """
 
+import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -31,6 +33,8 @@ RENEW_SECONDS = 3600.0
 CLAIM_SECONDS = 2.0
 """Between two looks whether somebody has brought a claim."""
 LOOK_SECONDS = 0.2
+USED = "claimed"
+"""File beside the certificate: SHA-256 of the token that brought it."""
 
 T = TypeVar("T")
 Post = Callable[[str, str, dict[str, str], client.Trust], dict[str, Any]]
@@ -156,6 +160,10 @@ class Enrolment:
         if not self.place.ca.is_file():
             _written(self.place.ca, given.ca.encode(), 0o644)
         until = self._keep(answer, seed)
+        with suppress(EnrolmentError):  # for the installer, which would bring it again with each flash
+            _written(
+                self.place.certificate.with_name(USED), hashlib.sha256(given.token.encode()).hexdigest().encode(), 0o644
+            )
         if not remove(self.place.claim):
             log.warning("the claim %s is used up, but cannot be removed: remove it", self.place.claim)
         log.info("%s is enrolled, until %s", self.place.name, until.date())

@@ -112,7 +112,7 @@ def _install(layout: Layout, path: Path, keys: Sequence[bytes], key_file: bytes,
             world.say(
                 f"release {release.id[:12]} (version {release.manifest.version}) is installed already: nothing to do"
             )
-            if wanted.claim is not None and not (layout.state / "identity" / "device.pem").exists():
+            if wanted.claim is not None:
                 users.make_folders(layout)
                 settings.write(layout, wanted.claim, None, key_file)
             return Done(release.id, release.manifest.version, changed=False)

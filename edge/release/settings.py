@@ -1,5 +1,6 @@
 """/etc/cutlayer: written once, from the claim and what the user has to say; an update never touches it."""
 
+import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from edge.release.manifest import ReleaseError
 MOST_BYTES = 64 << 10
 CLAIM = "claim.json"
 """In identity/, which is the user's: it removes the claim once used, and could not in /etc."""
+USED = "claimed"
+"""Beside it: which claim this board has enrolled with."""
 
 USERS = ("data", "run", "budget", "energy")
 """Sections that are the user's. Of the others, keys that are not filled in may be given as well."""
@@ -34,6 +37,11 @@ class Claim:
     keys: tuple[str, ...] = field(repr=False)
     data: bytes = field(repr=False)
     """The file as it is, with the token."""
+
+    @property
+    def mark(self) -> str:
+        """SHA-256 of the token, which the agent leaves as `USED`."""
+        return hashlib.sha256(json.loads(self.data)["token"].encode()).hexdigest()
 
 
 def read_claim(path: Path) -> Claim:
@@ -124,7 +132,7 @@ def dump(sections: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def write(layout: Layout, claim: Claim | None, config: Mapping[str, Any] | None, keys: bytes) -> None:
-    """Writes what is not there yet, and a new claim over an old one.
+    """Writes what is not there yet, and a new claim over an old one; not the one that this board has enrolled with.
 
     Args:
         layout: of the board.
@@ -138,9 +146,17 @@ def write(layout: Layout, claim: Claim | None, config: Mapping[str, Any] | None,
     if claim is not None:
         disk.write(layout.settings / "ca.pem", claim.ca.encode())
         with disk.folder_of(layout.state / "identity", ours=layout.state) as folder:
-            disk.write_within(folder, CLAIM, claim.data, 0o600, users.owner(layout))
+            if not _used(folder, claim):
+                disk.write_within(folder, CLAIM, claim.data, 0o600, users.owner(layout))
     if config is not None and not (layout.settings / "device.toml").exists():
         disk.write(layout.settings / "device.toml", dump(config).encode())
+
+
+def _used(identity: int, claim: Claim) -> bool:
+    try:
+        return disk.read_within(identity, USED, 100).decode("ascii") == claim.mark
+    except (OSError, ValueError):
+        return False
 
 
 def read(path: Path) -> bytes:

@@ -1,5 +1,6 @@
 """A board and the hub's listener, over real TLS on the loopback."""
 
+import hashlib
 import itertools
 import json
 import socket
@@ -275,6 +276,8 @@ def test_a_claim_that_was_used_and_stayed_does_not_keep_the_certificate_from_ren
     enrolment = board(tmp_path / "a", hub.claim("a"), hub)
     used = enrolment.place.claim.read_bytes()
     enrolment.until_enrolled(never)
+    token = json.loads(used)["token"]
+    assert (enrolment.place.certificate.parent / "claimed").read_text() == hashlib.sha256(token.encode()).hexdigest()
     enrolment.place.claim.write_bytes(used)  # such as one on a disk that nobody may write to
     enrolment.place.ca.write_text(f"# für {FLEET}\n{enrolment.place.ca.read_text()}", "utf-8")
     assert enrolment.look_after()  # hears the same answer
