@@ -29,7 +29,7 @@ from edge.profiler import Profiler
 from edge.purse import Purse
 from edge.refusal import RefusalError
 from edge.release.archive import Accepts, open_release
-from edge.release.manifest import ClockError, ReleaseManifest
+from edge.release.manifest import ClockError, ReleaseError, ReleaseManifest
 from edge.release.signatures import read_keys
 from edge.remembered import Memory
 from edge.segment import Segment
@@ -155,7 +155,11 @@ def _beside(config: DeviceConfig, link: SideLink, purse: Purse, notifier: Notifi
             agent=runs.cutlayer,
         )
         try:
-            open_release(path, read_keys(update.keys), now=datetime.now(UTC), accepts=accepts).close()
+            keys = read_keys(update.keys)
+        except ReleaseError as error:  # the board's fault, which somebody may mend
+            raise LaterError(str(error)) from error
+        try:
+            open_release(path, keys, now=datetime.now(UTC), accepts=accepts).close()
         except ClockError as error:
             raise LaterError(str(error)) from error
 

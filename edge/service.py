@@ -35,6 +35,7 @@ class Notifier:
         self._every = _watchdog_seconds(environ, process) / 4
         self._told_at: float | None = None
         self._status = ""
+        self._owes_ready = False
 
     @property
     def present(self) -> bool:
@@ -42,8 +43,8 @@ class Notifier:
         return bool(self._address)
 
     def ready(self) -> None:
-        """The device has started."""
-        self._send("READY=1")
+        """The device has started; said again with `alive` where it could not be heard, or it would count as a failed start."""
+        self._owes_ready = not self._send("READY=1")
 
     def stopping(self) -> None:
         """It ends."""
@@ -51,6 +52,8 @@ class Notifier:
 
     def alive(self, now: float) -> None:
         """The loop turns; said four times in the time after which the manager would end us."""
+        if self._owes_ready:
+            self.ready()
         if self._every and (self._told_at is None or now - self._told_at >= self._every):
             self._told_at = now
             self._send("WATCHDOG=1")
@@ -76,15 +79,18 @@ class Notifier:
             self._socket.close()
             self._socket = None
 
-    def _send(self, text: str) -> None:
+    def _send(self, text: str) -> bool:
+        """Say it; whether it has been heard, as far as one can know."""
         if not self._address:
-            return
+            return True
         with suppress(OSError):  # a manager that is gone, or does not read, stops no device
             if self._socket is None:
                 self._socket = socket.socket(
                     socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
                 )
             self._socket.sendto(text.encode(), self._address)
+            return True
+        return False
 
 
 class Health:

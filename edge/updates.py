@@ -48,7 +48,7 @@ _DAMAGED = "what came is not the file that was offered: its hash differs"
 
 
 class LaterError(ValueError):
-    """A file cannot be checked yet: the board's clock is not set."""
+    """A file cannot be checked yet: the board's clock is not set, or its keys cannot be read."""
 
 
 class Means(Protocol):

@@ -6,7 +6,7 @@ systemd starts the installer while it is there.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from edge.release.manifest import BoardError, ReleaseError
 READY = "ready"
 
 
-def install_incoming(
-    layout: Layout, keys: Sequence[bytes], key_file: bytes, world: World, wanted: Wanted
-) -> Done | None:
+Trusted = Callable[[], tuple[Sequence[bytes], bytes]]
+"""Keys that may have signed it, and the file they are from; raises ReleaseError where there are none."""
+
+
+def install_incoming(layout: Layout, trusted: Trusted, world: World, wanted: Wanted) -> Done | None:
     """Installs the release that waits, writes result.json and removes what it took; returns None where none waits.
 
     Raises:
@@ -32,7 +34,7 @@ def install_incoming(
             name = _waiting(folder)
             if not name:
                 return None
-            done = _from(layout, folder, name, keys, key_file, world, wanted)
+            done = _from(layout, folder, name, trusted, world, wanted)
         except ReleaseError as error:
             _tell(layout, world, name, result.REFUSED, str(error), again=isinstance(error, BoardError))
             raise
@@ -62,14 +64,16 @@ def _waiting(folder: int) -> str:
     return name
 
 
-def _from(
-    layout: Layout, folder: int, name: str, keys: Sequence[bytes], key_file: bytes, world: World, wanted: Wanted
-) -> Done:
+def _from(layout: Layout, folder: int, name: str, trusted: Trusted, world: World, wanted: Wanted) -> Done:
     if name == linked(layout.current) and guard.whole(layout, name):
         # Cut off after it was installed: the agent may still be that of the release before, which nobody has restarted.
         there = trial.load(layout)
         waits = there is not None and there.release == name and not there.starts
         return Done(name, guard.manifest(layout, name).version, changed=waits)
+    try:
+        keys, key_file = trusted()
+    except ReleaseError as error:
+        raise BoardError(str(error)) from error
     try:
         handle = disk.open_within(folder, f"{name}.release")
     except OSError as error:

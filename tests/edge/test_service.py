@@ -94,6 +94,20 @@ def test_a_manager_that_has_gone_or_does_not_read_stops_nobody(tmp_path):
         notifier.close()
 
 
+def test_a_start_that_nobody_could_hear_of_is_said_again(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / "notify"))
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}, 1)
+        for number in range(2000):
+            notifier.status(f"{number}")
+        notifier.ready()
+        assert "READY=1" not in everything(heard)
+        notifier.alive(0.0)
+        notifier.alive(1.0)
+        assert everything(heard) == ["READY=1"]
+        notifier.close()
+
+
 @pytest.fixture
 def mark(tmp_path):
     return tmp_path / "healthy"

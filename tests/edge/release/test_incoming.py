@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from edge.release import install
+from edge.release.__main__ import main
 from edge.release.incoming import install_incoming
 from edge.release.manifest import ReleaseError
 from tests.edge.release import board, killer, make
@@ -59,10 +60,8 @@ def hand_over(incoming, version=2, **how):
     return name
 
 
-def take(here, **how):
-    return install_incoming(
-        here.layout, [make.KEY], board.KEYS, board.world(here.lines, **how), install.Wanted(wait_seconds=0)
-    )
+def take(here, trusted=lambda: ([make.KEY], board.KEYS), **how):
+    return install_incoming(here.layout, trusted, board.world(here.lines, **how), install.Wanted(wait_seconds=0))
 
 
 def result(incoming):
@@ -104,6 +103,15 @@ def test_what_the_board_stood_against_may_be_offered_again(here, incoming):
     hand_over(incoming)
     with pytest.raises(ReleaseError, match="is too full"):
         take(here, room=lambda _path: 1000)
+    assert result(incoming)["again"] is True
+    assert left(incoming) == ["result.json"]
+
+
+def test_keys_that_cannot_be_read_leave_nothing_for_systemd_to_start_the_installer_for(here, incoming, capsys):
+    hand_over(incoming)
+    (here.layout.settings / "release-keys").write_text("no key\n")
+    assert main(["install", "--incoming", "--no-start", "--root", str(here.layout.root)]) == 2
+    assert "release-keys: line 1 is not a public key" in capsys.readouterr().err
     assert result(incoming)["again"] is True
     assert left(incoming) == ["result.json"]
 
