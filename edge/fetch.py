@@ -5,6 +5,11 @@ from dataclasses import dataclass, field
 from edge.part import Part
 from edge.wire.updates import Piece, Release
 
+WINDOW = 2
+"""Pieces under way; more would make training's messages wait behind them on a slow link."""
+WINDOW_LIMIT = 16
+"""And where the link waits for the device, whose loop does long steps."""
+SLOW_TURN_SECONDS = 1.0
 TIMEOUT_SECONDS = 5.0
 """Shortest silence after which a piece is asked for again; doubles each time, up to the limit."""
 TIMEOUT_LIMIT_SECONDS = 900.0
@@ -23,6 +28,8 @@ class Fetch:
     held: dict[int, bytes] = field(default_factory=dict)
     """By offset: what came before its turn."""
     timeout: float = TIMEOUT_SECONDS
+    window: int = WINDOW
+    """Most pieces under way."""
 
     def gap(self, longest: int) -> tuple[int, int] | None:
         """Offset and length of the next bytes to ask for."""
@@ -47,10 +54,16 @@ class Fetch:
         for offset in late:
             del self.asked[offset]
         if late:
+            self.window = WINDOW
             self.timeout = min(TIMEOUT_LIMIT_SECONDS, 2 * self.timeout)
 
-    def receive(self, piece: Piece, now: float) -> None:
+    def receive(self, piece: Piece, now: float, turned_at: float) -> None:
         """Take what was asked for; what is late, comes twice or is of another release is left.
+
+        Args:
+            piece: that came.
+            now: the time.
+            turned_at: when the device's loop turned before.
 
         Raises:
             OSError: the disk is full or gone.
@@ -59,6 +72,8 @@ class Fetch:
             return
         length, asked_at = self.asked.pop(piece.offset)
         self.timeout = max(TIMEOUT_SECONDS, 4 * (now - asked_at))
+        if asked_at >= turned_at and now - turned_at >= SLOW_TURN_SECONDS:
+            self.window = min(WINDOW_LIMIT, self.window + 1)
         self.held[piece.offset] = piece.data[:length]
         try:
             while self.part.length in self.held:

@@ -31,8 +31,6 @@ from edge.wire.updates import PIECE_OVERHEAD, Figures, Offer, Piece, Release, St
 
 log = logging.getLogger("cutlayer.updates")
 
-WINDOW = 2
-"""Pieces under way; more would make training's messages wait behind them on a slow link."""
 NARROW_PIECE_BYTES = 2048
 """Longest piece where a budget holds: one at a time."""
 SPARE_DISK_BYTES = 8 << 20
@@ -112,6 +110,7 @@ class Updater:
         """What the fetch waits for."""
         self._retry_at = 0.0
         self._look_at = 0.0
+        self._turned_at = 0.0
         self._told: State | None = None
         self._told_at = self._kept_at = -KEEP_SECONDS
         self._key: tuple[Any, ...] = ()
@@ -154,6 +153,7 @@ class Updater:
             self._look_at = now + RESULT_SECONDS
             self._hear_installer()
         self._tell(now)
+        self._turned_at = now
 
     def state(self) -> State:
         """Where this device stands."""
@@ -266,7 +266,7 @@ class Updater:
     def _receive(self, piece: Piece, now: float) -> None:
         try:
             if self._fetch:
-                self._fetch.receive(piece, now)
+                self._fetch.receive(piece, now, self._turned_at)
         except OSError as error:
             self._wait(f"the disk: {error.strerror or error}", now)
 
@@ -285,7 +285,7 @@ class Updater:
         if longest < updates.LEAST_PIECE_BYTES:
             self._wait("the broker takes no packet that is long enough for a piece", now)
             return
-        while len(fetch.asked) < (1 if narrow else WINDOW) and (gap := fetch.gap(longest)):
+        while len(fetch.asked) < (1 if narrow else fetch.window) and (gap := fetch.gap(longest)):
             if self._lacks(fetch, gap[1], now):
                 return
             offset, length = gap

@@ -236,6 +236,16 @@ def test_a_silent_hub_is_asked_ever_more_rarely_and_at_once_when_it_is_back(boar
     board.until("ready")
 
 
+@pytest.mark.parametrize(("seconds", "asked"), [(0.1, [2, 4, 6, 8, 10, 11]), (60.0, [2, 6, 11])])
+def test_more_is_under_way_where_the_link_waits_for_long_steps(board, seconds, asked):
+    board.offer()
+    found = []
+    while not (board.incoming / "ready").exists():
+        board.turn(seconds)
+        found.append(len(board.wants))
+    assert sorted(set(found) - {0}) == asked
+
+
 def test_the_budget_stops_it_and_it_goes_on_when_there_is_more(board):
     board.means.narrow, board.means.down, board.means.up = True, 5000, 100_000
     board.offer()
