@@ -18,7 +18,7 @@ checkpoints.py the state and the position in the order, which a restart goes on 
 beyond.py     steps of its own while the hub is away
 inquiry.py    what the hub asks of this board, answered once (profiler.py: the process that measures it, profile/)
 agent.py      ties everything together: the one loop, from a batch to an update
-updates.py    fetches a release that the hub offers, piece by piece (part.py, installed.py), beside the agent: beside.py, side_link.py
+updates.py    fetches a release that the hub offers, beside the agent (fetch.py, part.py, installed.py, remembered.py; beside.py, side_link.py)
 service.py    what systemd is told, and the mark that a release is well
 release/      the signed release file, and what installs it: the standard library only
 device.py     builds it from a configuration and takes it down in the right order

@@ -38,6 +38,7 @@ class Beside:
         self._link, self._notifier, self._health, self._updater = link, notifier, health, updater
         self._clock = clock
         self._seen: tuple[Work | None, int] = (None, 0)
+        self._worked = False
         self._worded_at = -STATUS_SECONDS
 
     def between(self, stopped: Callable[[], bool], worker: Worker | None = None) -> Callable[[], bool]:
@@ -53,10 +54,10 @@ class Beside:
         """A turn of the loop is over."""
         now = self._clock()
         work = worker.work if worker else None
-        if work and work.order.kind != "evaluate":
+        if work:
             self._look(work)
         self._notifier.alive(now)
-        self._health.turned(now, answered=self._link.answered)
+        self._health.turned(now, worked=self._worked and self._link.answered)
         self._updater.turn(now)
         if self._notifier.present and now - self._worded_at >= STATUS_SECONDS:
             self._worded_at = now
@@ -73,7 +74,10 @@ class Beside:
         if work is before and done == count:
             return
         self._seen = work, done
-        if done:
+        if not done:
+            return
+        self._worked = True
+        if work.order.kind != "evaluate":
             losses = work.metrics.get("loss")
             self._updater.steps.add(work.seconds[-1], losses[-1] if losses else None)
 
@@ -82,7 +86,8 @@ def _in_words(work: Work | None, state: State, *, connected: bool) -> str:
     at = f"{work.order.kind} of round {work.order.round + 1}" if work else "waiting for the hub"
     parts = [at if connected else f"{at}; no connection"]
     if state.phase == "fetching":
-        parts.append(f"an update is fetched: {100 * state.here // max(1, state.size)} %")
+        waits = f", waits for {state.reason}" if state.reason else ""
+        parts.append(f"an update is fetched: {100 * state.here // max(1, state.size)} %{waits}")
     elif state.phase in ("ready", "trial"):
         parts.append({"ready": "an update waits for the installer", "trial": "this release is on trial"}[state.phase])
     return "; ".join(parts)

@@ -240,10 +240,10 @@ class ServiceConfig:
     """For a device that a process manager keeps running. systemd is told more over $NOTIFY_SOCKET, which it sets itself."""
 
     healthy: Annotated[Path | None, Example("/var/lib/cutlayer/healthy")] = None
-    """File that names the release that runs once it has proven itself: once the hub has answered, or healthy_seconds have passed."""
+    """File that names the release that runs once it has proven itself: once a step is done for the hub, or healthy_seconds have passed."""
 
     healthy_seconds: Annotated[float, Range(0, 86400)] = 30.0
-    """How long the device must have run without the hub, or a network, to count as well."""
+    """How long the device must have run to count as well without a step for the hub, or a network."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from edge.accounts import Accounts
 from edge.agent import IDLE_SECONDS, Agent
 from edge.beside import Beside
 from edge.config import BrokerConfig, DeviceConfig, RunConfig
+from edge.enrolment.certificate import Certificate
 from edge.enrolment.enrolling import Enrolment, Place, Renewal
 from edge.files import Files
 from edge.flight.recorder import Recorder
@@ -28,12 +29,13 @@ from edge.profiler import Profiler
 from edge.purse import Purse
 from edge.refusal import RefusalError
 from edge.release.archive import Accepts, open_release
-from edge.release.manifest import ClockError, ReleaseManifest
+from edge.release.manifest import ClockError, ReleaseError, ReleaseManifest
 from edge.release.signatures import read_keys
+from edge.remembered import Memory
 from edge.segment import Segment
 from edge.service import Health, Notifier
 from edge.side_link import SideLink
-from edge.updates import LaterError, Memory, Updater
+from edge.updates import LaterError, Updater
 from edge.wire import messages, topics
 from edge.wire.delivery import Limits
 from edge.wire.messages import Order
@@ -153,7 +155,11 @@ def _beside(config: DeviceConfig, link: SideLink, purse: Purse, notifier: Notifi
             agent=runs.cutlayer,
         )
         try:
-            open_release(path, read_keys(update.keys), now=datetime.now(UTC), accepts=accepts).close()
+            keys = read_keys(update.keys)
+        except ReleaseError as error:  # the board's fault, which somebody may mend
+            raise LaterError(str(error)) from error
+        try:
+            open_release(path, keys, now=datetime.now(UTC), accepts=accepts).close()
         except ClockError as error:
             raise LaterError(str(error)) from error
 
@@ -262,7 +268,7 @@ def status(config: DeviceConfig) -> Iterator[str]:
         yield f"device     {config.device.name}, {f'running as process {running}' if running else 'not running'}"
         if (enrolment := enrolment_of(config)) is not None:
             found = enrolment.certificate()
-            yield f"enrolled   {f'until {found.until:%Y-%m-%d}' if found else 'not yet'}"
+            yield f"enrolled   {_validity(found, enrolment.clock()) if found else 'not yet'}"
         yield f"bundle     {outbox.fact('bundle') or 'none yet'}"
         yield f"last order {outbox.fact('last_order', 'none yet')}"
         yield f"in hand    {_in_hand(outbox)}"
@@ -271,6 +277,13 @@ def status(config: DeviceConfig) -> Iterator[str]:
             yield f"{name:<20} {value}"
     finally:
         outbox.close()
+
+
+def _validity(certificate: Certificate, now: datetime) -> str:
+    if now >= certificate.until:
+        return f"no longer: the certificate expired on {certificate.until:%Y-%m-%d}, a new claim is needed"
+    late = "; renewal is due" if now >= certificate.renew_at() else ""
+    return f"until {certificate.until:%Y-%m-%d}{late}"
 
 
 def _in_hand(outbox: Outbox) -> str:

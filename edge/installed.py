@@ -9,7 +9,7 @@ from typing import Any
 from edge.service import write_whole
 
 MANIFEST_BYTES = 256 << 10
-RESULT_BYTES = 64 << 10
+RESULT, RESULT_BYTES = "result.json", 64 << 10
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Result:
     outcome: str
     """`installed`, `refused` or `rolled back`."""
     reason: str
+    again: bool = False
+    """Whether the board stood against it and not the release: it may be offered again."""
 
 
 def running(current: Path, parse: Callable[[bytes], Any]) -> Installed | None:
@@ -51,20 +53,33 @@ def running(current: Path, parse: Callable[[bytes], Any]) -> Installed | None:
 def result(incoming: Path) -> Result | None:
     """What the installer said last; None where it has said nothing that can be read."""
     try:
-        record = json.loads(_read(incoming / "result.json", RESULT_BYTES))
-        found = Result(record["release"], record["outcome"], record.get("reason") or "")
+        record = json.loads(_read(incoming / RESULT, RESULT_BYTES))
+        release, outcome, reason = record["release"], record["outcome"], record.get("reason") or ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return found if all(isinstance(value, str) for value in vars(found).values()) else None
+    if not all(isinstance(value, str) for value in (release, outcome, reason)):
+        return None
+    return Result(release, outcome, reason, again=record.get("again") is True)
+
+
+def forget_result(incoming: Path) -> None:
+    """What was said before is not said of what is handed over next, which may be another file of the same release.
+
+    Raises:
+        OSError: the disk is gone.
+    """
+    (incoming / RESULT).unlink(missing_ok=True)
 
 
 def hand_over(part: Path, release: str) -> None:
     """A release is whole and good: the installer, which waits for the file `ready`, may have it.
 
     Raises:
-        OSError: the disk is full or gone.
+        OSError: the disk is full or gone; to be called again.
     """
-    part.rename(part.with_name(f"{release}.release"))
+    whole = part.with_name(f"{release}.release")
+    if part.exists() or not whole.exists():  # else it has come as far as this before
+        part.rename(whole)
     write_whole(part.with_name("ready"), f"{release}\n".encode())
 
 
@@ -75,6 +90,22 @@ def handed_over(incoming: Path) -> str:
     except (OSError, ValueError):
         return ""
     return release if (incoming / f"{release}.release").is_file() else ""
+
+
+def clean(incoming: Path, kept: str) -> None:
+    """Remove what no installer waits for: parts of other releases, and a release that a power cut left without its `ready`.
+
+    Args:
+        incoming: the folder.
+        kept: name of the part that stays.
+
+    Raises:
+        OSError: the disk is gone.
+    """
+    waits = f"{handed_over(incoming)}.release"
+    for path in (*incoming.glob("[!.]*.part"), *incoming.glob("[!.]*.release")):
+        if path.name not in (kept, waits):
+            path.unlink(missing_ok=True)
 
 
 def boot() -> str:

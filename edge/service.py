@@ -3,7 +3,7 @@
 systemd hears of us over a datagram socket that `$NOTIFY_SOCKET` names: READY=1 once the loop begins, WATCHDOG=1 while it turns,
 STATUS= what it is at, STOPPING=1. The mark is a file with the id of the release that runs: by it the guard on the board knows
 that an update has not broken the device. A network is no part of that: the mark is written once the loop has turned for a while,
-or at once when the hub has answered.
+or at once when a step has been done for a hub that answers. An answer alone proves nothing: the first step may be what is broken.
 """
 
 import logging
@@ -35,6 +35,7 @@ class Notifier:
         self._every = _watchdog_seconds(environ, process) / 4
         self._told_at: float | None = None
         self._status = ""
+        self._owes_ready = False
 
     @property
     def present(self) -> bool:
@@ -42,8 +43,8 @@ class Notifier:
         return bool(self._address)
 
     def ready(self) -> None:
-        """The device has started."""
-        self._send("READY=1")
+        """The device has started; said again with `alive` where it could not be heard, or it would count as a failed start."""
+        self._owes_ready = not self._send("READY=1")
 
     def stopping(self) -> None:
         """It ends."""
@@ -51,6 +52,8 @@ class Notifier:
 
     def alive(self, now: float) -> None:
         """The loop turns; said four times in the time after which the manager would end us."""
+        if self._owes_ready:
+            self.ready()
         if self._every and (self._told_at is None or now - self._told_at >= self._every):
             self._told_at = now
             self._send("WATCHDOG=1")
@@ -76,15 +79,18 @@ class Notifier:
             self._socket.close()
             self._socket = None
 
-    def _send(self, text: str) -> None:
+    def _send(self, text: str) -> bool:
+        """Say it; whether it has been heard, as far as one can know."""
         if not self._address:
-            return
+            return True
         with suppress(OSError):  # a manager that is gone, or does not read, stops no device
             if self._socket is None:
                 self._socket = socket.socket(
                     socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
                 )
             self._socket.sendto(text.encode(), self._address)
+            return True
+        return False
 
 
 class Health:
@@ -103,10 +109,10 @@ class Health:
         self.proven = path is None or not release or _read(path) == release
         """Whether the mark is there, or none is wanted."""
 
-    def turned(self, now: float, *, answered: bool) -> None:
-        """The loop has turned once more; `answered`: the hub has said something to this process."""
+    def turned(self, now: float, *, worked: bool) -> None:
+        """The loop has turned once more; `worked`: this process has heard the hub and done a step."""
         self._began = now if self._began is None else self._began
-        if not self.proven and now >= self._retry_at and (answered or now - self._began >= self._after):
+        if not self.proven and now >= self._retry_at and (worked or now - self._began >= self._after):
             self._prove(now)
 
     def answered(self) -> None:

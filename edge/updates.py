@@ -5,25 +5,25 @@
     check    the whole file's hash, then the release's signature: only then is there a file `ready` for the installer
     tell     phase, reason, how training goes: retained, when it changes, and now and then while the hub wants it
 
+`fetch.py` has the bytes under way, `remembered.py` what survives a restart.
+
 It has no thread: `turn` is called between two turns of the agent's loop, and does a little. It asks for a piece only while the budget
 leaves more than training's share of it. The clock is an argument.
 """
 
-import json
 import logging
 import shutil
-from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import suppress
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any, Protocol
 
 from edge import installed
+from edge.fetch import Fetch
 from edge.installed import Installed
 from edge.link import Connected, Disconnected, LinkError, Message
 from edge.part import Part
-from edge.service import write_whole
+from edge.remembered import Memory, Steps
 from edge.side_link import SideLink
 from edge.wire import topics, updates
 from edge.wire.frames import WireError
@@ -31,13 +31,8 @@ from edge.wire.updates import PIECE_OVERHEAD, Figures, Offer, Piece, Release, St
 
 log = logging.getLogger("cutlayer.updates")
 
-WINDOW = 2
-"""Pieces under way; more would make training's messages wait behind them on a slow link."""
 NARROW_PIECE_BYTES = 2048
 """Longest piece where a budget holds: one at a time."""
-TIMEOUT_SECONDS = 5.0
-"""Shortest silence after which a piece is asked for again; doubles each time, up to the limit."""
-TIMEOUT_LIMIT_SECONDS = 900.0
 SPARE_DISK_BYTES = 8 << 20
 """Left free on the disk beside what is fetched."""
 RETRY_SECONDS = 60.0
@@ -46,18 +41,12 @@ RESULT_SECONDS = 2.0
 """Between two looks for what the installer says."""
 KEEP_SECONDS = 300.0
 """Between two times that figures alone are worth a write to the disk."""
-LAST_STEPS = 64
-"""That the figures are about."""
-STEP_LEAST = 8
-"""Fewer steps of this process do not replace what was known before."""
-CLOSED_KEPT = 16
-"""Releases whose end is remembered."""
 
 _DAMAGED = "what came is not the file that was offered: its hash differs"
 
 
 class LaterError(ValueError):
-    """A file cannot be checked yet: the board's clock is not set."""
+    """A file cannot be checked yet: the board's clock is not set, or its keys cannot be read."""
 
 
 class Means(Protocol):
@@ -69,101 +58,6 @@ class Means(Protocol):
 
     def spare(self, way: str, keep: float) -> int | None:
         """Bytes that may go this way and leave that share of each limit untouched; None where nothing limits them."""
-
-
-class Steps:
-    """How training goes: the steps of this process, and what was known of the release before it."""
-
-    def __init__(self, known: Figures) -> None:
-        self._known = known
-        self._count = 0
-        self._seconds: deque[float] = deque(maxlen=LAST_STEPS)
-        self._losses: deque[float] = deque(maxlen=LAST_STEPS)
-
-    def add(self, seconds: float, loss: float | None) -> None:
-        """A step is done; `loss` where the device knows it."""
-        self._count += 1
-        self._seconds.append(seconds)
-        if loss is not None:
-            self._losses.append(loss)
-
-    def figures(self) -> Figures:
-        """Of the last steps."""
-        known = self._known
-        steps = known.steps + self._count
-        if len(self._seconds) < STEP_LEAST and known.step_seconds is not None:
-            return replace(known, steps=steps)
-        seconds = round(median(self._seconds), 6) if self._seconds else None
-        return replace(
-            known, steps=steps, step_seconds=seconds, loss=round(fmean(self._losses), 6) if self._losses else None
-        )
-
-
-class Memory:
-    """What must survive a restart: figures by release, what became of releases, whose part lies there."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._written = ""
-        try:
-            record = json.loads(path.read_text("utf-8"))
-            self.figures = {name: Figures(**found) for name, found in record["figures"].items()}
-            self.starts = {name: int(count) for name, count in record["starts"].items()}
-            self.closed = {name: (str(phase), str(reason)) for name, (phase, reason) in record["closed"].items()}
-            self.part: tuple[str, str] = (str(record["part"][0]), str(record["part"][1]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-            self.figures, self.starts, self.closed, self.part = {}, {}, {}, ("", "")
-
-    def close(self, release: str, phase: str, reason: str) -> None:
-        """A release has come to its end here."""
-        self.closed[release] = (phase, reason)
-        self.closed = dict(list(self.closed.items())[-CLOSED_KEPT:])
-
-    def keep(self) -> None:
-        """Write it, where it has changed; what cannot be written is only logged."""
-        text = json.dumps(
-            {
-                "figures": {name: asdict(found) for name, found in self.figures.items()},
-                "starts": self.starts,
-                "closed": self.closed,
-                "part": self.part,
-            }
-        )
-        if text == self._written:
-            return
-        try:
-            write_whole(self._path, text.encode())
-        except OSError as error:
-            log.warning("%s cannot be written: %s", self._path, error.strerror)
-        else:
-            self._written = text
-
-
-@dataclass
-class _Fetch:
-    """A release being fetched."""
-
-    release: Release
-    part: Part
-    asked: dict[int, tuple[int, float]] = field(default_factory=dict)
-    """By offset: length, and when."""
-    held: dict[int, bytes] = field(default_factory=dict)
-    """By offset: what came before its turn."""
-    timeout: float = TIMEOUT_SECONDS
-    again: bool = False
-    """Whether it has been begun anew once, because what came was damaged."""
-
-    def gap(self, longest: int) -> tuple[int, int] | None:
-        """Offset and length of the next bytes to ask for."""
-        position = self.part.length
-        covered = [(offset, offset + length) for offset, (length, _) in self.asked.items()]
-        covered += [(offset, offset + len(data)) for offset, data in self.held.items()]
-        for begin, end in sorted(covered):
-            if begin > position:
-                return position, min(longest, begin - position)
-            position = max(position, end)
-        left = self.part.total - position
-        return (position, min(longest, left)) if left > 0 else None
 
 
 class Updater:
@@ -211,11 +105,12 @@ class Updater:
         """Seconds between two states that the hub wants; None: none."""
         self._ended: tuple[str, str] | None = None
         """Phase and reason of what is offered, where it has come to an end."""
-        self._fetch: _Fetch | None = None
+        self._fetch: Fetch | None = None
         self._waits = ""
         """What the fetch waits for."""
         self._retry_at = 0.0
         self._look_at = 0.0
+        self._turned_at = 0.0
         self._told: State | None = None
         self._told_at = self._kept_at = -KEEP_SECONDS
         self._key: tuple[Any, ...] = ()
@@ -249,23 +144,24 @@ class Updater:
                 self._stir()
             elif isinstance(event, Disconnected) and self._fetch:
                 self._fetch.asked.clear()
-        if self._fetch and now >= self._retry_at:
+        if self._offered and now >= self._retry_at and (self._fetch or (self._waits and not self._ended)):
             try:
-                self._go_on(self._fetch, now)
+                self._go_on(self._fetch or self._begin(self._offered), now)
             except OSError as error:
                 self._wait(f"the disk: {error.strerror or error}", now)
         elif self._ended and self._ended[0] == "ready" and now >= self._look_at:
             self._look_at = now + RESULT_SECONDS
             self._hear_installer()
         self._tell(now)
+        self._turned_at = now
 
     def state(self) -> State:
         """Where this device stands."""
         runs, fetch = self._runs, self._fetch
-        phase, reason = self._ended or (("fetching", self._waits) if fetch else (self._resting(), ""))
+        phase, reason = self._ended or (("fetching", self._waits) if fetch or self._waits else (self._resting(), ""))
         return State(
             phase=phase,
-            reason=reason[: updates.REASON_LIMIT],
+            reason=reason.encode(errors="replace").decode()[: updates.REASON_LIMIT],
             release=runs.id if runs else "",
             version=runs.version if runs else 0,
             cutlayer=runs.cutlayer if runs else "",
@@ -301,6 +197,7 @@ class Updater:
         release = offer.release if offer else None
         if release is None:
             self._withdraw()
+            self._memory.withdrawn()
         elif release == self._offered:
             self._stir()
         else:
@@ -309,8 +206,8 @@ class Updater:
             self._ended = self._end_of(release, offer.fleet if offer else "")
             if self._ended and self._ended[0] == "refused":
                 log.warning("release %s is not taken: %s", release.id[:8], self._ended[1])
-            if self._ended is None and self._incoming and self._runs and release.id != self._runs.id:
-                self._begin(release, self._incoming, now)
+            if self._ended is None and self._runs and release.id != self._runs.id:
+                self._waits, self._retry_at = "its turn", now
 
     def _end_of(self, release: Release, fleet: str) -> tuple[str, str] | None:
         """Phase and reason where there is nothing to fetch."""
@@ -321,8 +218,8 @@ class Updater:
             return "refused", f"the release is of fleet {fleet!r}, this device of {self._fleet!r}"
         if release.id == runs.id:
             return None
-        if release.id in self._memory.closed:
-            return self._memory.closed[release.id]
+        if (end := self._memory.end_of(release)) is not None:
+            return end
         if release.version <= runs.version:
             return "refused", f"version {release.version} is not newer than version {runs.version}, which runs"
         if installed.handed_over(self._incoming) == release.id:
@@ -333,7 +230,8 @@ class Updater:
         if self._fetch:
             if for_another or self._offered:
                 log.info("release %s is not offered any more", self._fetch.release.id[:8])
-            self._fetch.part.discard()
+            with suppress(OSError):  # it is removed when the next one is begun
+                self._fetch.part.discard()
             self._fetch = None
             self._memory.part = ("", "")
         self._offered = self._ended = None
@@ -342,46 +240,37 @@ class Updater:
     def _stir(self) -> None:
         """The hub is there, or the link has come up again: there is no reason to wait any longer."""
         if self._fetch:
-            self._fetch.asked.clear()
-            self._fetch.timeout = TIMEOUT_SECONDS
+            self._fetch.stir()
 
     # The fetch --------------------------------------------------------------------------------------------------
 
-    def _begin(self, release: Release, incoming: Path, now: float, *, again: bool = False) -> None:
-        path = incoming / f"{release.id}.part"
-        try:
-            for other in incoming.glob("*.part"):
-                if other != path or self._memory.part[0] != release.file:
-                    other.unlink()
-            lost_power = not self._boot or self._memory.part[1] != self._boot
-            self._memory.part = (release.file, self._boot)
-            self._memory.keep()  # before there is a part that it says this of
-            self._fetch = _Fetch(release, Part(path, release.size, lost_power=lost_power), again=again)
-        except OSError as error:
-            reason = f"{incoming} cannot take the update: {error.strerror}"
-            self._ended = "refused", reason
-            log.warning("%s", reason)
-            return
-        self._retry_at = now
+    def _begin(self, release: Release, *, again: bool = False) -> Fetch:
+        """Find what is there of it.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        assert self._incoming is not None  # noqa: S101 - otherwise the offer was refused
+        path = self._incoming / f"{release.id}.part"
+        ours = self._memory.part[0] == release.file
+        installed.clean(self._incoming, path.name if ours else "")
+        lost_power = not self._boot or self._memory.part[1] != self._boot
+        self._memory.part = (release.file, self._boot)
+        self._memory.keep()  # before there is a part that it says this of
+        self._fetch = fetch = Fetch(release, Part(path, release.size, lost_power=lost_power), again)
+        self._waits = ""
         log.info("release %s, version %d, is fetched: %d of %d bytes are here", release.id[:8], release.version,
-                 self._fetch.part.length, release.size)  # fmt: skip
+                 fetch.part.length, release.size)  # fmt: skip
+        return fetch
 
     def _receive(self, piece: Piece, now: float) -> None:
-        fetch = self._fetch
-        if fetch is None or piece.tag != fetch.release.tag or piece.offset not in fetch.asked:
-            return  # late, twice, or of another release
-        length, asked_at = fetch.asked.pop(piece.offset)
-        fetch.timeout = max(TIMEOUT_SECONDS, 4 * (now - asked_at))
-        fetch.held[piece.offset] = piece.data[:length]
         try:
-            while fetch.part.length in fetch.held:
-                fetch.part.add(fetch.held[fetch.part.length])
-                fetch.held = {offset: data for offset, data in fetch.held.items() if offset >= fetch.part.length}
+            if self._fetch:
+                self._fetch.receive(piece, now, self._turned_at)
         except OSError as error:
-            fetch.held.clear()
             self._wait(f"the disk: {error.strerror or error}", now)
 
-    def _go_on(self, fetch: _Fetch, now: float) -> None:
+    def _go_on(self, fetch: Fetch, now: float) -> None:
         if not fetch.part.known:
             fetch.part.read_on()
         elif fetch.part.whole:
@@ -389,18 +278,14 @@ class Updater:
         elif self._link.connected:
             self._ask(fetch, now)
 
-    def _ask(self, fetch: _Fetch, now: float) -> None:
-        late = [offset for offset, (_, when) in fetch.asked.items() if now - when >= fetch.timeout]
-        if late:
-            fetch.timeout = min(TIMEOUT_LIMIT_SECONDS, 2 * fetch.timeout)
-            for offset in late:
-                del fetch.asked[offset]
+    def _ask(self, fetch: Fetch, now: float) -> None:
+        fetch.drop_late(now)
         narrow = self._means.narrow
         longest = min(self._piece_bytes, self._room, *((NARROW_PIECE_BYTES,) if narrow else ()))
         if longest < updates.LEAST_PIECE_BYTES:
             self._wait("the broker takes no packet that is long enough for a piece", now)
             return
-        while len(fetch.asked) < (1 if narrow else WINDOW) and (gap := fetch.gap(longest)):
+        while len(fetch.asked) < (1 if narrow else fetch.window) and (gap := fetch.gap(longest)):
             if self._lacks(fetch, gap[1], now):
                 return
             offset, length = gap
@@ -410,7 +295,7 @@ class Updater:
                 return
             fetch.asked[offset] = (length, now)
 
-    def _lacks(self, fetch: _Fetch, length: int, now: float) -> bool:
+    def _lacks(self, fetch: Fetch, length: int, now: float) -> bool:
         """Whether something is missing for another piece; says what."""
         coming = length + sum(size for size, _ in fetch.asked.values())
         count = 1 + len(fetch.asked)
@@ -430,7 +315,7 @@ class Updater:
         self._waits = ""
         return False
 
-    def _check(self, fetch: _Fetch, now: float) -> None:
+    def _check(self, fetch: Fetch, now: float) -> None:
         """All bytes are here: is it the file, and is the file a release that this board takes?"""
         release, part = fetch.release, fetch.part
         if part.digest() != release.file:
@@ -440,7 +325,7 @@ class Updater:
                 self._end(release, "refused", _DAMAGED)
             else:
                 log.warning("%s; it is fetched once more", _DAMAGED)
-                self._begin(release, part.path.parent, now, again=True)
+                self._begin(release, again=True)
             return
         try:
             self._verify(part.path)
@@ -452,9 +337,12 @@ class Updater:
             self._fetch = None
             self._end(release, "refused", str(error))
             return
+        installed.forget_result(part.path.parent)
+        self._memory.handed = (release.id, release.file)
+        self._memory.keep()  # before the installer can say anything about it
         installed.hand_over(part.path, release.id)
         part.close()
-        self._fetch, self._ended = None, ("ready", "")
+        self._fetch, self._ended, self._waits = None, ("ready", ""), ""
         self._memory.part = ("", "")
         self._note_figures()
         self._memory.keep()
@@ -463,7 +351,7 @@ class Updater:
     def _end(self, release: Release, phase: str, reason: str) -> None:
         self._ended = phase, reason
         self._memory.part = ("", "")
-        self._memory.close(release.id, phase, reason)
+        self._memory.close(release.id, phase, reason, release.file)
         self._memory.keep()
         log.warning("release %s is %s: %s", release.id[:8], phase, reason)
 
@@ -476,12 +364,17 @@ class Updater:
         """What became of a release that the installer had."""
         if self._incoming is None or (said := installed.result(self._incoming)) is None:
             return
-        runs = self._runs.id if self._runs else ""
-        if said.outcome in ("refused", "rolled back") and said.release != runs:
-            self._memory.close(said.release, said.outcome, said.reason)
-            if self._offered and self._offered.id == said.release:
-                self._ended = said.outcome, said.reason
-                self._memory.keep()
+        memory, ours = self._memory, self._runs is not None and said.release == self._runs.id
+        if said.outcome == "rolled back" and not ours:
+            memory.close(said.release, said.outcome, said.reason)
+        elif said.outcome == "refused" and said.release == memory.handed[0]:
+            memory.close(said.release, said.outcome, said.reason, memory.handed[1], again=said.again)
+            memory.handed = ("", "")
+        else:
+            return
+        if self._offered and self._offered.id == said.release:
+            self._ended = said.outcome, said.reason
+        memory.keep()
 
     # What is told -----------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
  "enrol": "https://hub.local:8443", "ca": PEM, "release_keys": [64 hex digits, …], "token": …, "expires": "2026-11-23T12:00:00Z"}
 """
 
+import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field
@@ -84,6 +85,11 @@ class Claim:
     def key_file(self) -> bytes:
         """The keys as a board keeps them: one a line."""
         return "".join(f"{key}\n" for key in self.release_keys).encode()
+
+    @property
+    def mark(self) -> str:
+        """SHA-256 of the token, which a board keeps of a claim that is used."""
+        return hashlib.sha256(self.token.encode()).hexdigest()
 
     def pack(self) -> bytes:
         """The bytes of a claim file."""

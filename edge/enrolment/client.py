@@ -49,10 +49,15 @@ def post(url: str, path: str, body: dict[str, str], trust: Trust) -> dict[str, A
         UnreachableError: there is no answer, or none that this hub would give.
         EnrolmentError: our own files cannot be used.
     """
-    parts = urlsplit(url)
     context = trust.context()
+    try:
+        parts = urlsplit(url)
+        host, port = str(parts.hostname), parts.port or 443
+        host.encode("idna")
+    except ValueError as error:
+        raise EnrolmentError(f"{url} is no address: {error}") from None
     # No proxy and no redirection: the hub is where the claim says.
-    connection = http.client.HTTPSConnection(str(parts.hostname), parts.port or 443, timeout=SECONDS, context=context)
+    connection = http.client.HTTPSConnection(host, port, timeout=SECONDS, context=context)
     try:
         connection.request("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
         answer = connection.getresponse()

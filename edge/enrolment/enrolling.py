@@ -8,8 +8,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,8 @@ RENEW_SECONDS = 3600.0
 CLAIM_SECONDS = 2.0
 """Between two looks whether somebody has brought a claim."""
 LOOK_SECONDS = 0.2
+USED = "claimed"
+"""File beside the certificate: SHA-256 of the token that brought it."""
 
 T = TypeVar("T")
 Post = Callable[[str, str, dict[str, str], client.Trust], dict[str, Any]]
@@ -109,10 +112,26 @@ class Enrolment:
                 f"{self.place.claim or 'named in [enrolment]'}"
             )
         seed = key.read_or_make(self.place.key)
-        trust = client.Trust(self.place.ca.read_text("ascii"), self.place.certificate, self.place.key)
+        ca = self.place.ca.read_bytes().decode("ascii", "ignore")  # a remark in it may have any letters
+        trust = client.Trust(ca, self.place.certificate, self.place.key)
         answer = self.post(self.place.url, "/renew", {"csr": csr.request(seed, self.place.name)}, trust)
         log.info("the certificate is renewed until %s", self._keep(answer, seed).date())
         return True
+
+    def look_after(self, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Use a claim that somebody has brought; without one, or where it is good for nothing, renew what is due; whether anything is new.
+
+        Raises:
+            EnrolmentError: it is due, and cannot be had now; the message says why.
+        """
+        if _state(self.place.claim) is not None:
+            try:
+                return self.use_claim(stopped) == 0
+            except (
+                EnrolmentError
+            ) as error:  # an old claim that cannot be removed must not keep the certificate from renewal
+                self._say(f"the claim is not used: {error}")
+        return self.renew()
 
     def use_claim(self, stopped: Callable[[], bool] = lambda: False) -> float:
         """One try with the claim; returns how long to wait for the next, 0 when it is done.
@@ -140,6 +159,8 @@ class Enrolment:
         if not self.place.ca.is_file():
             _written(self.place.ca, given.ca.encode(), 0o644)
         until = self._keep(answer, seed)
+        with suppress(EnrolmentError):  # for the installer, which would bring it again with each flash
+            _written(self.place.certificate.with_name(USED), given.mark.encode(), 0o644)
         if not remove(self.place.claim):
             log.warning("the claim %s is used up, but cannot be removed: remove it", self.place.claim)
         log.info("%s is enrolled, until %s", self.place.name, until.date())
@@ -153,7 +174,7 @@ class Enrolment:
             raise UnreachableError(f"{self.place.url} gives no certificate: {error}") from None
         if found.name != self.place.name or found.key != csr.public_info(ed25519.public_key(seed)):
             raise UnreachableError(f"{self.place.url} gives a certificate of {found.name!r:.80} that is not ours")
-        _written(self.place.certificate, str(text).encode("ascii"), 0o644)
+        _written(self.place.certificate, str(text).encode("ascii", "ignore"), 0o644)
         return found.until
 
     def _say(self, sentence: str) -> None:
@@ -173,14 +194,14 @@ class Enrolment:
 class Renewal:
     """Renews in a thread of its own, so that nobody waits for a hub that is away. The link takes the new certificate by itself.
 
-    A claim that is there is used first: somebody has brought it, since the certificate is worth nothing any more.
+    What goes wrong is said once a day: the board is locked out when the certificate has run out.
     """
 
     def __init__(self, enrolment: Enrolment, seconds: float = RENEW_SECONDS) -> None:
         self._enrolment = enrolment
         self._seconds = seconds
         self._closed = threading.Event()
-        self._told: set[str] = set()
+        self._told: dict[str, date] = {}
         self._thread = threading.Thread(target=self._run, name="renewal", daemon=True)
         self._thread.start()
 
@@ -200,15 +221,15 @@ class Renewal:
 
     def _look(self) -> None:
         try:
-            if _state(self._enrolment.place.claim) is not None:
-                self._enrolment.use_claim(self._closed.is_set)
-            else:
-                self._enrolment.renew()
-        except (OSError, EnrolmentError) as error:
-            sentence = str(error)
-            level = logging.DEBUG if sentence in self._told else logging.WARNING
-            self._told.add(sentence)
-            log.log(level, "the certificate is not renewed: %s", sentence)
+            if self._enrolment.look_after(self._closed.is_set):
+                self._told.clear()
+        except (OSError, ValueError) as error:
+            sentence, today = str(error), self._enrolment.clock().date()
+            level = logging.DEBUG if self._told.get(sentence) == today else logging.WARNING
+            self._told[sentence] = today
+            found = self._enrolment.certificate()
+            until = f" good until {found.until:%Y-%m-%d}," if found else ""
+            log.log(level, "the certificate,%s is not renewed: %s", until, sentence)
 
 
 def _state(path: Path | None) -> tuple[int, int] | None:

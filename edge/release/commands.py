@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,14 +23,17 @@ def run_install(arguments: argparse.Namespace) -> int:
         raise ReleaseError("give a release file, or --incoming")
     layout = Layout(arguments.root.resolve())
     claim = settings.read_claim(arguments.claim) if arguments.claim else None
-    key_file, source = _key_file(layout, arguments.keys, claim)
-    keys = parse_keys(key_file.decode("ascii", "replace"), source)
+
+    def trusted() -> tuple[Sequence[bytes], bytes]:
+        key_file, source = _key_file(layout, arguments.keys, claim)
+        return parse_keys(key_file.decode("ascii", "replace"), source), key_file
+
     world = install.World(lambda: datetime.now(UTC), time.sleep, _say)
     wanted = install.Wanted(claim, arguments.config, wait_seconds=arguments.wait_seconds)
     if arguments.incoming:
-        done = incoming.install_incoming(layout, keys, key_file, world, wanted)
+        done = incoming.install_incoming(layout, trusted, world, wanted)
     else:
-        done = install.install(layout, arguments.file, keys, key_file, world, wanted)
+        done = install.install(layout, arguments.file, *trusted(), world, wanted)
     if done is None:
         _say("no release is waiting")
         return 0

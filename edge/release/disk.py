@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from edge.release.manifest import ReleaseError
+from edge.release.manifest import BoardError
 
 FILE = 0o644
 PROGRAM = 0o755
 FOLDER = 0o755
 
 
-class FullError(ReleaseError):
+class FullError(BoardError):
     """There is less room than is needed; the text says how much of both."""
 
 
@@ -244,8 +244,11 @@ def remove_within(folder: int, name: str) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[bool]:
-    """Holds a lock on a folder while the body runs; yields whether it was to be had. The kernel lets it go with the process."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Holds a lock while the body runs; yields whether it was to be had. The kernel lets it go with the process.
+
+    On a file of our own: whoever can open a file or folder for reading, can lock it and keep us out.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,19 +21,21 @@ HEALTHY = "healthy"
 Say = Callable[[str], None]
 
 
-def guard(layout: Layout, say: Say, *, starts: int = STARTS) -> bool:
+def guard(layout: Layout, say: Say, *, starts: int = STARTS, boot: str | None = None) -> bool:
     """Decides what is started now; returns whether there is anything to start.
 
     Args:
         layout: of the board.
         say: takes lines for the log.
         starts: how many a release on trial has.
+        boot: names the time since the machine was switched on; None: as the kernel has it.
     """
     if layout.home.is_dir():
-        with disk.lock(layout.home) as ours, _goes_on(say):
+        with _goes_on(say), disk.lock(layout.lock) as ours:
             if ours:
-                settle(layout, say)
-                _count(layout, say, starts)
+                with _goes_on(say):  # what cannot be settled must not keep a broken release from being counted
+                    settle(layout, say)
+                _count(layout, say, starts, _boot() if boot is None else boot)
             else:
                 say("an installation is under way; what is current is started")
     there = whole(layout, linked(layout.current))
@@ -47,7 +49,7 @@ def _goes_on(say: Say) -> Iterator[None]:
     """A disk that takes nothing more must not keep the agent from starting."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:
         say(f"the guard could not finish: {error}")
 
 
@@ -87,10 +89,18 @@ def follow(layout: Layout, say: Say) -> None:
         raise_version(layout, manifest(layout, there.release).version)
 
 
-def _count(layout: Layout, say: Say, starts: int) -> None:
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def _count(layout: Layout, say: Say, starts: int, boot: str) -> None:
     there = trial.load(layout)
-    if there is None:
+    if there is None or healthy(layout) == there.release:
         return
+    there = there.resumed(boot)
     if there.starts >= starts and whole(layout, there.previous):
         say(f"release {there.release[:12]} was started {there.starts} times and did not become healthy")
         _go_back(layout, there, say)
@@ -99,7 +109,7 @@ def _count(layout: Layout, say: Say, starts: int) -> None:
     if there.starts >= starts:
         say(f"release {there.release[:12]} was started {there.starts} times and did not become healthy; there is none to go back to")  # fmt: skip
         return  # counted enough: no further writes on the card at each start
-    trial.save(layout, there.started())
+    trial.save(layout, there.started(boot))
     say(f"release {there.release[:12]} is on trial: start {there.starts + 1} of {starts}")
 
 
@@ -126,6 +136,8 @@ def collect(layout: Layout) -> None:
     for name in kept:
         with contextlib.suppress(ReleaseError, OSError):
             environments.add(manifest(layout, name).environment)
+        with contextlib.suppress(OSError):  # a manifest that cannot be read now must not cost a release its environment
+            environments.add((layout.release(name) / "environment").readlink().name)
     for folder, wanted in ((layout.releases, kept), (layout.environments, environments)):
         for entry in _entries(folder):
             if entry.name not in wanted:

@@ -6,21 +6,23 @@ systemd starts the installer while it is there.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edge.release import disk, guard, result
+from edge.release import disk, guard, result, trial
 from edge.release.install import Done, Wanted, World, install
 from edge.release.layout import ID, Layout, linked
-from edge.release.manifest import ReleaseError
+from edge.release.manifest import BoardError, ReleaseError
 
 READY = "ready"
 
 
-def install_incoming(
-    layout: Layout, keys: Sequence[bytes], key_file: bytes, world: World, wanted: Wanted
-) -> Done | None:
+Trusted = Callable[[], tuple[Sequence[bytes], bytes]]
+"""Keys that may have signed it, and the file they are from; raises ReleaseError where there are none."""
+
+
+def install_incoming(layout: Layout, trusted: Trusted, world: World, wanted: Wanted) -> Done | None:
     """Installs the release that waits, writes result.json and removes what it took; returns None where none waits.
 
     Raises:
@@ -32,9 +34,12 @@ def install_incoming(
             name = _waiting(folder)
             if not name:
                 return None
-            done = _from(layout, folder, name, keys, key_file, world, wanted)
+            done = _from(layout, folder, name, trusted, world, wanted)
         except ReleaseError as error:
-            _tell(layout, world, name, result.REFUSED, str(error))
+            _tell(layout, world, name, result.REFUSED, str(error), again=isinstance(error, BoardError))
+            raise
+        except Exception as error:
+            _tell(layout, world, name, result.REFUSED, f"the installer cannot go on: {type(error).__name__}: {error}")
             raise
         else:
             _tell(layout, world, name, result.INSTALLED, "")
@@ -59,11 +64,16 @@ def _waiting(folder: int) -> str:
     return name
 
 
-def _from(
-    layout: Layout, folder: int, name: str, keys: Sequence[bytes], key_file: bytes, world: World, wanted: Wanted
-) -> Done:
+def _from(layout: Layout, folder: int, name: str, trusted: Trusted, world: World, wanted: Wanted) -> Done:
     if name == linked(layout.current) and guard.whole(layout, name):
-        return Done(name, guard.manifest(layout, name).version, changed=False)
+        # Cut off after it was installed: the agent may still be that of the release before, which nobody has restarted.
+        there = trial.load(layout)
+        waits = there is not None and there.release == name and not there.starts
+        return Done(name, guard.manifest(layout, name).version, changed=waits)
+    try:
+        keys, key_file = trusted()
+    except ReleaseError as error:
+        raise BoardError(str(error)) from error
     try:
         handle = disk.open_within(folder, f"{name}.release")
     except OSError as error:
@@ -73,13 +83,13 @@ def _from(
         path = Path(f"/proc/self/fd/{handle}")
         return install(layout, path, keys, key_file, world, replace(wanted, release=name, over_the_air=True))
     except ReleaseError as error:
-        raise ReleaseError(str(error).replace(str(path), f"{name[:12]}….release")) from error
+        raise type(error)(str(error).replace(str(path), f"{name[:12]}….release")) from error
     finally:
         os.close(handle)
 
 
-def _tell(layout: Layout, world: World, name: str, outcome: str, reason: str) -> None:
+def _tell(layout: Layout, world: World, name: str, outcome: str, reason: str, *, again: bool = False) -> None:
     try:
-        result.write(layout, name, outcome, reason)
+        result.write(layout, name, outcome, reason, again=again)
     except OSError as error:
         world.say(f"{result.FILE} could not be written: {error}")

@@ -29,7 +29,7 @@ from edge.release import disk, environment, guard, settings, trial, units, users
 from edge.release.archive import Accepts, Release, open_release
 from edge.release.environment import Interpreter
 from edge.release.layout import Layout, linked
-from edge.release.manifest import AGENT, BUNDLE, INSTALLER, UNITS, WHEELS, ClockError, ReleaseError
+from edge.release.manifest import AGENT, BUNDLE, INSTALLER, UNITS, WHEELS, BoardError, ClockError, ReleaseError
 from edge.release.trial import Trial
 
 KEPT = (BUNDLE, AGENT, INSTALLER)
@@ -97,7 +97,8 @@ def install(layout: Layout, path: Path, keys: Sequence[bytes], key_file: bytes, 
         except BaseException as error:
             guard.collect(layout)
             if isinstance(error, OSError | zipfile.BadZipFile):
-                raise ReleaseError(f"{path} could not be installed, everything is as it was: {error}") from error
+                kind = BoardError if isinstance(error, OSError) else ReleaseError
+                raise kind(f"{path} could not be installed, everything is as it was: {error}") from error
             raise
 
 
@@ -112,7 +113,7 @@ def _install(layout: Layout, path: Path, keys: Sequence[bytes], key_file: bytes,
             world.say(
                 f"release {release.id[:12]} (version {release.manifest.version}) is installed already: nothing to do"
             )
-            if wanted.claim is not None and not (layout.state / "identity" / "device.pem").exists():
+            if wanted.claim is not None:
                 users.make_folders(layout)
                 settings.write(layout, wanted.claim, None, key_file)
             return Done(release.id, release.manifest.version, changed=False)
@@ -161,7 +162,7 @@ def _open(path: Path, keys: Sequence[bytes], accepts: Accepts, world: World, wai
             return open_release(path, keys, now=world.now(), accepts=accepts)
         except ClockError as error:
             if waited >= wait_seconds:
-                raise ReleaseError(
+                raise BoardError(
                     f"{error}; waited {waited:.0f} s for that: check the network, or set it with `date`"
                 ) from None
             if not waited:
@@ -182,7 +183,7 @@ class _Builder:
         self.world = world
         self._old = layout.release(current) if current is not None and guard.whole(layout, current) else None
         self._environment = layout.environment(release.manifest.environment)
-        self._has_environment = self._environment.is_dir()
+        self._has_environment = environment.starts(layout, self._environment)
         lacking = [path for path in release.missing if self._carried(path) is None]
         if lacking:
             raise ReleaseError(
@@ -212,6 +213,7 @@ class _Builder:
         files = self.release.manifest.below(WHEELS)
         brought = {name: file for name, file in files.items() if file.sha256 in self.release.present}
         self._want_room(self.layout.home, sum(file.bytes for file in brought.values()), len(brought))
+        disk.remove(self._environment)  # damaged, or of a Python that is gone
         hidden = disk.part(self._environment)
         disk.make_folders(hidden, sync=False)
         unpacked = hidden / "unpack"
@@ -244,9 +246,12 @@ class _Builder:
         return info
 
     def build_release(self) -> None:
-        """Makes the folder of the release."""
+        """Makes the folder of the release, unless it is there."""
+        if guard.whole(self.layout, self.release.id):
+            return
         self._want_room(self.layout.home, self._own_bytes(), 100)
         folder = self.layout.release(self.release.id)
+        disk.remove(folder)  # damaged
         hidden = disk.part(folder)
         disk.make_folders(hidden / "units", sync=False)
         files = self.release.manifest.files
@@ -332,14 +337,14 @@ def _commit(layout: Layout, wanted: Trial, world: World) -> None:
 def _locked(layout: Layout, world: World) -> Iterator[None]:
     """Holds the board's lock, after waiting for whoever has it; a minute and no longer."""
     for attempt in range(61):
-        with disk.lock(layout.home) as ours:
+        with disk.lock(layout.lock) as ours:
             if ours:
                 yield
                 return
         if not attempt:
             world.say("another installation is under way: waiting for it, at most a minute")
         world.sleep(1.0)
-    raise ReleaseError("another installation is under way, and has been for a minute")
+    raise BoardError("another installation is under way, and has been for a minute")
 
 
 def _sha256(path: Path) -> str:

@@ -53,6 +53,11 @@ class Layout:
         return self.home / "trial.json"
 
     @property
+    def lock(self) -> Path:
+        """Held by who changes any of this; nobody else can open it."""
+        return self.home / "lock"
+
+    @property
     def version(self) -> Path:
         """Highest version ever accepted."""
         return self.home / "version"

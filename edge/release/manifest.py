@@ -39,6 +39,10 @@ class ReleaseError(ValueError):
     """A release that will not be used; the message says which one and why, in one sentence."""
 
 
+class BoardError(ReleaseError):
+    """Something of the board stands against it and nothing of the release, which may be tried again."""
+
+
 class ClockError(ReleaseError):
     """This board's clock is before the release was made: wait until it has been set."""
 

@@ -16,6 +16,8 @@ from edge.release.manifest import ReleaseError
 MOST_BYTES = 64 << 10
 CLAIM = "claim.json"
 """In identity/, which is the user's: it removes the claim once used, and could not in /etc."""
+USED = "claimed"
+"""Beside it: which claim this board has enrolled with."""
 
 USERS = ("data", "run", "budget", "energy")
 """Sections that are the user's. Of the others, keys that are not filled in may be given as well."""
@@ -98,7 +100,7 @@ def dump(sections: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def write(layout: Layout, claim: Claim | None, config: Mapping[str, Any] | None, keys: bytes) -> None:
-    """Writes what is not there yet, and a new claim over an old one.
+    """Writes what is not there yet, and a new claim over an old one; not the one that this board has enrolled with.
 
     Args:
         layout: of the board.
@@ -112,9 +114,17 @@ def write(layout: Layout, claim: Claim | None, config: Mapping[str, Any] | None,
     if claim is not None:
         disk.write(layout.settings / "ca.pem", claim.ca.encode())
         with disk.folder_of(layout.state / "identity", ours=layout.state) as folder:
-            disk.write_within(folder, CLAIM, claim.pack(), 0o600, users.owner(layout))
+            if not _used(folder, claim):
+                disk.write_within(folder, CLAIM, claim.pack(), 0o600, users.owner(layout))
     if config is not None and not (layout.settings / "device.toml").exists():
         disk.write(layout.settings / "device.toml", dump(config).encode())
+
+
+def _used(identity: int, claim: Claim) -> bool:
+    try:
+        return disk.read_within(identity, USED, 100).decode("ascii") == claim.mark
+    except (OSError, ValueError):
+        return False
 
 
 def read(path: Path) -> bytes:

@@ -33,13 +33,15 @@ def status(layout: Layout, *, thorough: bool = False) -> tuple[list[str], bool]:
             lines.append(
                 f"{name}: {release}, version {manifest.version}, cutlayer {manifest.cutlayer}, {manifest.board}"
             )
-    there = trial.load(layout)
+    there, healthy = trial.load(layout), guard.healthy(layout)
     if there is not None:
-        lines.append(
-            f"on trial: {there.release}, started {there.starts} times; going back would be to {there.previous or 'none'}"
-        )
+        cuts = f", and {there.cuts} times until the power went" if there.cuts else ""
+        then = f"going back would be to {there.previous or 'none'}"
+        if there.release == healthy:
+            then = "it is healthy: the trial ends with the next start"
+        lines.append(f"on trial: {there.release}, started {there.starts} times{cuts}; {then}")
     lines.append(f"highest version so far: {guard.version(layout)}")
-    lines.append(f"called healthy: {guard.healthy(layout) or 'none'}")
+    lines.append(f"called healthy: {healthy or 'none'}")
     return lines, well
 
 

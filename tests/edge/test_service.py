@@ -2,9 +2,11 @@
 
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 
+from edge.beside import Beside
 from edge.service import Health, Notifier, write_whole
 
 RELEASE = "a" * 64
@@ -92,6 +94,20 @@ def test_a_manager_that_has_gone_or_does_not_read_stops_nobody(tmp_path):
         notifier.close()
 
 
+def test_a_start_that_nobody_could_hear_of_is_said_again(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / "notify"))
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}, 1)
+        for number in range(2000):
+            notifier.status(f"{number}")
+        notifier.ready()
+        assert "READY=1" not in everything(heard)
+        notifier.alive(0.0)
+        notifier.alive(1.0)
+        assert everything(heard) == ["READY=1"]
+        notifier.close()
+
+
 @pytest.fixture
 def mark(tmp_path):
     return tmp_path / "healthy"
@@ -99,19 +115,29 @@ def mark(tmp_path):
 
 def test_a_release_is_well_when_the_loop_has_turned_for_a_while(mark):
     health = Health(mark, RELEASE, 30.0)
-    health.turned(100.0, answered=False)
-    health.turned(129.9, answered=False)
+    health.turned(100.0, worked=False)
+    health.turned(129.9, worked=False)
     assert not health.proven
     assert not mark.exists()
-    health.turned(130.0, answered=False)
+    health.turned(130.0, worked=False)
     assert health.proven
     assert mark.read_text() == f"{RELEASE}\n"
 
 
-def test_it_is_well_at_once_when_the_hub_has_answered(mark):
+def test_it_is_well_at_once_when_a_step_is_done_for_the_hub(mark):
     health = Health(mark, RELEASE, 30.0)
-    health.turned(0.0, answered=True)
+    health.turned(0.0, worked=True)
     assert mark.read_text().strip() == RELEASE
+
+
+@pytest.mark.parametrize(("hears", "works", "well"), [(True, False, False), (False, True, False), (True, True, True)])
+def test_an_answer_alone_is_not_enough_since_the_first_step_may_end_the_process(mark, hears, works, well):
+    link = SimpleNamespace(answered=hears, connected=True)
+    work = SimpleNamespace(order=SimpleNamespace(kind="evaluate"), seconds=[0.1] if works else [], metrics={})
+    updater = SimpleNamespace(turn=lambda _now: None)
+    beside = Beside(link, Notifier({}, 1), Health(mark, RELEASE, 30.0), updater, lambda: 0.0)
+    beside.turn(SimpleNamespace(work=work))
+    assert mark.exists() == well
 
 
 def test_a_refusal_is_an_answer(mark):
@@ -135,12 +161,12 @@ def test_where_no_mark_is_wanted_nothing_is_on_trial(tmp_path):
 def test_a_mark_that_cannot_be_written_is_tried_again(tmp_path):
     folder = tmp_path / "later"
     health = Health(folder / "healthy", RELEASE, 0.0)
-    health.turned(0.0, answered=True)
+    health.turned(0.0, worked=True)
     assert not health.proven
     folder.mkdir()
-    health.turned(9.0, answered=True)
+    health.turned(9.0, worked=True)
     assert not health.proven
-    health.turned(10.0, answered=True)
+    health.turned(10.0, worked=True)
     assert health.proven
 
 

@@ -11,22 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge import installed, part
+from edge.fetch import TIMEOUT_SECONDS
 from edge.installed import Installed
 from edge.link import Message
 from edge.memory_link import MemoryBroker, MemoryLink
 from edge.outbox import Outbox
 from edge.part import Part
 from edge.purse import Purse
+from edge.remembered import Memory, Steps
 from edge.side_link import SideLink
-from edge.updates import (
-    NARROW_PIECE_BYTES,
-    RETRY_SECONDS,
-    TIMEOUT_SECONDS,
-    LaterError,
-    Memory,
-    Steps,
-    Updater,
-)
+from edge.updates import NARROW_PIECE_BYTES, RETRY_SECONDS, LaterError, Updater
 from edge.wire import topics
 from edge.wire.budget import DAY_SECONDS
 from edge.wire.updates import Figures, Offer, Piece, Release, State, Want
@@ -240,6 +234,16 @@ def test_a_silent_hub_is_asked_ever_more_rarely_and_at_once_when_it_is_back(boar
     board.turn()
     assert board.wants
     board.until("ready")
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(0.1, [2, 4, 6, 8, 10, 11]), (60.0, [2, 6, 11])])
+def test_more_is_under_way_where_the_link_waits_for_long_steps(board, seconds, asked):
+    board.offer()
+    found = []
+    while not (board.incoming / "ready").exists():
+        board.turn(seconds)
+        found.append(len(board.wants))
+    assert sorted(set(found) - {0}) == asked
 
 
 def test_the_budget_stops_it_and_it_goes_on_when_there_is_more(board):
@@ -478,6 +482,93 @@ def test_what_the_installer_refuses_is_told_while_the_old_release_runs(board):
     said = {"release": RELEASE.id, "outcome": "refused", "reason": "the disk is full"}
     (board.incoming / "result.json").write_text(json.dumps(said))
     assert board.until("refused", seconds=1.0).reason == "the disk is full"
+    board.end()
+    board.begin()
+    board.wants.clear()
+    assert board.until("refused").reason == "the disk is full"
+    assert board.wants == []
+
+
+def says(board, outcome, **more):
+    """The installer has looked at what it was given."""
+    (board.incoming / "ready").unlink()
+    (board.incoming / f"{RELEASE.id}.release").unlink()
+    said = {"release": RELEASE.id, "outcome": outcome, "reason": "so", **more}
+    (board.incoming / "result.json").write_text(json.dumps(said))
+
+
+def test_the_whole_file_is_taken_of_a_release_whose_partial_one_was_refused(board):
+    partial, whole = FILE[:3000], release_of(FILE)
+    board.offer(release_of(partial))
+    board.until("ready", data=partial)
+    says(board, "refused")
+    board.until("refused", seconds=1.0)
+    board.offer(whole)
+    board.until("ready")
+    assert board.arrived()
+    for _ in range(10):
+        board.turn(1.0)
+    assert board.states[-1].phase == "ready"  # what was said of the partial one is not said of this one
+
+
+def test_a_reason_that_is_no_text_ends_no_loop(board):
+    board.offer()
+    board.until("ready")
+    says(board, "refused", reason="wheel \udc80 and " + "é" * 400)
+    assert board.until("refused", seconds=1.0).reason == "wheel ? and " + "é" * 288
+
+
+def test_what_only_the_board_stood_against_is_tried_again_when_it_is_offered_again(board):
+    board.offer()
+    board.until("ready")
+    says(board, "refused", again=True)
+    board.until("refused", seconds=1.0)
+    board.end()
+    board.begin()
+    board.wants.clear()
+    board.until("refused")
+    assert board.wants == []  # by itself it fetches nothing again
+    board.withdraw()
+    board.until("healthy")
+    board.offer()
+    board.until("ready")
+    assert board.arrived()
+
+
+def test_a_disk_that_takes_no_mark_is_asked_again(board, monkeypatch):
+    def full(_path, _data):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(installed, "write_whole", full)
+        board.offer()
+        for _ in range(20):
+            board.turn()
+        assert board.states[-1].reason == "the disk: No space left on device"
+    asked = len(board.wants)
+    board.turn(RETRY_SECONDS)
+    board.until("ready")
+    assert board.arrived()
+    assert len(board.wants) == asked
+
+
+def test_a_disk_that_takes_no_part_is_asked_again(board, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(installed, "clean", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+        board.offer()
+        state = board.until("fetching")
+        assert state.reason == "the disk: Read-only file system"
+    board.turn(RETRY_SECONDS)
+    board.until("ready")
+
+
+def test_a_power_cut_before_the_mark_leaves_no_release_behind_for_ever(board):
+    (board.incoming / f"{'e' * 64}.release").write_bytes(b"left")
+    (board.incoming / ".result.json.part").write_bytes(b"the installer's")
+    board.offer()
+    board.until("ready")
+    names = {f"{RELEASE.id}.release", "ready", ".result.json.part"}
+    assert {path.name for path in board.incoming.iterdir()} == names
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"release": 1, "outcome": "x"}', '{"outcome": "refused"}', "\xff"])

@@ -2,12 +2,14 @@
 
 import json
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge import device
 from edge.enrolment import claim, csr, key
 from edge.enrolment.certificate import Certificate
 from edge.enrolment.claim import Claim
@@ -140,3 +142,12 @@ def test_der_by_hand():
     for cut in (b"", b"\x30", b"\x30\x02\x01", b"\x30\x80", b"\x30\x84\0\0\0\1\0"):
         with pytest.raises(EnrolmentError):
             take(cut)
+
+
+def test_status_says_when_a_certificate_is_no_good_any_more():
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    found = Certificate("a", since, since + timedelta(days=90), b"")
+    assert device._validity(found, since + timedelta(days=59)) == "until 2026-04-01"
+    assert device._validity(found, since + timedelta(days=60)) == "until 2026-04-01; renewal is due"
+    said = device._validity(found, since + timedelta(days=90))
+    assert said == "no longer: the certificate expired on 2026-04-01, a new claim is needed"

@@ -119,9 +119,9 @@ class Board:
         wanted = install.Wanted(claim, config_file, wait_seconds=how.pop("wait_seconds", 0))
         return install.install(self.layout, Path(path), keys, KEYS, world(self.lines, **how), wanted)
 
-    def start(self):
+    def start(self, boot=None):
         """What systemd does before each start; returns the id of the release that is started, None for none."""
-        return linked(self.layout.current) if guard.guard(self.layout, self.lines.append) else None
+        return linked(self.layout.current) if guard.guard(self.layout, self.lines.append, boot=boot) else None
 
     def healthy(self, name=None):
         """What a healthy agent does."""
@@ -147,7 +147,7 @@ class Board:
         found = [at for at in self.layout.root.rglob("*") if at.name.startswith(".") or at.name.endswith(".part")]
         found += [at for at in self.layout.releases.iterdir() if at.name not in kept]
         found += [at for at in self.layout.environments.iterdir() if at.name not in environments]
-        wanted = {"releases", "environments", "current", "previous", "trial.json", "version", "installer.pyz"}
+        wanted = {"releases", "environments", "current", "previous", "trial.json", "version", "installer.pyz", "lock"}
         return found + [at for at in self.layout.home.iterdir() if at.name not in wanted]
 
     def packages(self):

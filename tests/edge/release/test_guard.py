@@ -46,7 +46,13 @@ def test_a_release_has_three_starts_to_become_healthy_and_then_the_previous_one_
     here.install(path)
     assert [here.start() for _ in range(4)] == [new, new, new, old]
     assert here.lines[-1] == f"back to release {old[:12]}; {new[:12]} was not healthy after 3 starts"
-    assert result(here) == {"format": 1, "release": new, "outcome": "rolled back", "reason": here.lines[-1]}
+    assert result(here) == {
+        "format": 1,
+        "release": new,
+        "outcome": "rolled back",
+        "reason": here.lines[-1],
+        "again": False,
+    }
     assert here.rubbish() == []
     here.lines.clear()
     assert [here.start() for _ in range(9)] == [old] * 9
@@ -61,6 +67,62 @@ def test_a_release_that_is_healthy_in_time_stays(here, releases):
     assert [here.start() for _ in range(9)] == [new] * 9
     assert here.lines[-1:] == [f"release {new[:12]} is healthy: its trial is over"]
     assert here.previous == releases[1][1]
+
+
+def test_a_power_that_comes_and_goes_is_not_the_release_s_fault(here, releases):
+    path, new = releases[2]
+    here.install(path)
+    assert [here.start(f"boot {number}") for number in range(8)] == [new] * 8
+    here.healthy()
+    assert here.start("boot 8") == new
+    assert trial.load(here.layout) is None
+
+
+def test_a_release_that_takes_the_machine_down_is_replaced_all_the_same(here, releases):
+    (path, new), (_, old) = releases[2], releases[1]
+    here.install(path)
+    started = [here.start(f"boot {number}") for number in range(14)]
+    assert started == [new] * 13 + [old]
+
+
+def test_starts_that_failed_before_the_power_went_count(here, releases):
+    (path, new), (_, old) = releases[2], releases[1]
+    here.install(path)
+    assert [here.start(boot) for boot in ("a", "a", "a", "b", "b")] == [new, new, new, new, old]
+
+
+def test_what_cannot_be_removed_does_not_keep_a_broken_release_running(here, releases, monkeypatch):
+    (path, new), (_, old) = releases[2], releases[1]
+    here.install(path)
+
+    def stuck(_layout):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(guard, "collect", stuck)
+    assert [here.start() for _ in range(4)] == [new, new, new, old]
+
+
+def test_a_healthy_release_stays_although_its_units_cannot_be_placed(here, releases, monkeypatch):
+    path, new = releases[2]
+    here.install(path)
+    here.start()
+    here.healthy()
+    monkeypatch.setattr(guard.units, "place", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    assert [here.start() for _ in range(6)] == [new] * 6
+
+
+def test_a_manifest_that_cannot_be_read_now_costs_no_environment(here, releases, monkeypatch):
+    def unreadable(*_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(guard, "manifest", unreadable)
+        guard.collect(here.layout)
+    here.assert_whole(releases[1][1])
+
+
+def test_nobody_else_can_open_the_lock(here):
+    assert here.layout.lock.stat().st_mode & 0o777 == 0o600
 
 
 def test_another_release_s_health_is_not_its_own(here, releases):
@@ -188,7 +250,7 @@ def test_a_disk_that_takes_nothing_does_not_keep_the_agent_from_starting(here, r
 def test_a_guard_does_not_wait_for_an_installation(here, releases):
     from edge.release import disk  # noqa: PLC0415 - only here
 
-    with disk.lock(here.layout.home) as ours:
+    with disk.lock(here.layout.lock) as ours:
         assert ours
         assert here.start() == releases[1][1]
     assert here.lines == ["an installation is under way; what is current is started"]

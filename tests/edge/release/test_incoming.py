@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from edge.release import install
+from edge.release.__main__ import main
 from edge.release.incoming import install_incoming
 from edge.release.manifest import ReleaseError
 from tests.edge.release import board, killer, make
@@ -59,10 +60,8 @@ def hand_over(incoming, version=2, **how):
     return name
 
 
-def take(here, **how):
-    return install_incoming(
-        here.layout, [make.KEY], board.KEYS, board.world(here.lines, **how), install.Wanted(wait_seconds=0)
-    )
+def take(here, trusted=lambda: ([make.KEY], board.KEYS), **how):
+    return install_incoming(here.layout, trusted, board.world(here.lines, **how), install.Wanted(wait_seconds=0))
 
 
 def result(incoming):
@@ -76,7 +75,7 @@ def left(incoming):
 def test_a_release_that_came_over_the_air_is_installed_and_its_file_removed(here, incoming):
     name = hand_over(incoming)
     assert take(here).changed
-    assert result(incoming) == {"format": 1, "release": name, "outcome": "installed", "reason": ""}
+    assert result(incoming) == {"format": 1, "release": name, "outcome": "installed", "reason": "", "again": False}
     assert left(incoming) == ["result.json"]
     assert here.start() == name
     here.assert_whole(name)
@@ -92,8 +91,41 @@ def test_what_was_installed_before_the_power_went_is_said_again(here, incoming):
     take(here)
     (incoming / "result.json").unlink()
     (incoming / "ready").write_text(f"{name}\n")
-    assert not take(here).changed
+    assert take(here).changed  # nobody may have restarted the agent of the release before
     assert result(incoming)["outcome"] == "installed"
+    assert left(incoming) == ["result.json"]
+    here.start()
+    (incoming / "ready").write_text(f"{name}\n")
+    assert not take(here).changed
+
+
+def test_what_the_board_stood_against_may_be_offered_again(here, incoming):
+    hand_over(incoming)
+    with pytest.raises(ReleaseError, match="is too full"):
+        take(here, room=lambda _path: 1000)
+    assert result(incoming)["again"] is True
+    assert left(incoming) == ["result.json"]
+
+
+def test_keys_that_cannot_be_read_leave_nothing_for_systemd_to_start_the_installer_for(here, incoming, capsys):
+    hand_over(incoming)
+    (here.layout.settings / "release-keys").write_text("no key\n")
+    assert main(["install", "--incoming", "--no-start", "--root", str(here.layout.root)]) == 2
+    assert "release-keys: line 1 is not a public key" in capsys.readouterr().err
+    assert result(incoming)["again"] is True
+    assert left(incoming) == ["result.json"]
+
+
+def test_an_installer_that_cannot_go_on_says_so_too(here, incoming, monkeypatch):
+    def broken(*_):
+        raise KeyError("RECORD")
+
+    hand_over(incoming)
+    monkeypatch.setattr(install.wheels, "unpacked_bytes", broken)
+    monkeypatch.setattr(install.environment, "starts", lambda *_: False)
+    with pytest.raises(KeyError):
+        take(here)
+    assert result(incoming)["reason"] == "the installer cannot go on: KeyError: 'RECORD'"
     assert left(incoming) == ["result.json"]
 
 
@@ -203,7 +235,7 @@ def test_an_installation_over_the_air_cut_off_at_what_it_writes_there_is_done_ag
         waits = (incoming / "ready").exists()
         if waits:  # then systemd starts the installer again
             take(here)
-        assert result(incoming) == {"format": 1, "release": name, "outcome": "installed", "reason": ""}
+        assert result(incoming) == {"format": 1, "release": name, "outcome": "installed", "reason": "", "again": False}
         assert here.start() == name
         here.assert_whole(name)
         assert not (incoming / "ready").exists()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -53,8 +54,9 @@ def refused(here, path, sentence, **how):
 
 
 def tree(here):
-    """Names and contents, but for the folders that any attempt makes."""
+    """Names and contents, but for the folders and the lock that any attempt makes."""
     found = {at: at.read_bytes() for at in here.layout.root.rglob("*") if at.is_file() and not at.is_symlink()}
+    found.pop(here.layout.lock, None)
     return found, sorted(at for at in here.layout.root.rglob("*") if at.is_symlink() or at.name.startswith("."))
 
 
@@ -184,7 +186,7 @@ def test_everything_is_readable_whatever_the_umask_says(here, path, tmp_path):
         here.install(path)
     finally:
         os.umask(before)
-    private = [here.layout.state / "identity", here.layout.state / "state"]
+    private = [here.layout.state / "identity", here.layout.state / "state", here.layout.lock]
     for at in here.layout.root.rglob("*"):
         mode = stat.S_IMODE(at.lstat().st_mode)
         if at.is_symlink() or at in private:
@@ -238,6 +240,17 @@ def test_a_damaged_file_of_the_release_that_runs_is_not_carried_over(here, path,
     )
     board.write(path, 2, files=files, leave_out=[name for name in files if name.startswith("wheels/")])
     refused(here, path, r"_fast\.so is missing or damaged: it is not the file that other-2\.0\.dist-info/RECORD names")
+
+
+@pytest.mark.parametrize("gone", ["agent/edge", "environment/bin/python", "manifest.json"])
+def test_a_damaged_release_is_mended_by_installing_it_again(here, path, gone):
+    name = proven(here, path).id
+    found = here.layout.current / gone
+    shutil.rmtree(found) if found.is_dir() else found.unlink()
+    assert here.install(path).changed
+    here.assert_whole(name)
+    assert here.start() == name
+    assert here.rubbish() == []
 
 
 def test_contents_changed_on_the_way_are_refused_and_nothing_is_left(here, path):
@@ -305,7 +318,7 @@ def test_another_installation_is_waited_for_a_minute(here, path):
     here.layout.home.mkdir(parents=True)
     slept = []
     with (
-        disk.lock(here.layout.home),
+        disk.lock(here.layout.lock),
         pytest.raises(ReleaseError, match="another installation is under way, and has been for a minute"),
     ):
         here.install(path, sleep=slept.append)

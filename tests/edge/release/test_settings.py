@@ -1,5 +1,6 @@
 """/etc/cutlayer is written once, from the claim and the user's own sections."""
 
+import hashlib
 import json
 import os
 import stat
@@ -109,16 +110,23 @@ def test_an_update_leaves_the_configuration_alone(tmp_path, claim, release):
     assert "device.toml is there and stays as it is" in here.lines[-1]
 
 
-def test_a_second_claim_reaches_a_board_that_has_not_enrolled_although_the_release_is_there(tmp_path, claim, release):
+def test_a_new_claim_reaches_a_board_and_a_used_one_does_not_although_the_release_is_there(tmp_path, claim, release):
     here = Board(tmp_path / "root")
     here.install(release, claim=claim, config=THEIRS)
-    kept = here.layout.state / "identity" / "claim.json"
-    second = tmp_path / "second.json"
-    for enrolled, token in ((False, SECOND), (True, SECOND)):
-        second.write_text(json.dumps({**CLAIM, "token": "3" * 43 if enrolled else SECOND}))
-        assert not here.install(release, claim=settings.read_claim(second)).changed
-        assert json.loads(kept.read_text())["token"] == token
-        (kept.parent / "device.pem").write_text("a certificate")
+    kept, given = here.layout.state / "identity" / "claim.json", tmp_path / "given.json"
+
+    def brought(token):
+        given.write_text(json.dumps({**CLAIM, "token": token}))
+        assert not here.install(release, claim=settings.read_claim(given)).changed
+        return kept.exists() and json.loads(kept.read_text())["token"] == token
+
+    assert brought(SECOND)
+    # It enrols with that: what the agent leaves.
+    kept.unlink()
+    (kept.parent / "device.pem").write_text("a certificate")
+    (kept.parent / "claimed").write_text(hashlib.sha256(SECOND.encode()).hexdigest())
+    assert not brought(SECOND)
+    assert brought("3" * 43)  # its certificate may have expired, or be revoked
 
 
 def test_a_claim_for_another_board_or_fleet_is_no_claim_for_this_release(tmp_path, release):

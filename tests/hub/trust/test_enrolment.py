@@ -1,5 +1,6 @@
 """A board and the hub's listener, over real TLS on the loopback."""
 
+import hashlib
 import itertools
 import json
 import socket
@@ -21,8 +22,8 @@ from edge.enrolment import client, csr
 from edge.enrolment import key as keys
 from edge.enrolment.certificate import Certificate
 from edge.enrolment.claim import Claim
-from edge.enrolment.enrolling import Enrolment, Place
-from edge.enrolment.errors import RefusedError, UnreachableError
+from edge.enrolment.enrolling import Enrolment, Place, Renewal
+from edge.enrolment.errors import EnrolmentError, RefusedError, UnreachableError
 from hub.trust import files, listener
 from hub.trust.authority import Authority, private_pem, read_request
 from hub.trust.errors import ClaimError
@@ -269,6 +270,47 @@ def test_renewal_when_a_third_is_left(hub, tmp_path):
     assert (second.name, second.key) == (first.name, first.key)
     assert enrolment.place.key.read_bytes() == key
     assert not enrolment.renew()
+
+
+def test_a_claim_that_was_used_and_stayed_does_not_keep_the_certificate_from_renewal(hub, tmp_path):
+    enrolment = board(tmp_path / "a", hub.claim("a"), hub)
+    used = enrolment.place.claim.read_bytes()
+    enrolment.until_enrolled(never)
+    token = json.loads(used)["token"]
+    assert (enrolment.place.certificate.parent / "claimed").read_text() == hashlib.sha256(token.encode()).hexdigest()
+    enrolment.place.claim.write_bytes(used)  # such as one on a disk that nobody may write to
+    enrolment.place.ca.write_text(f"# für {FLEET}\n{enrolment.place.ca.read_text()}", "utf-8")
+    assert enrolment.look_after()  # hears the same answer
+    enrolment.place.claim.write_bytes(used)
+    first = enrolment.certificate()
+    hub.now = first.renew_at()
+    assert enrolment.look_after()
+    assert enrolment.certificate().until > first.until
+
+
+def test_what_keeps_a_certificate_from_renewal_is_said_once_a_day_and_never_ends_the_thread(hub, tmp_path, caplog):
+    enrolment = board(tmp_path / "a", hub.claim("a"), hub)
+    enrolment.until_enrolled(never)
+    hub.now = enrolment.certificate().renew_at()
+    enrolment.post = lambda *_: (_ for _ in ()).throw(UnicodeError("label too long"))
+    caplog.set_level("WARNING", "cutlayer.enrolment")
+    caplog.clear()
+    renewal = Renewal(enrolment, seconds=0.0)
+    renewal.close()
+    for _ in range(5):
+        renewal._look()
+    until = enrolment.certificate().until
+    sentence = f"the certificate, good until {until:%Y-%m-%d}, is not renewed: label too long"
+    assert caplog.messages == [sentence]
+    hub.now += timedelta(days=1)
+    renewal._look()
+    assert caplog.messages == [sentence] * 2
+
+
+@pytest.mark.parametrize("url", ["https://localhost:99999", f"https://{'x' * 70}.local"])
+def test_an_address_that_is_none_is_a_sentence(hub, url):
+    with pytest.raises(EnrolmentError, match="is no address"):
+        client.post(url, "/enrol", {}, client.Trust(hub.folder.ca.read_text()))
 
 
 def test_who_gets_no_renewal(hub, tmp_path):
