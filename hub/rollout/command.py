@@ -56,11 +56,11 @@ def command(options: argparse.Namespace) -> int:
         return _stop(settings, options, shelf)
     if options.release is None:
         raise RolloutError("name a FILE.release, or ask for --status or --stop")
-    key = options.key or folder / "release.pub"
+    key = _key(options, folder)
     with ExitStack() as down:
-        down.enter_context(shelf.held())
         file = ReleaseFile(options.release, key, fleet=settings.fleet.name, now=datetime.now(UTC))
         down.callback(file.close)
+        down.enter_context(shelf.held())
         book = _book(shelf, file.release, options)
         if book.outcome == STOPPED:
             raise RolloutError(f"the rollout of version {book.release.version} was stopped: {book.reason}")
@@ -206,6 +206,16 @@ def connect(settings: HubConfig, options: argparse.Namespace, folder: Path) -> M
     )
 
 
+def _key(options: argparse.Namespace, folder: Path) -> Path:
+    """File of the key that the release must be signed with."""
+    key: Path = options.key or folder / "release.pub"
+    if not key.is_file():
+        raise RolloutError(
+            f"there is no {key}, the public key of the fleet's releases: cutlayer-hub keys makes it, or give --key FILE"
+        )
+    return key
+
+
 def _own(settings: HubConfig) -> str:
     """URL of the broker that `serve` starts on this machine."""
     broker = settings.broker
@@ -267,6 +277,8 @@ def _status(shelf: Shelf) -> int:
 
 def _stop(settings: HubConfig, options: argparse.Namespace, shelf: Shelf) -> int:
     """End a rollout that no command is at."""
+    if not shelf.path.is_file():
+        raise RolloutError(f"no rollout in {shelf.folder}")
     with ExitStack() as down:
         down.enter_context(shelf.held())
         book = shelf.load()
