@@ -50,6 +50,8 @@ LAST_STEPS = 64
 """That the figures are about."""
 STEP_LEAST = 8
 """Fewer steps of this process do not replace what was known before."""
+LOSS_LIMIT = 1e9
+"""What is beyond, or no number, counts as this: a loss that has gone astray must be told, and a state takes finite numbers."""
 CLOSED_KEPT = 16
 """Releases whose end is remembered."""
 
@@ -85,7 +87,7 @@ class Steps:
         self._count += 1
         self._seconds.append(seconds)
         if loss is not None:
-            self._losses.append(loss)
+            self._losses.append(min(max(loss, -LOSS_LIMIT), LOSS_LIMIT) if loss == loss else LOSS_LIMIT)  # noqa: PLR0124  NaN
 
     def figures(self) -> Figures:
         """Of the last steps."""

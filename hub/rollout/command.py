@@ -36,6 +36,8 @@ log = logging.getLogger("cutlayer.hub")
 POLL_SECONDS = 0.25
 KEEP_SECONDS = 30.0
 """Between two times that figures alone are worth a write."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 MOST_DEVICES = 4096
 RETRY_SECONDS = 1.0
 """After something could not be published."""
@@ -63,7 +65,10 @@ def command(options: argparse.Namespace) -> int:
         down.enter_context(shelf.held())
         book = _book(shelf, file.release, options)
         if book.outcome == STOPPED:
-            raise RolloutError(f"the rollout of version {book.release.version} was stopped: {book.reason}")
+            raise RolloutError(
+                f"the rollout of version {book.release.version} was stopped: {book.reason}; what is rolled out next needs a later "
+                "version (the same contents get one by cutlayer-export flash bundle --version N)"
+            )
         rollout = Rollout(
             book,
             settings.fleet.name,
@@ -76,8 +81,14 @@ def command(options: argparse.Namespace) -> int:
         shown = down.enter_context(progress(rollout))
         rollout.say = shown.note
         link.open(CONNECT_SECONDS)
-        Desk(rollout, file, link, shelf, shown).run(options.wait, pause=options.pause)
-    return _end(book, options)
+        began = book.stage
+        try:
+            Desk(rollout, file, link, shelf, shown).run(options.wait, pause=options.pause)
+        except KeyboardInterrupt:
+            shelf.save(book)
+            shown.note("interrupted, not stopped: the same command goes on; --stop ends the rollout for good")
+            return INTERRUPTED
+    return _end(book, options, began)
 
 
 @dataclass
@@ -248,8 +259,8 @@ def _book(shelf: Shelf, release: Release, options: argparse.Namespace) -> Book:
     return last
 
 
-def _end(book: Book, options: argparse.Namespace) -> int:
-    """What the command ends with."""
+def _end(book: Book, options: argparse.Namespace, began: int) -> int:
+    """What the command ends with; `began` is the stage it began in."""
     print()
     for line in summary(book):
         print(line)
@@ -257,12 +268,21 @@ def _end(book: Book, options: argparse.Namespace) -> int:
         return 1
     if book.outcome == DONE:
         return 0
-    left = [name for name, entry in book.devices.items() if not entry.on_it and (not book.only or name in book.only)]
-    if options.pause:
+    if options.pause and book.stage > began:
         print("paused: the same command goes on with the next stage")
         return 0
-    print(f"not done: {len(left)} devices do not have it yet; the same command goes on")
+    left = sorted(name for name in {*book.devices, *book.only} if not _has(book, name))
+    names = f"{', '.join(left[:3])}{' and others' if len(left) > 3 else ''}"
+    print(
+        f"not done, and no news for {options.wait:g} s; {'without it: ' + names if left else 'no device was heard of'}"
+    )
+    print("the same command goes on; --stop ends it for good")
     return 1
+
+
+def _has(book: Book, name: str) -> bool:
+    """Whether a device need not be waited for."""
+    return bool(book.only and name not in book.only) or (name in book.devices and book.devices[name].on_it)
 
 
 def _status(shelf: Shelf) -> int:

@@ -143,16 +143,21 @@ class Rollout:
         found = {}
         watch = Offer(self.fleet, None, self.times.state).pack()
         release = Offer(self.fleet, self.book.release, self.times.state).pack()
-        for name in self.scope:
+        scope = set(self.scope)
+        for name in self.live:
             entry = self.book.devices.get(name)
             chosen = entry is not None and entry.stage is not None
-            found[name] = (release if chosen else watch) if self.running else b""
+            if name in scope:
+                found[name] = (release if chosen else watch) if self.running else b""
+            elif chosen:
+                found[name] = b""  # by a command before this one, which was about other devices
         return found
 
     def serves(self, name: str) -> bool:
         """Whether a device may have the file's bytes."""
         entry = self.book.devices.get(name)
-        return self.running and entry is not None and entry.stage is not None
+        about = not self.book.only or name in self.book.only
+        return self.running and about and entry is not None and entry.stage is not None
 
     def stop(self, reason: str) -> None:
         """It ends here; nobody is offered the release any more."""

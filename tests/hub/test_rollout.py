@@ -9,8 +9,8 @@ from rich.console import Console
 
 from edge.wire.updates import Figures, Offer
 from hub.rollout import gate, plan
-from hub.rollout.book import DONE, RUNNING, STOPPED, Book, Shelf
-from hub.rollout.command import _book
+from hub.rollout.book import DONE, RUNNING, STOPPED, Book, Entry, Shelf
+from hub.rollout.command import _book, _end
 from hub.rollout.gate import Drift, Margins, judge
 from hub.rollout.plan import RolloutError
 from hub.rollout.progress import ROWS, Picture, summary
@@ -333,6 +333,34 @@ def test_a_damaged_book_is_a_sentence(tmp_path, text):
     (tmp_path / "rollout.json").write_text(text)
     with pytest.raises(RolloutError, match=r"rollout\.json: it"):
         Shelf(tmp_path).load()
+
+
+def test_who_is_left_out_of_a_later_command_is_offered_it_no_longer(fleet):
+    fleet = Fleet(["pi-1", "pi-2"], to="all")
+    fleet.pass_()
+    fleet.book.only = ("pi-2",)
+    fleet.again()
+    fleet.there("pi-1")
+    fleet.there("pi-2")
+    fleet.pass_()
+    assert fleet.rollout.offers()["pi-1"] == b""
+    assert not fleet.rollout.serves("pi-1")
+    assert fleet.rollout.serves("pi-2")
+
+
+@pytest.mark.parametrize(
+    ("only", "words"),
+    [((), "no device was heard of"), (("pi-1", "pi-9"), "without it: pi-9")],
+)
+def test_what_is_not_done_is_named(only, words, capsys):
+    book = Book(RELEASE, "all", only=only)
+    if only:
+        book.devices["pi-1"] = Entry(stage=0, on_it=True)
+        book.devices["pi-2"] = Entry(stage=0)
+    assert _end(book, SimpleNamespace(pause=False, wait=5.0), 0) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2] == f"not done, and no news for 5 s; {words}"
+    assert lines[-1] == "the same command goes on; --stop ends it for good"
 
 
 def options(to="canary,all", only=(), canary=()):
