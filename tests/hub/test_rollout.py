@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from edge.wire.updates import Figures, Offer
-from hub.rollout import gate, plan
+from hub.rollout import gate, plan, rollout
 from hub.rollout.book import DONE, RUNNING, STOPPED, Book, Entry, Shelf
 from hub.rollout.command import _book, _end
 from hub.rollout.gate import Drift, Margins, judge
@@ -120,6 +120,32 @@ def test_a_canary_that_is_worse_off_stops_it(fleet, figures, reason):
     assert fleet.chosen() == {canary}
 
 
+def test_a_canary_on_a_bad_link_has_its_time_in_parts(fleet):
+    (canary,) = fleet.chosen()
+    fleet.say(canary, new())
+    for _ in range(3):
+        fleet.pass_(0.3 * TIMES.hold)
+        fleet.gone(canary)
+        fleet.pass_(0.9 * TIMES.trial)
+        fleet.there(canary, new())
+    assert (fleet.book.stage, fleet.book.outcome) == (0, RUNNING)
+    fleet.pass_(0.2 * TIMES.hold)
+    assert fleet.book.stage == 1
+
+
+def test_who_has_been_well_for_long_enough_may_be_switched_off_at_night(fleet):
+    (canary,) = fleet.chosen()
+    fleet.update(canary)
+    assert fleet.book.stage == 1
+    fleet.gone(canary)
+    fleet.pass_(10 * TIMES.trial)
+    fleet.again()  # and its state is at no broker any more
+    fleet.pass_(2 * TIMES.trial)
+    fleet.pass_(2 * TIMES.trial)
+    assert fleet.book.outcome == RUNNING
+    assert fleet.rollout.standing(canary, fleet.now) == rollout.HELD
+
+
 def test_a_canary_that_rolls_back_stops_it(fleet):
     (canary,) = fleet.chosen()
     fleet.say(canary, told("ready"))
@@ -141,10 +167,18 @@ def test_a_canary_that_takes_it_and_is_not_heard_of_again_stops_it(fleet):
     assert fleet.book.reason == f"{canary} took it and did not become well within 100 s"
 
 
-def test_no_network_is_not_unhealthy(fleet):
+def test_no_network_is_not_unhealthy_and_proves_nothing(fleet):
+    """A release may have lost the board's network: its last state stays at the broker, and says that it is well."""
     (canary,) = fleet.chosen()
     fleet.say(canary, new())
+    fleet.pass_(TIMES.hold / 2)
     fleet.gone(canary)
+    fleet.pass_(TIMES.hold)
+    fleet.pass_(2 * TIMES.trial)
+    fleet.pass_()
+    assert (fleet.book.outcome, fleet.book.stage) == (RUNNING, 0)
+    assert fleet.chosen() == {canary}
+    fleet.there(canary, new())
     fleet.pass_(TIMES.hold)
     assert (fleet.book.outcome, fleet.book.stage) == (RUNNING, 1)
 
