@@ -156,6 +156,10 @@ class MqttLink:
         self._gate = Gate()
         self._guard: threading.Thread | None = None
         self._closed = threading.Event()
+        self._turning = threading.Lock()
+        """Held while paho's thread is started or ended: paho itself takes no care of who does both at once."""
+        self._started = self._dark = False
+        """Whether the link is to have a connection, and whether the budget forbids it."""
         self._narrow = False
         """Whether the connection was opened with a small window."""
         self._slow_lane = SlowLane(self._writable, self._hand_over_bulk)
@@ -207,7 +211,7 @@ class MqttLink:
         self._connect(time.monotonic() + timeout, stopped)
         if stopped():
             return
-        self._client.loop_start()
+        self._start_loop()
         until = time.monotonic() + timeout
         while not self._settled.wait(min(_SLICE, timeout)) and time.monotonic() < until and not stopped():
             pass
@@ -222,8 +226,7 @@ class MqttLink:
         """
         self._lasting = True
         self._client.connect_timeout = CONNECT_SECONDS
-        self._client.connect_async(self._host, self._port, self._keepalive, clean_start=True)
-        self._client.loop_start()
+        self._start_loop(afresh=True)
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, bulk: bool = False) -> None:
         """Hand a payload to the pipe, which may lose it; bulk lets everything else overtake it.
@@ -301,29 +304,44 @@ class MqttLink:
             self._bytes.closed()
             tcp_info.discard(connection)
         self._slow_lane.clear()
-        self._client.loop_stop()
+        with self._turning:
+            self._dark = True
+            self._client.loop_stop()
+        late: Any = self._client.socket()
+        if late is not None and late is not connection:  # made while its thread was being ended
+            self._ready.clear()
+            self._bytes.closed()
+            tcp_info.discard(late)
         if was_up:
             self._inbox.put(Disconnected("the budget is spent"))
 
     def _come_back(self) -> None:
         log.info("there is room in the budget again")
-        self._client.connect_async(self._host, self._port, self._keepalive, clean_start=True)
-        self._client.loop_start()
+        self._dark = False
+        if self._started:
+            self._start_loop(afresh=True)
+
+    def _start_loop(self, *, afresh: bool = False) -> None:
+        """Have paho's thread run, unless the budget is spent: then it is started when there is room."""
+        with self._turning:
+            self._started = True
+            if self._dark or self._closed.is_set():
+                return
+            if afresh:
+                self._client.connect_async(self._host, self._port, self._keepalive, clean_start=True)
+            self._client.loop_start()
 
     def _watch(self) -> None:
         """Give the connection up before it exceeds a cap, and let it come back when there is room."""
-        dark = False
         while not self._closed.wait(GUARD_SECONDS):
             counted = self._bytes.read()
             connection: Any = self._client.socket()
             possible = self._gate.carries(counted, CONNECTION_COST[self._scheme])
-            if dark:
+            if self._dark:
                 if possible:
                     self._come_back()
-                    dark = False
             elif self._gate.overdrawn(counted) if connection is not None else not possible:
                 self._go_dark(connection)
-                dark = True
             elif connection is not None and self._gate.window and not self._narrow:
                 self._new_narrow(connection)
 
@@ -409,10 +427,14 @@ class MqttLink:
 
     def _stop_loop(self) -> None:
         # paho's loop_stop waits without limit for a thread that may be waiting for a broker.
-        stopper = threading.Thread(target=self._client.loop_stop, daemon=True)
+        stopper = threading.Thread(target=self._end_loop, daemon=True)
         stopper.start()
         stopper.join(CLOSE_SECONDS / 2)
         self._ready.clear()
+
+    def _end_loop(self) -> None:
+        with self._turning:
+            self._client.loop_stop()
 
     def _back_off(self, client: mqtt.Client, *, unreachable: bool = False) -> None:
         """Full jitter: any time up to a ceiling that doubles, so that a fleet does not come back as one."""

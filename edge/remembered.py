@@ -13,6 +13,8 @@ from edge.wire.updates import Figures, Release
 
 log = logging.getLogger("cutlayer.updates")
 
+LOSS_LIMIT = 1e9
+"""What is beyond, or no number, counts as this: a loss that has gone astray must be told, and a state takes finite numbers."""
 LAST_STEPS = 64
 """That the figures are about."""
 STEP_LEAST = 8
@@ -35,7 +37,7 @@ class Steps:
         self._count += 1
         self._seconds.append(seconds)
         if loss is not None:
-            self._losses.append(loss)
+            self._losses.append(min(max(loss, -LOSS_LIMIT), LOSS_LIMIT) if loss == loss else LOSS_LIMIT)  # noqa: PLR0124  NaN
 
     def figures(self) -> Figures:
         """Of the last steps."""

@@ -12,12 +12,15 @@ import numpy as np
 from export.errors import ExportError
 
 
-def write(path: Path | BinaryIO, members: Mapping[str, bytes]) -> None:
-    """Write members, sorted by name, with fixed dates, to a file or behind what an open one has."""
+def write(path: Path | BinaryIO, members: Mapping[str, bytes], *, packed: bool = True) -> None:
+    """Write members, sorted by name, with fixed dates, to a file or behind what an open one has.
+
+    Packed ones have the same bytes again with the same zlib only; others, with any.
+    """
     with zipfile.ZipFile(path, "w") as archive:
         for name in sorted(members):
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
             entry.create_system = 3
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, members[name])

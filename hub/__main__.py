@@ -125,7 +125,7 @@ def _serve(options: argparse.Namespace) -> int:
             settings = down.enter_context(serving.beside(settings, shown.note))
         url = down.enter_context(server.broker(settings))
         shown.note(f"devices of fleet {settings.fleet.name!r} are awaited at {url}")
-        server.serve(settings, url, shown, resume=options.resume)
+        server.serve(settings, url, shown, resume=options.resume, patient=options.tls)
     outcome.show(settings.run.folder)
     print(f"\nreport: {write_report(settings.run.folder)}")
     return 0

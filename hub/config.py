@@ -229,8 +229,12 @@ def load(path: Path, environ: Mapping[str, str]) -> HubConfig:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no {path}: cutlayer-hub example > {path} makes one to start from, or name yours with --config"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
+        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     read: Any = toml_fields.read(
         schema(_strategy_name(text, str(path), environ)),
         text,

@@ -123,7 +123,9 @@ class Orchestrator:
             FleetError: too few came in time.
         """
         terms, until = self._terms, self._now() + self._terms.gather_seconds
-        while len(self._devices.online()) < terms.devices and self._now() < until:
+        while (there := len(self._devices.online())) < terms.devices and (
+            self._now() < until or (terms.patient and there < terms.minimum_devices)
+        ):
             watch()
             self._pump()
         present = self._devices.online()

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,7 @@ def serve(
     run_facts: Mapping[str, Any] | None = None,
     connect: Connect | None = None,
     durable: bool = True,
+    patient: bool = False,
     now: Callable[[], float] = time.monotonic,
 ) -> None:
     """Carry a run out to its last round and leave its metrics in the run's folder.
@@ -123,6 +124,7 @@ def serve(
         run_facts: more facts for the first record of the metrics.
         connect: another link than MQTT to `url`.
         durable: whether a hub that is killed goes on where it was; else there is a checkpoint at the end only.
+        patient: wait for the least number of devices without an end.
         now: seconds that the deadlines of turns go by; those of the metrics are the wall clock's.
 
     Raises:
@@ -156,7 +158,7 @@ def serve(
         orchestrator = Orchestrator(
             devices,
             strategy,
-            _terms(config, store.run),
+            replace(_terms(config, store.run), patient=patient),
             Shapes(bundle.bundle, bundle.smashed.shape, bundle.classes, bundle.given, bundle.start),
             store.next_order,
             kept=journal,

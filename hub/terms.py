@@ -23,6 +23,8 @@ class Terms:
     """With fewer, the run waits."""
     gather_seconds: float
     """Longest wait for the devices at the start; then the run begins with those who came, if they are enough."""
+    patient: bool = field(default=False, kw_only=True)
+    """Whether the start is put off for as long as they are not enough: boards have yet to be enrolled."""
     order: Literal["free", "fixed"]
     """Whether turns go on without the late, or wait for everybody."""
     turn_seconds: float

@@ -1,4 +1,7 @@
-"""What a release has from the installed `edge` package: the agent, the installer that needs only a python3, the units."""
+"""What a release has from the installed `edge` package: the agent, the installer that needs only a python3, the units.
+
+Nothing is packed: the same release has to come out on another machine, whose zlib may be another. It costs 0.7 MB of 42.
+"""
 
 import io
 from collections.abc import Iterator
@@ -51,7 +54,7 @@ def agent_zip(edge: Path, number: str) -> bytes:
     members = {f"edge/{path.relative_to(edge)}": path.read_bytes() for path in _sources(edge)}
     members[f"cutlayer-{number}.dist-info/METADATA"] = f"Metadata-Version: 2.1\nName: cutlayer\nVersion: {number}\n".encode()  # fmt: skip
     file = io.BytesIO()
-    archive.write(file, members)
+    archive.write(file, members, packed=False)
     return file.getvalue()
 
 
@@ -62,7 +65,7 @@ def installer_pyz(edge: Path) -> bytes:
         members |= {f"edge/{path.relative_to(edge)}": path.read_bytes() for path in _sources(edge / name)}
     file = io.BytesIO(_START)
     file.seek(len(_START))
-    archive.write(file, members)
+    archive.write(file, members, packed=False)
     return file.getvalue()
 
 

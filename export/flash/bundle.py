@@ -78,12 +78,13 @@ def build_release(spec: ReleaseSpec, now: datetime, *, locks: Path = wheels.LOCK
     identity, graphs = read_bundle(path)
     contents, manifest = _collect(spec, path, identity, locks, edge or agent.package())
     folder = spec.keys[0].parent
-    before = history.read(folder)
-    manifest = history.date(manifest, spec.wish, before, now)
-    old = _old(spec, manifest, [signing.public_of(key) for key in keys]) if spec.since else frozenset()
+    with history.alone(spec.keys[0]):
+        before = history.read(folder)
+        manifest = history.date(manifest, spec.wish, before, now)
+        old = _old(spec, manifest, [signing.public_of(key) for key in keys]) if spec.since else frozenset()
+        # Noted before it is written: a version that was never seen costs nothing, one that is given twice would.
+        history.note(folder, before, manifest)
     present = {sha256: content for sha256, content in contents.items() if sha256 not in old}
-    # Noted first: a version that was never seen costs nothing, one that is given twice would.
-    history.note(folder, before, manifest)
     write_release(spec.out, manifest, signing.sign(manifest, keys), present)
     left = tuple(path for path in sorted(manifest.files) if manifest.files[path].sha256 in old)
     return Written(

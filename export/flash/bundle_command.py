@@ -39,6 +39,7 @@ def _bundle(arguments: argparse.Namespace) -> int:
     print(f"signed by {', '.join(written.signers)}")
     if written.measured_on not in {"", manifest.architecture}:
         print(f"the graphs' formulations were measured on {written.measured_on}: on {manifest.architecture} results are the same, steps may be slower")  # fmt: skip
+    print(f"next: cutlayer-export flash card, ssh or rootfs, or cutlayer-hub rollout {written.path}")
     return 0
 
 

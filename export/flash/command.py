@@ -67,7 +67,14 @@ def _card(arguments: argparse.Namespace) -> int:
         print("no --country: Raspberry Pi OS may keep the radio off until it knows where it is")
     if warning := expired_before_use(parcel, now):
         print(warning)
+    print(f"next: {_to_the_board(arguments.target)}; cutlayer-hub status shows when {parcel.claim.name} is there")
     return 0
+
+
+def _to_the_board(target: Path) -> str:
+    if target.is_dir():
+        return "unmount the card, put it into the board and switch that on"
+    return "write the image to a card with rpi-imager or bmaptool and start the board from it"
 
 
 def _ssh(arguments: argparse.Namespace) -> int:
@@ -263,10 +270,9 @@ def _rootfs_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> int:
-    seconds = int(text)
-    if not 0 <= seconds <= 86400:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 86400")
-    return seconds
+    if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) <= 86400):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 86400")
+    return int(text)
 
 
 COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {

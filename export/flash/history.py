@@ -1,9 +1,11 @@
 """Which version each release of a fleet got: `releases.json` beside the key. The same contents have the same version again."""
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -40,6 +42,14 @@ class Wish:
     version: int | None = None
     issued: datetime | None = None
     expires: datetime | None = None
+
+
+@contextmanager
+def alone(key: Path) -> Iterator[None]:
+    """While no other command gives out versions with this key: two that read at once would give the same one twice."""
+    with key.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def read(folder: Path) -> tuple[Noted, ...]:

@@ -32,6 +32,8 @@ class Entry:
     """Whether it runs the release."""
     took: bool = False
     """Whether it has had all of it."""
+    well: bool = False
+    """Whether it has been well on the release for long enough."""
     worse: str = ""
     """Why it is worse off."""
 

@@ -36,6 +36,8 @@ log = logging.getLogger("cutlayer.hub")
 POLL_SECONDS = 0.25
 KEEP_SECONDS = 30.0
 """Between two times that figures alone are worth a write."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 MOST_DEVICES = 4096
 RETRY_SECONDS = 1.0
 """After something could not be published."""
@@ -56,14 +58,17 @@ def command(options: argparse.Namespace) -> int:
         return _stop(settings, options, shelf)
     if options.release is None:
         raise RolloutError("name a FILE.release, or ask for --status or --stop")
-    key = options.key or folder / "release.pub"
+    key = _key(options, folder)
     with ExitStack() as down:
-        down.enter_context(shelf.held())
         file = ReleaseFile(options.release, key, fleet=settings.fleet.name, now=datetime.now(UTC))
         down.callback(file.close)
+        down.enter_context(shelf.held())
         book = _book(shelf, file.release, options)
         if book.outcome == STOPPED:
-            raise RolloutError(f"the rollout of version {book.release.version} was stopped: {book.reason}")
+            raise RolloutError(
+                f"the rollout of version {book.release.version} was stopped: {book.reason}; what is rolled out next needs a later "
+                "version (the same contents get one by cutlayer-export flash bundle --version N)"
+            )
         rollout = Rollout(
             book,
             settings.fleet.name,
@@ -76,8 +81,14 @@ def command(options: argparse.Namespace) -> int:
         shown = down.enter_context(progress(rollout))
         rollout.say = shown.note
         link.open(CONNECT_SECONDS)
-        Desk(rollout, file, link, shelf, shown).run(options.wait, pause=options.pause)
-    return _end(book, options)
+        began = book.stage
+        try:
+            Desk(rollout, file, link, shelf, shown).run(options.wait, pause=options.pause)
+        except KeyboardInterrupt:
+            shelf.save(book)
+            shown.note("interrupted, not stopped: the same command goes on; --stop ends the rollout for good")
+            return INTERRUPTED
+    return _end(book, options, began)
 
 
 @dataclass
@@ -206,6 +217,16 @@ def connect(settings: HubConfig, options: argparse.Namespace, folder: Path) -> M
     )
 
 
+def _key(options: argparse.Namespace, folder: Path) -> Path:
+    """File of the key that the release must be signed with."""
+    key: Path = options.key or folder / "release.pub"
+    if not key.is_file():
+        raise RolloutError(
+            f"there is no {key}, the public key of the fleet's releases: cutlayer-hub keys makes it, or give --key FILE"
+        )
+    return key
+
+
 def _own(settings: HubConfig) -> str:
     """URL of the broker that `serve` starts on this machine."""
     broker = settings.broker
@@ -238,8 +259,8 @@ def _book(shelf: Shelf, release: Release, options: argparse.Namespace) -> Book:
     return last
 
 
-def _end(book: Book, options: argparse.Namespace) -> int:
-    """What the command ends with."""
+def _end(book: Book, options: argparse.Namespace, began: int) -> int:
+    """What the command ends with; `began` is the stage it began in."""
     print()
     for line in summary(book):
         print(line)
@@ -247,12 +268,21 @@ def _end(book: Book, options: argparse.Namespace) -> int:
         return 1
     if book.outcome == DONE:
         return 0
-    left = [name for name, entry in book.devices.items() if not entry.on_it and (not book.only or name in book.only)]
-    if options.pause:
+    if options.pause and book.stage > began:
         print("paused: the same command goes on with the next stage")
         return 0
-    print(f"not done: {len(left)} devices do not have it yet; the same command goes on")
+    left = sorted(name for name in {*book.devices, *book.only} if not _has(book, name))
+    names = f"{', '.join(left[:3])}{' and others' if len(left) > 3 else ''}"
+    print(
+        f"not done, and no news for {options.wait:g} s; {'without it: ' + names if left else 'no device was heard of'}"
+    )
+    print("the same command goes on; --stop ends it for good")
     return 1
+
+
+def _has(book: Book, name: str) -> bool:
+    """Whether a device need not be waited for."""
+    return bool(book.only and name not in book.only) or (name in book.devices and book.devices[name].on_it)
 
 
 def _status(shelf: Shelf) -> int:
@@ -267,6 +297,8 @@ def _status(shelf: Shelf) -> int:
 
 def _stop(settings: HubConfig, options: argparse.Namespace, shelf: Shelf) -> int:
     """End a rollout that no command is at."""
+    if not shelf.path.is_file():
+        raise RolloutError(f"no rollout in {shelf.folder}")
     with ExitStack() as down:
         down.enter_context(shelf.held())
         book = shelf.load()

@@ -58,7 +58,7 @@ def judge(before: Figures | None, now: Figures, meanwhile: Drift, margins: Margi
     if _comparable(before, now) and before.loss is not None and now.loss is not None:
         most = before.loss + meanwhile.loss + margins.worse * abs(before.loss)
         if now.loss > most:
-            return f"the loss is {now.loss:.3f}, before it was {before.loss:.3f} (limit {most:.3f})"
+            return f"the loss is {_loss(now.loss)}, before it was {_loss(before.loss)} (limit {_loss(most)})"
     return ""
 
 
@@ -74,6 +74,10 @@ def _enough(before: Figures, now: Figures) -> bool:
 def _comparable(before: Figures, now: Figures) -> bool:
     """Losses of other graphs are other losses."""
     return _enough(before, now) and before.bundle == now.bundle
+
+
+def _loss(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 1e6 else f"{value:.1e}"
 
 
 def _milliseconds(seconds: float) -> str:

@@ -1,10 +1,10 @@
 """A rollout as it goes: what devices say comes in, who is offered what goes out. No clock, no I/O.
 
     a device is   when
-    away          nothing is known of it, or it is offline and has not taken the release
+    away          nothing is known of it, or it is offline and has not taken the release, or was well on it and has been gone for long
     fetching      it is offered the release and is there
     proving       it has all of it, or runs it, and has not been well for long enough
-    held          it has been well on it for that long, and is no worse off than before
+    held          it has been there and well on it for that long, and is no worse off than before; it stays so when it goes away
     skipped       it cannot take it, and says why: another board, another way of installing, a newer version
     failed        it rolled back, or is worse off
     lost          it took it and was not heard of again
@@ -52,7 +52,11 @@ class Live:
     online: bool = False
     state: State | None = None
     well_since: float | None = None
+    """Since when it has been there and well on the release."""
+    well_for: float = 0.0
+    """Seconds that it was so before it went away."""
     took_at: float | None = None
+    gone_at: float | None = None
 
 
 @dataclass
@@ -99,7 +103,9 @@ class Rollout:
         live = self._live(name)
         if live.online != online:
             live.online = online
+            live.gone_at = None if online else now
             self.news_at = now
+        self._count(live, now)
 
     def hear_state(self, name: str, state: State, now: float) -> None:
         """A device says where it stands."""
@@ -112,10 +118,7 @@ class Rollout:
         took = on_it or (mine and state.phase == "ready")
         if took and live.took_at is None:
             live.took_at = now
-        if on_it and state.phase == "healthy":
-            live.well_since = now if live.well_since is None else live.well_since
-        else:
-            live.well_since = None
+        self._count(live, now)
         if not entry.took and not took and (entry.stage is not None or entry.before is None):
             entry.before = state.now
         told = (state.phase, state.reason, state.version, on_it, entry.took or took)
@@ -132,6 +135,7 @@ class Rollout:
         if not self.running or now - self._began < self.times.gather:
             return
         self._judge()
+        self._note_well(now)
         self._choose(now)
         if reason := self._fault(now):
             self.stop(reason)
@@ -143,16 +147,21 @@ class Rollout:
         found = {}
         watch = Offer(self.fleet, None, self.times.state).pack()
         release = Offer(self.fleet, self.book.release, self.times.state).pack()
-        for name in self.scope:
+        scope = set(self.scope)
+        for name in self.live:
             entry = self.book.devices.get(name)
             chosen = entry is not None and entry.stage is not None
-            found[name] = (release if chosen else watch) if self.running else b""
+            if name in scope:
+                found[name] = (release if chosen else watch) if self.running else b""
+            elif chosen:
+                found[name] = b""  # by a command before this one, which was about other devices
         return found
 
     def serves(self, name: str) -> bool:
         """Whether a device may have the file's bytes."""
         entry = self.book.devices.get(name)
-        return self.running and entry is not None and entry.stage is not None
+        about = not self.book.only or name in self.book.only
+        return self.running and about and entry is not None and entry.stage is not None
 
     def stop(self, reason: str) -> None:
         """It ends here; nobody is offered the release any more."""
@@ -164,12 +173,16 @@ class Rollout:
         state, release = live.state, self.book.release
         if entry.worse:
             return FAILED
+        if entry.well and (state is None or (state.release == release.id and state.phase == "healthy")):
+            return HELD
         if state is None:
             return PROVING if entry.took and not self._late(live, now) else LOST if entry.took else AWAY
         if state.release == release.id:
             if live.well_since is not None:
                 return HELD if self._long_enough(entry, live, now) else PROVING
-            return LOST if self._late(live, now) else PROVING
+            # No network is not unhealthy, and proves nothing either.
+            late = AWAY if state.phase == "healthy" and not live.online else LOST
+            return late if self._late(live, now) else PROVING
         if state.offered == release.id and state.phase in ("rolled back", "refused"):
             return FAILED if state.phase == "rolled back" else SKIPPED
         if entry.took:
@@ -186,15 +199,33 @@ class Rollout:
     def _entry(self, name: str) -> Entry:
         return self.book.devices.setdefault(name, Entry())
 
+    def _count(self, live: Live, now: float) -> None:
+        """How long a device has been there and well: one that said so and has not been seen since proves nothing."""
+        state = live.state
+        well = state is not None and state.release == self.book.release.id and state.phase == "healthy"
+        if live.well_since is not None and not (well and live.online):
+            live.well_for, live.well_since = live.well_for + now - live.well_since, None
+        elif live.well_since is None and well and live.online:
+            live.well_since = now
+        if not well:
+            live.well_for = 0.0
+
+    def _note_well(self, now: float) -> None:
+        for name in self.members():
+            entry = self._entry(name)
+            if not entry.well and self.standing(name, now) == HELD:
+                entry.well = self.urgent = True
+
     def _late(self, live: Live, now: float) -> bool:
-        """Whether a device that has taken the release has had its time."""
+        """Whether a device that has taken the release, or has gone with it, has had its time."""
         since = live.took_at if live.took_at is not None else self._began
+        since = max(since, live.gone_at) if since is not None and live.gone_at is not None else since
         return since is not None and now - since >= self.times.trial
 
     def _long_enough(self, entry: Entry, live: Live, now: float) -> bool:
         if live.well_since is None or live.state is None:
             return False
-        well, hold = now - live.well_since, self.times.hold
+        well, hold = live.well_for + now - live.well_since, self.times.hold
         return well >= LONGEST_HOLD * hold or (well >= hold and gate.settled(entry.before, live.state.now))
 
     def _judge(self) -> None:
@@ -230,7 +261,9 @@ class Rollout:
         if stage.name == plan.CANARY and self.book.canaries:
             self._take([name for name in names if name in self.book.canaries])
             return
-        counted = [name for name in self.members() if self.standing(name, now) not in (SKIPPED, AWAY)]
+        standing = {name: self.standing(name, now) for name in self.members()}
+        # Who went away with it is no reason to give it to one more.
+        counted = [n for n, found in standing.items() if found != SKIPPED and (found != AWAY or self._entry(n).took)]
         fit = [name for name in names if self._entry(name).stage is None and self._fits(name)]
         self._take(fit[: max(0, stage.count(len(names)) - len(counted))])
 

@@ -16,6 +16,7 @@ from edge.link import LinkError, Message
 from edge.mqtt_link import MqttLink
 from edge.wire import topics
 from edge.wire.frames import WireError
+from export.flash.boards import BOARDS
 from hub import config
 from hub.config import HubConfig
 from hub.rollout.book import Shelf
@@ -55,14 +56,25 @@ def enrol(options: argparse.Namespace) -> int:
     folder = _opened(settings, now)
     if not LEAST_HOURS <= options.hours <= MOST_HOURS:
         raise TrustError(f"a claim of {options.hours:g} hours: it lasts from a minute to a year")
-    claim = make_claim(folder, settings, options.name, options.board, timedelta(hours=options.hours), now)
+    _check(options.name, options.board)
     path = options.out or Path(f"{options.name}.claim")
+    try:
+        files.try_out(path)  # before anything is in the register, and a claim of before withdrawn
+    except OSError as error:
+        raise TrustError(f"the claim cannot be written to {path}: {error.strerror or error}") from error
+    before = {member.name: member for member in folder.register.members()}.get(options.name)
+    claim = make_claim(folder, settings, options.name, options.board, timedelta(hours=options.hours), now)
     try:
         files.write(path, claim.pack(), files.PRIVATE)
     except OSError as error:
         raise TrustError(f"the claim cannot be written to {path}: {error.strerror or error}") from error
-    print(f"claim of {claim.name} for {claim.enrol}, until {_minute(claim.until)}: {path}")
+    print(f"{path}: lets {claim.name} in at {claim.enrol} once, until {_minute(claim.until)} UTC")
+    if before and before.claim_until and before.claim_until > now:
+        print(f"the claim of {claim.name} that was made before is withdrawn")
+    if before and before.state(now) == "enrolled":
+        print(f"{claim.name} is enrolled already: what it has is revoked when a board with another key uses this")
     print("who has it may take the device's place: bring it to the board, keep no copy")
+    print("next: cutlayer-export flash card, ssh or rootfs, with --claim and a --release")
     return 0
 
 
@@ -70,15 +82,9 @@ def make_claim(folder: Folder, settings: HubConfig, name: str, board: str, life:
     """A claim of a fleet for one device.
 
     Raises:
-        TrustError: the name is not one for a device.
+        TrustError: the name is not one for a device, or there is no such board.
     """
-    try:
-        topics.check_name(name)
-        topics.check_name(board, "board")
-    except WireError as error:
-        raise TrustError(str(error)) from None
-    if not name[0].isalnum() or not board[0].isalnum():
-        raise TrustError(f"{name if not name[0].isalnum() else board!r} must begin with a letter or digit")
+    _check(name, board)
     where = addresses(settings)
     token = folder.register.claim(name, board, life, now)
     return Claim(
@@ -92,6 +98,18 @@ def make_claim(folder: Folder, settings: HubConfig, name: str, board: str, life:
         token=token,
         expires=f"{now + life:%Y-%m-%dT%H:%M:%SZ}",
     )
+
+
+def _check(name: str, board: str) -> None:
+    try:
+        topics.check_name(name)
+        topics.check_name(board, "board")
+    except WireError as error:
+        raise TrustError(str(error)) from None
+    if not name[0].isalnum() or not board[0].isalnum():
+        raise TrustError(f"{name if not name[0].isalnum() else board!r} must begin with a letter or digit")
+    if board not in BOARDS:
+        raise TrustError(f"there are no releases for a board {board!r}; known are {', '.join(BOARDS)}")
 
 
 def devices(options: argparse.Namespace) -> int:
@@ -118,8 +136,11 @@ def revoke(options: argparse.Namespace) -> int:
     """Put a device out for good: its certificates, its claims, its open connection."""
     settings, now = _settings(options), datetime.now(UTC)
     folder = _opened(settings, now)
-    count, became = revocation.revoke(folder, options.name, addresses(settings).own, now)
-    print(f"{options.name}: {count} certificate{'' if count == 1 else 's'} revoked; {became}")
+    found, became = revocation.revoke(folder, options.name, addresses(settings).own, now)
+    counts = (("certificate", "revoked", found.certificates), ("open claim", "withdrawn", found.claims))
+    done = [f"{count} {what}{'' if count == 1 else 's'} {end}" for what, end, count in counts if count]
+    print(f"{options.name}: {', '.join(done) or 'nothing of it was good any more'}")
+    print(became)
     return 0
 
 

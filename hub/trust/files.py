@@ -1,5 +1,6 @@
 """Files that are whole or not there, also after a power cut; secrets are nobody else's to read."""
 
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -22,6 +23,19 @@ def write(path: Path, data: bytes, mode: int) -> None:
         fresh.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def try_out(path: Path) -> None:
+    """Make sure that a file of this name could be written, without touching one that is there.
+
+    Raises:
+        OSError: it could not.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
+    fresh.unlink()
 
 
 def sync(folder: Path) -> None:

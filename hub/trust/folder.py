@@ -36,8 +36,10 @@ HUB = "hub"
 """CN of the hub's own certificate. No device can be named so, nor with a colon."""
 LASTING = ("ca.key", "ca.pem", "release.key", "release.pub")
 """What cannot be made again: boards trust these."""
+NOT_OF_TRUST = {"rollout.json", "rollout.lock", "rollout.new"}
+"""What rollouts over a broker without certificates may have put here before there was an authority."""
 CRL_EARLY = timedelta(days=20)
-"""The list of revoked certificates is made anew when it is good for less; it lasts for 30 days."""
+"""The list of revoked certificates is made anew when it is good for less, or does not name all; it lasts for 30 days."""
 CRL_LATE = timedelta(days=7)
 """With less than this, somebody should know."""
 
@@ -137,7 +139,7 @@ class Folder:
         missing = [name for name in LASTING if not (self.root / name).is_file()]
         if not missing:
             return True
-        if not self.root.exists() or not any(self.root.iterdir()):
+        if not self.root.exists() or {path.name for path in self.root.iterdir()} <= NOT_OF_TRUST:
             return False
         raise TrustError(
             f"{self.root} lacks {', '.join(missing)}: boards trust what was there, so it is not made anew; restore it "
@@ -161,8 +163,8 @@ class Folder:
             files.write(self.crl, self.authority.revocations(self.register.revoked(now), now), files.PUBLIC)
 
     def renew_revocations(self, now: datetime) -> bool:
-        """Make the list anew where it has less than 20 of its 30 days left; returns whether."""
-        if self.revocations_until() - now > CRL_EARLY:
+        """Make the list anew where it has less than 20 of its 30 days left, or lacks somebody: whoever revoked was cut off."""
+        if self.revocations_until() - now > CRL_EARLY and self._all_named(now):
             return False
         self.write_revocations(now)
         return True
@@ -174,6 +176,10 @@ class Folder:
         except (OSError, ValueError):
             until = None
         return until or EARLIEST
+
+    def _all_named(self, now: datetime) -> bool:
+        named = {entry.serial_number for entry in x509.load_pem_x509_crl(self.crl.read_bytes())}
+        return named >= {serial for serial, _ in self.register.revoked(now)}
 
     def warnings(self, now: datetime) -> list[str]:
         """What will lock devices out soon, a sentence each."""
@@ -198,6 +204,22 @@ class Folder:
                 files.write(key, private_pem(private), files.PRIVATE)
                 files.write(certificate, pem_of(signed), files.PUBLIC)
         return certificate, key
+
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        """While one broker runs on this folder.
+
+        Raises:
+            TrustError: there is one.
+        """
+        with (self.root / "serve.lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise TrustError(
+                    f"cutlayer-hub serve --tls runs already on {self.root}: end it, or name another folder in [tls]"
+                ) from None
+            yield
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -242,6 +264,7 @@ def _make(root: Path, fleet: str, now: datetime) -> None:
         files.write(fresh / "release.pub", f"{public.hex()}\n".encode(), files.PUBLIC)
         made = Folder(fresh, fleet)
         made.write_revocations(now)
+        _bring_along(root, fresh)
         try:
             os.rename(fresh, root)  # noqa: PTH104  takes the place of an empty folder, and of nothing else
         except OSError as error:
@@ -251,6 +274,14 @@ def _make(root: Path, fleet: str, now: datetime) -> None:
         files.sync(root.parent)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _bring_along(root: Path, fresh: Path) -> None:
+    """What was in the folder and is not of trust, into the one that takes its place."""
+    for name in sorted(NOT_OF_TRUST):
+        if (root / name).is_file():
+            shutil.copy(root / name, fresh / name)
+            (root / name).unlink()
 
 
 @dataclass(frozen=True)

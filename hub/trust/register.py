@@ -91,6 +91,15 @@ class Member:
         return "enrolled" if now < self.until else "expired"
 
 
+@dataclass(frozen=True)
+class Revoked:
+    """What a name had that counts no more."""
+
+    certificates: int
+    claims: int
+    """That were open."""
+
+
 class Register:
     """Of one fleet; may be used by several processes and threads at once.
 
@@ -174,8 +183,8 @@ class Register:
             _insert(database, certificate, row["name"], row["board"], public, now)
         return Issued(row["name"], pem_of(certificate).decode())
 
-    def revoke(self, name: str, now: datetime) -> int:
-        """Revoke all certificates of a name and withdraw its open claims; returns how many certificates.
+    def revoke(self, name: str, now: datetime) -> Revoked:
+        """Revoke all certificates of a name and withdraw its open claims; returns how many.
 
         Raises:
             TrustError: there is no such name.
@@ -188,13 +197,18 @@ class Register:
                 raise TrustError(
                     f"there is no device {name!r} in this fleet; there are {', '.join(known) or 'none yet'}"
                 )
+            claims = database.execute(
+                "SELECT COUNT(*) FROM claims WHERE name = ? AND withdrawn IS NULL AND used IS NULL AND expires > ?",
+                (name, _stamp(now)),
+            ).fetchone()[0]
             database.execute(
                 "UPDATE claims SET withdrawn = ? WHERE name = ? AND withdrawn IS NULL", (_stamp(now), name)
             )
-            return database.execute(
+            certificates = database.execute(
                 "UPDATE certificates SET revoked = ?, reason = 'revoked' WHERE name = ? AND revoked IS NULL",
                 (_stamp(now), name),
             ).rowcount
+            return Revoked(certificates, claims)
 
     def revoked(self, now: datetime) -> list[tuple[int, datetime]]:
         """Serial numbers and times of revoked certificates that would be good otherwise."""

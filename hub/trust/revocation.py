@@ -15,7 +15,9 @@ from edge.mqtt_link import MqttLink
 from edge.wire import topics
 from hub.trust import files, mosquitto
 from hub.trust.authority import new_key, pem_of, private_pem
+from hub.trust.errors import TrustError
 from hub.trust.folder import Folder
+from hub.trust.register import Revoked
 
 log = logging.getLogger("cutlayer.hub")
 
@@ -25,7 +27,7 @@ PAUSE_SECONDS = 0.5
 LIFE = timedelta(minutes=5)
 
 
-def revoke(folder: Folder, name: str, url: str, now: datetime) -> tuple[int, str]:
+def revoke(folder: Folder, name: str, url: str, now: datetime) -> tuple[Revoked, str]:
     """Revoke what a name has.
 
     Args:
@@ -35,13 +37,19 @@ def revoke(folder: Folder, name: str, url: str, now: datetime) -> tuple[int, str
         now: an aware time.
 
     Returns:
-        How many certificates that were, and what became of the open connection, in words.
+        How much that was, and what became of the open connection, in words.
 
     Raises:
-        TrustError: there is no such name.
+        TrustError: there is no such name, or the broker cannot be told.
     """
-    count = folder.register.revoke(name, now)
-    return count, put_out(folder, name, url, now)
+    found = folder.register.revoke(name, now)
+    try:
+        return found, put_out(folder, name, url, now)
+    except OSError as error:
+        raise TrustError(
+            f"{name} is revoked in the register, but the broker still lets it in: the list {folder.crl} cannot be written: "
+            f"{error.strerror or error}; mend that and revoke it again"
+        ) from error
 
 
 def put_out(folder: Folder, name: str, url: str, now: datetime) -> str:

@@ -34,7 +34,7 @@ def beside(config: HubConfig, say: Callable[[str], None]) -> Iterator[HubConfig]
         say: told what is made and where boards come to, a line each.
 
     Raises:
-        TrustError: the fleet's folder cannot be made or used.
+        TrustError: the fleet's folder cannot be made or used, or another process serves it.
         BrokerError: mosquitto is missing, or a port is in use.
     """
     if config.broker.url not in ("embedded", "mosquitto"):
@@ -46,9 +46,10 @@ def beside(config: HubConfig, say: Callable[[str], None]) -> Iterator[HubConfig]
     if made:
         say(f"the fleet's authority and keys are made in {folder.root}: back this folder up, it cannot be made again")
     where = addresses(config)
-    keep(folder, where, now)
-    certificate, key = folder.client("", now)
     with ExitStack() as down:
+        down.enter_context(folder.served())
+        keep(folder, where, now)
+        certificate, key = folder.client("", now)
         broker = mosquitto.start(folder, config.tls.address, config.tls.port)
         keeper = Keeper(folder, config, where, broker)
         down.callback(keeper.close)
@@ -56,7 +57,8 @@ def beside(config: HubConfig, say: Callable[[str], None]) -> Iterator[HubConfig]
         listener = Listener(desk, config.tls.address, config.tls.enrol_port, *folder.pair("broker"), folder.ca)
         down.callback(listener.close)
         keeper.start(listener)
-        say(f"boards meet at {where.broker} and enrol at {where.enrol}, with claims of cutlayer-hub enrol")
+        say(f"boards meet at {where.broker} and enrol at {where.enrol}")
+        say("a claim for one: cutlayer-hub enrol --name NAME --board BOARD")
         link = BrokerConfig(
             url=where.own, ca=folder.ca, certificate=certificate, key=key, chunk_bytes=config.broker.chunk_bytes
         )

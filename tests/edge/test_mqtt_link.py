@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import pytest
 
+from edge.gate import Caps
 from edge.link import Connected, LinkError, Message
 from edge.mqtt_link import Inbox, MqttLink
 
@@ -278,6 +279,48 @@ def test_a_link_that_was_started_and_closed_stays_closed(port, started):
     peer = Peer(port, [(WELCOME, SUBSCRIBED)])
     assert link.poll(0.3) == []
     assert not link.connected
+    peer.close()
+
+
+# paho leaves the pair of sockets that wakes its thread to be collected, each time that is started again.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_link_whose_budget_is_spent_before_it_is_started_comes_when_there_is_room(port, caplog):
+    caplog.set_level("INFO", "cutlayer.link")
+    link = MqttLink(f"mqtt://127.0.0.1:{port}", "c", subscriptions=["t"], reconnect_seconds=0.05)
+    peer = Peer(port, [(WELCOME, SUBSCRIBED)])
+    link.limit(Caps(up=0))
+    wait(lambda: "the budget is spent: offline until there is room in it again" in warnings(caplog))
+    link.start()
+    assert link.poll(0.5) == []
+    assert peer.connections == 0
+    link.limit(Caps(up=1 << 20))
+    wait(lambda: link.connected)
+    assert link.poll(5) == [Connected()]
+    link.close()
+    peer.close()
+
+
+# paho leaves the pair of sockets that wakes its thread to be collected, each time that is started again.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_budget_that_is_spent_while_the_link_is_being_started_does_not_end_who_watches_it(port, caplog, monkeypatch):
+    caplog.set_level("INFO", "cutlayer.link")
+    link = MqttLink(f"mqtt://127.0.0.1:{port}", "c", subscriptions=["t"], reconnect_seconds=0.05)
+    peer = Peer(port, 3 * [(WELCOME, SUBSCRIBED)])
+    begin = threading.Thread.start
+
+    def late(thread):
+        """The machine turns to others between paho's noting its thread and starting it."""
+        if thread.name.startswith("paho") and not warnings(caplog):
+            link.limit(Caps(up=0))
+            wait(lambda: warnings(caplog))
+            time.sleep(0.2)
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", late)
+    link.start()
+    link.limit(Caps(up=1 << 20))
+    wait(lambda: link.connected)
+    link.close()
     peer.close()
 
 

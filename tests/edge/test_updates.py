@@ -616,6 +616,15 @@ def test_figures_of_a_process_that_has_hardly_begun_are_those_of_before():
     assert steps.figures() == Figures(108, 9.0, 9.0, "b")
 
 
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), 1e30])
+def test_a_loss_that_has_gone_astray_is_told_as_a_very_high_one(board, loss):
+    for _ in range(8):
+        board.updater.steps.add(0.1, loss)
+    board.offer(None, state_seconds=1.0)
+    board.turn()
+    assert board.states[-1].now.loss == 1e9
+
+
 def test_figures_alone_are_told_only_while_they_are_wanted(board):
     board.turn()
     told = len(board.states)

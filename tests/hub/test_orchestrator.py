@@ -200,6 +200,19 @@ def test_too_few_devices_are_a_plain_sentence(field):
         orchestrator.gather()
 
 
+def test_a_patient_hub_waits_for_boards_that_have_yet_to_be_enrolled(field):
+    late = {name: field.boards.pop(name) for name in ("a", "b")}
+    orchestrator = field.orchestrator(Everybody(), minimum_devices=3, devices=5, patient=True)
+
+    def watch():
+        if field.now > 60.0:
+            field.boards.update(late)
+
+    orchestrator.gather(watch)
+    assert 60.0 < field.now < 120.0
+    assert orchestrator.fleet(orchestrator.facts()).names == ("a", "b", "c")
+
+
 def test_the_hub_learns_in_a_fixed_order_however_frames_arrive(tmp_path):
     field = Field(tmp_path, ["a", "b", "c"])
     field.broker.__init__(delays=(0, 3, 1, 0, 2))

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from edge.wire.updates import Figures, Offer
-from hub.rollout import gate, plan
-from hub.rollout.book import DONE, RUNNING, STOPPED, Book, Shelf
-from hub.rollout.command import _book
+from hub.rollout import gate, plan, rollout
+from hub.rollout.book import DONE, RUNNING, STOPPED, Book, Entry, Shelf
+from hub.rollout.command import _book, _end
 from hub.rollout.gate import Drift, Margins, judge
 from hub.rollout.plan import RolloutError
 from hub.rollout.progress import ROWS, Picture, summary
@@ -120,6 +120,32 @@ def test_a_canary_that_is_worse_off_stops_it(fleet, figures, reason):
     assert fleet.chosen() == {canary}
 
 
+def test_a_canary_on_a_bad_link_has_its_time_in_parts(fleet):
+    (canary,) = fleet.chosen()
+    fleet.say(canary, new())
+    for _ in range(3):
+        fleet.pass_(0.3 * TIMES.hold)
+        fleet.gone(canary)
+        fleet.pass_(0.9 * TIMES.trial)
+        fleet.there(canary, new())
+    assert (fleet.book.stage, fleet.book.outcome) == (0, RUNNING)
+    fleet.pass_(0.2 * TIMES.hold)
+    assert fleet.book.stage == 1
+
+
+def test_who_has_been_well_for_long_enough_may_be_switched_off_at_night(fleet):
+    (canary,) = fleet.chosen()
+    fleet.update(canary)
+    assert fleet.book.stage == 1
+    fleet.gone(canary)
+    fleet.pass_(10 * TIMES.trial)
+    fleet.again()  # and its state is at no broker any more
+    fleet.pass_(2 * TIMES.trial)
+    fleet.pass_(2 * TIMES.trial)
+    assert fleet.book.outcome == RUNNING
+    assert fleet.rollout.standing(canary, fleet.now) == rollout.HELD
+
+
 def test_a_canary_that_rolls_back_stops_it(fleet):
     (canary,) = fleet.chosen()
     fleet.say(canary, told("ready"))
@@ -141,10 +167,18 @@ def test_a_canary_that_takes_it_and_is_not_heard_of_again_stops_it(fleet):
     assert fleet.book.reason == f"{canary} took it and did not become well within 100 s"
 
 
-def test_no_network_is_not_unhealthy(fleet):
+def test_no_network_is_not_unhealthy_and_proves_nothing(fleet):
+    """A release may have lost the board's network: its last state stays at the broker, and says that it is well."""
     (canary,) = fleet.chosen()
     fleet.say(canary, new())
+    fleet.pass_(TIMES.hold / 2)
     fleet.gone(canary)
+    fleet.pass_(TIMES.hold)
+    fleet.pass_(2 * TIMES.trial)
+    fleet.pass_()
+    assert (fleet.book.outcome, fleet.book.stage) == (RUNNING, 0)
+    assert fleet.chosen() == {canary}
+    fleet.there(canary, new())
     fleet.pass_(TIMES.hold)
     assert (fleet.book.outcome, fleet.book.stage) == (RUNNING, 1)
 
@@ -333,6 +367,34 @@ def test_a_damaged_book_is_a_sentence(tmp_path, text):
     (tmp_path / "rollout.json").write_text(text)
     with pytest.raises(RolloutError, match=r"rollout\.json: it"):
         Shelf(tmp_path).load()
+
+
+def test_who_is_left_out_of_a_later_command_is_offered_it_no_longer(fleet):
+    fleet = Fleet(["pi-1", "pi-2"], to="all")
+    fleet.pass_()
+    fleet.book.only = ("pi-2",)
+    fleet.again()
+    fleet.there("pi-1")
+    fleet.there("pi-2")
+    fleet.pass_()
+    assert fleet.rollout.offers()["pi-1"] == b""
+    assert not fleet.rollout.serves("pi-1")
+    assert fleet.rollout.serves("pi-2")
+
+
+@pytest.mark.parametrize(
+    ("only", "words"),
+    [((), "no device was heard of"), (("pi-1", "pi-9"), "without it: pi-9")],
+)
+def test_what_is_not_done_is_named(only, words, capsys):
+    book = Book(RELEASE, "all", only=only)
+    if only:
+        book.devices["pi-1"] = Entry(stage=0, on_it=True)
+        book.devices["pi-2"] = Entry(stage=0)
+    assert _end(book, SimpleNamespace(pause=False, wait=5.0), 0) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2] == f"not done, and no news for 5 s; {words}"
+    assert lines[-1] == "the same command goes on; --stop ends it for good"
 
 
 def options(to="canary,all", only=(), canary=()):

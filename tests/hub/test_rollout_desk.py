@@ -9,6 +9,8 @@ from edge.memory_link import MemoryBroker, MemoryLink
 from edge.release.manifest import ReleaseError
 from edge.wire import topics
 from edge.wire.updates import Offer, Piece, Want
+from hub.__main__ import main
+from hub.rollout import command
 from hub.rollout.book import Book, Shelf
 from hub.rollout.command import Desk
 from hub.rollout.rollout import Rollout, Times
@@ -171,3 +173,19 @@ def test_a_release_that_no_device_would_take_is_not_offered(path, changes, words
     make.write(path, version=4, **changes)
     with pytest.raises(ReleaseError, match=words):
         ReleaseFile(path, path.with_name("release.pub"), fleet="fleet", now=make.NOW)
+
+
+def test_a_command_that_is_interrupted_says_that_the_rollout_is_not_over(path, tmp_path, monkeypatch, capsys):
+    (tmp_path / "hub.toml").write_text('[bundle]\npath = "b"\n[run]\nfolder = "r"\n')
+    link = MemoryLink(MemoryBroker(), "hub", subscriptions=topics.subscriptions_of_rollout("fleet"))
+    link.open = lambda _timeout: MemoryLink.open(link)
+    monkeypatch.setattr(command, "connect", lambda *_: link)
+    monkeypatch.setattr(link, "poll", _interrupt)
+    options = ["rollout", path, "--config", tmp_path / "hub.toml", "--key", tmp_path / "release.pub"]
+    assert main([str(option) for option in options]) == 130
+    assert "interrupted, not stopped: the same command goes on" in capsys.readouterr().out
+    assert Shelf(tmp_path / "fleet").load().outcome == "running"
+
+
+def _interrupt(_timeout):
+    raise KeyboardInterrupt

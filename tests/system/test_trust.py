@@ -97,7 +97,7 @@ def test_a_device_that_is_revoked_is_out_and_the_run_goes_on(trial, call):
     assert now() == {name: ["online", "enrolled"] for name in names}
     out, stays = names
     done = call(hub_main, "revoke", out, "--config", config)
-    assert done.stdout == f"{out}: 1 certificate revoked; the broker has the list, and no connection is left\n"
+    assert done.stdout == f"{out}: 1 certificate revoked\nthe broker has the list, and no connection is left\n"
     wait_for(lambda: "certificate is revoked" in devices[out].stderr(), f"{out} is told: {devices[out].stderr()}")
     assert now() == {out: ["offline", "revoked"], stays: ["online", "enrolled"]}
     trial.wait_round(len(trial.rounds()) + 2)

@@ -93,6 +93,7 @@ def test_a_claim_has_all_that_a_board_needs(hub_toml, tmp_path, capsys):
         (["--name", "a", "--hours", "0"], "a claim of 0 hours"),
         (["--name", "a", "--hours", "9999"], "a claim of 9999 hours"),
         (["--name", "a", "--hours", "nan"], "a claim of nan hours"),
+        (["--name", "a", "--board", "pi"], "there are no releases for a board 'pi'; known are pi4, pi5,"),
         (["--name", "a", "--out", "nowhere/a.claim"], "cannot be written to nowhere/a.claim"),
     ],
 )
@@ -101,12 +102,44 @@ def test_claims_that_are_not_made(hub_toml, options, words, capsys, monkeypatch,
     main(["keys", "--config", str(hub_toml)])
     assert main(["enrol", "--config", str(hub_toml), *options]) == 2
     assert words in capsys.readouterr().err
+    assert Folder.open(tmp_path / "fleet", FLEET).register.members() == []
 
 
-@pytest.mark.parametrize("command", [["enrol", "--name", "a"], ["devices"], ["status"], ["revoke", "a"]])
+def test_what_a_claim_and_a_revocation_do_is_said(hub_toml, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    main(["keys", "--config", str(hub_toml)])
+
+    def said(*command):
+        capsys.readouterr()
+        assert main([*command, "--config", str(hub_toml)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80
+        return lines
+
+    first = said("enrol", "--name", "a", "--board", "pi5")
+    assert first[0].startswith("a.claim: lets a in at https://hub.example:443 once, until ")
+    assert first[-1].startswith("next: cutlayer-export flash")
+    assert "the claim of a that was made before is withdrawn" not in first
+    assert "the claim of a that was made before is withdrawn" in said("enrol", "--name", "a", "--board", "pi5")
+    assert said("revoke", "a") == [
+        "a: 1 open claim withdrawn",
+        "no broker of this fleet runs: the list is read when it starts",
+    ]
+    assert said("revoke", "a")[0] == "a: nothing of it was good any more"
+
+
+def test_without_a_configuration_there_is_a_sentence_that_helps(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(["devices"]) == 2
+    assert "there is no hub.toml: cutlayer-hub example > hub.toml makes one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [["enrol", "--name", "a"], ["devices"], ["status"], ["revoke", "a"], ["rollout", "--stop"]]
+)
 def test_without_a_folder_there_is_a_sentence_and_no_folder(command, hub_toml, tmp_path, capsys):
     assert main([*command, "--config", str(hub_toml)]) == 2
-    assert "there is no fleet folder" in capsys.readouterr().err
+    assert ("there is no fleet folder" if command[0] != "rollout" else "no rollout in") in capsys.readouterr().err
     assert not (tmp_path / "fleet").exists()
 
 

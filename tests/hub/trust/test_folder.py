@@ -10,10 +10,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from edge.wire.updates import Release
 from hub import config
+from hub.rollout.book import Book, Shelf
 from hub.trust import serving
 from hub.trust.errors import TrustError
-from hub.trust.folder import CRL_EARLY, Folder, addresses
+from hub.trust.folder import CRL_EARLY, Addresses, Folder, addresses
+from hub.trust.register import Revoked
 from tests.hub.trust.conftest import FLEET
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -60,6 +63,17 @@ def test_a_key_of_another_authority_is_told(folder, tmp_path):
     shutil.copy(other.root / "ca.key", folder.root / "ca.key")
     with pytest.raises(TrustError, match=r"the key does not belong to the certificate: restore it"):
         Folder.open(folder.root, FLEET)
+
+
+def test_what_a_rollout_without_certificates_left_there_is_taken_along(tmp_path):
+    shelf = Shelf(tmp_path / "fleet")
+    with shelf.held():
+        shelf.save(Book(Release("ab" * 32, 7, 4096, "12" * 32), "canary,all"))
+    folder, made = Folder.open_or_make(tmp_path / "fleet", FLEET, NOW)
+    assert made
+    assert Folder.open(folder.root, FLEET).ca.is_file()
+    assert shelf.load().release.version == 7
+    assert folder.root.stat().st_mode & 0o077 == 0
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
@@ -144,11 +158,18 @@ def test_a_list_that_is_lost_is_made_again_and_names_who_is_revoked(folder):
         return signed[-1]
 
     register.redeem(token, "a", b"key", sign, NOW)
-    assert register.revoke("a", NOW) == 1
+    assert register.revoke("a", NOW) == Revoked(1, 0)
     folder.crl.unlink()
     assert folder.renew_revocations(NOW)
     listed = x509.load_pem_x509_crl(folder.crl.read_bytes())
     assert [entry.serial_number for entry in listed] == [signed[0].serial_number]
+    # One who was cut off after the register has been written: the next command on the folder writes the list.
+    token = register.claim("b", "pi5", DAY, NOW)
+    register.redeem(token, "b", b"other", sign, NOW)
+    assert not folder.renew_revocations(NOW)
+    register.revoke("b", NOW)
+    serving.keep(folder, Addresses(("localhost",), "", "", ""), NOW)
+    assert len(x509.load_pem_x509_crl(folder.crl.read_bytes())) == 2
     # Once they have run out anyhow, the list need not name them.
     folder.write_revocations(NOW + 92 * DAY)
     assert len(x509.load_pem_x509_crl(folder.crl.read_bytes())) == 0

@@ -15,6 +15,7 @@ from hub.broker import BrokerError
 from hub.trust import mosquitto, revocation
 from hub.trust.authority import Authority, new_key
 from hub.trust.folder import Folder
+from hub.trust.register import Revoked
 from tests.hub.trust.conftest import FLEET, heard
 
 pytestmark = pytest.mark.system
@@ -177,8 +178,8 @@ def test_a_revoked_device_is_cut_and_stays_out_and_others_stay(grounds):
     _wait(lambda: a.connected)  # the raw connections came in its name
     a.publish(f"{BASE}/a/up", b"before", qos=1)
     heard(hub, b"before")
-    count, became = revocation.revoke(grounds.folder, "a", grounds.broker.url, grounds.now)
-    assert (count, became) == (1, "the broker has the list, and no connection is left")
+    found, became = revocation.revoke(grounds.folder, "a", grounds.broker.url, grounds.now)
+    assert (found, became) == (Revoked(1, 0), "the broker has the list, and no connection is left")
     _wait(lambda: not a.connected)
     for version, session in sessions:  # nor by a TLS session of before
         assert _refused(grounds, context, version, session)

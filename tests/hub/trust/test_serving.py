@@ -36,7 +36,8 @@ def test_broker_and_enrolment_live_as_long_as_the_run(settings, monkeypatch, cap
     said = []
     with serving.beside(settings, said.append) as told:
         assert told.broker.url == f"mqtts://127.0.0.1:{settings.tls.port}"
-        assert f"boards meet at mqtts://localhost:{settings.tls.port}" in said[-1]
+        assert f"boards meet at mqtts://localhost:{settings.tls.port}" in said[-2]
+        assert "cutlayer-hub enrol" in said[-1]
         folder = Folder.open(settings.tls.folder, FLEET)
         first = mosquitto.running(folder)
         assert first is not None
@@ -60,6 +61,17 @@ def test_a_broker_of_somebody_else_is_not_started_again(settings):
     with pytest.raises(TrustError, match=words), serving.beside(other, lambda _text: None):
         pass
     assert not settings.tls.folder.exists()
+
+
+def test_a_second_one_on_the_same_folder_is_refused_and_the_first_is_still_known(settings):
+    ports = dataclasses.replace(settings.tls, port=free_port(), enrol_port=free_port())
+    other = dataclasses.replace(settings, tls=ports)
+    with serving.beside(settings, lambda _text: None):
+        folder = Folder.open(settings.tls.folder, FLEET)
+        first = mosquitto.running(folder)
+        with pytest.raises(TrustError, match="runs already on"), serving.beside(other, lambda _text: None):
+            pass
+        assert mosquitto.running(folder) == first
 
 
 def test_a_port_in_use_ends_it_in_a_sentence_and_leaves_no_broker(settings):
