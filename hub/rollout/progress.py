@@ -115,7 +115,7 @@ def _words(shown: Rollout, name: str, standing: str) -> str:
     if standing == rollout.HELD:
         return "well"
     if standing == rollout.AWAY and shown.live[name].online:
-        return "not yet offered"
+        return "not yet offered" if state is None or state.release else "not installed from a release"
     return f"{standing}: {state.phase}" if standing == rollout.PROVING and state else standing
 
 
@@ -141,6 +141,8 @@ def summary(book: Book) -> Iterator[str]:
             continue
         word = "worse off" if entry.worse else "has it" if entry.on_it else entry.phase or "not heard of"
         offered = "" if entry.stage is not None else "; not offered yet"
+        if entry.stage is None and entry.phase == "idle" and not entry.version:
+            word, offered = "was not installed from a release", ""
         reason = entry.worse or entry.reason
         line = f"  {name:<20} version {entry.version or MISSING:<6} {word}{offered}{f': {reason}' if reason else ''}"
         yield line if len(line) <= 80 else f"{line[:79]}…"

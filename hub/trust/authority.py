@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from hub.trust.errors import ClaimError
+from hub.trust.errors import ClaimError, TrustError
 
 CA_DAYS = 3650
 SERVER_DAYS = 397
@@ -114,8 +114,15 @@ class Authority:
             life: from now on, but not beyond the authority's own.
             now: an aware time.
             names: host names and addresses of a server.
+
+        Raises:
+            TrustError: the authority itself has ended.
         """
         end = min(now + life, self.certificate.not_valid_after_utc)
+        if end <= now:
+            raise TrustError(
+                f"the fleet's authority ended at {end:%Y-%m-%d}: every board must be enrolled in a new fleet"
+            )
         builder = (
             _builder(_name(name), self.certificate.subject, key, now - BACKDATED, end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from edge.wire.updates import Figures, Offer
+from edge.wire.updates import Figures, Offer, State
 from hub.rollout import gate, plan, rollout
 from hub.rollout.book import DONE, RUNNING, STOPPED, Book, Entry, Shelf
 from hub.rollout.command import _book, _end
@@ -452,6 +452,12 @@ def test_of_a_large_fleet_the_busy_ones_are_shown():
     assert len(lines) < ROWS + 6
     assert lines[2].startswith(canary)
     assert f"and {200 - ROWS} more" in lines[-1]
+
+
+def test_a_board_that_was_not_installed_from_a_release_is_told_from_one_that_waits(fleet):
+    fleet.there("by-hand", State("idle"))
+    assert f"  {'by-hand':<20} version –      was not installed from a release" in list(summary(fleet.book))  # noqa: RUF001
+    assert "by-hand" not in fleet.chosen()
 
 
 def test_the_summary_says_where_it_stands(fleet):

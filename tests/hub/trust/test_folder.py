@@ -118,6 +118,8 @@ def test_the_authority_is_for_ten_years_and_signs_nothing_beyond_itself(folder):
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
     late = folder.authority.sign("a", key, "client", 90 * DAY, NOW + 3640 * DAY)
     assert late.not_valid_after_utc == NOW + 3650 * DAY
+    with pytest.raises(TrustError, match=r"authority ended at 2036-11-19: every board must be enrolled in a new fleet"):
+        folder.server(("localhost",), NOW + 3652 * DAY)
 
 
 def test_serial_numbers_are_chance(folder):
