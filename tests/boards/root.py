@@ -5,6 +5,7 @@ folder of `cache()`, so that the second time takes no time.
 """
 
 import gzip
+import fcntl
 import hashlib
 import os
 import shutil
@@ -136,15 +137,17 @@ def parts(packages: tuple[str, ...] = PACKAGES) -> Parts:
 def kept(name: str, make: Callable[[Path], None]) -> Path:
     """A folder of the cache; `make` fills it where it is not there yet. What is half made is thrown away."""
     folder = cache() / name
-    if not folder.exists():
-        cache().mkdir(parents=True, exist_ok=True)
-        half = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=cache()))
-        try:
-            make(half)
-            half.chmod(0o755)
-            half.rename(folder)
-        finally:
-            shutil.rmtree(half, ignore_errors=True)
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two tests that want it at once: the second waits
+        if not folder.exists():
+            half = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=cache()))
+            try:
+                make(half)
+                half.chmod(0o755)
+                half.rename(folder)
+            finally:
+                shutil.rmtree(half, ignore_errors=True)
     return folder
 
 
