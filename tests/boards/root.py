@@ -4,8 +4,8 @@ Packages come from where apt of this machine gets its own; nothing of them is ru
 folder of `cache()`, so that the second time takes no time.
 """
 
-import gzip
 import fcntl
+import gzip
 import hashlib
 import os
 import shutil
