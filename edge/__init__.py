@@ -9,7 +9,7 @@ weights.py    weights that come and go as differences; what coding left out
 purse.py      what the budget has left; gate.py: nothing leaves beyond it; effort.py: joules and CPU seconds of a round
 outbox.py     state, position and message in one transaction
 wire/delivery numbers, chunks, acknowledgements, resends
-mqtt_link.py  to the broker and back: what is urgent overtakes bulk (link.py: what any link does)
+mqtt_link.py  to the broker and back: what is urgent overtakes bulk (link.py: what any link does; tls_chain.py, namesakes.py)
 accounts.py   what all this has cost, with the source of each figure
 meters.py     windows of time, memory and joules (energy/: where joules come from; thermal.py); board.py: which board
 memory.py     how much there is, and what graph and batch fit; processor.py: whether the wheels run at all

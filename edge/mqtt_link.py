@@ -11,7 +11,6 @@ import ssl
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,9 +24,12 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edge import tcp_info
 from edge.endpoint import TLS, endpoint, reason_of, unreachable
 from edge.gate import BUFFER_BYTES, Caps, Gate
+from edge.inbox import Inbox
 from edge.link import PACKET_BYTES, PUBLISH_OVERHEAD, Connected, Disconnected, Event, LinkError, Message
+from edge.namesakes import Namesakes
 from edge.slow_lane import SlowLane
 from edge.tcp_info import SocketBytes
+from edge.tls_chain import Chain
 
 __all__ = ["MqttLink", "read_password"]
 
@@ -43,13 +45,6 @@ CONNECT_SECONDS = 4.0
 """Of one try to connect again: the kernel asks at 0, 1 and 3 seconds, and would ask again at 7."""
 UNREACHABLE_SECONDS = 2.0
 """Most seconds between two tries where nobody answers at all, and so nobody is burdened by being asked."""
-
-BRIEF_SECONDS = 60.0
-"""A connection that is ended within so many seconds was hardly made."""
-EVICTIONS = 3
-"""So many in a row are no accident."""
-YIELD_SECONDS, MOST_YIELD_SECONDS = 15.0, 3600.0
-"""How long to leave the broker to a namesake: doubled each time from the one to the other."""
 
 _SLICE = 0.25
 _AGAIN = "; it is tried again by itself until it is there"
@@ -78,38 +73,6 @@ def read_password(path: Path | None) -> str | None:
     if not lines or not lines[0]:
         raise LinkError(f"the password file {path} is empty in its first line: the password goes there")
     return lines[0]
-
-
-class Inbox:
-    """Events between the network thread and the loop; bounded in bytes of payload, frames beyond that are dropped."""
-
-    def __init__(self, limit: int) -> None:
-        self.dropped = 0
-        self._limit = limit
-        self._events: deque[Event] = deque()
-        self._bytes = 0
-        self._condition = threading.Condition()
-
-    def put(self, event: Event) -> None:
-        """Add an event; a message that does not fit is dropped and counted."""
-        size = len(event.payload) if isinstance(event, Message) else 0
-        with self._condition:
-            if size and self._bytes + size > self._limit:
-                self.dropped += 1
-                return
-            self._bytes += size
-            self._events.append(event)
-            self._condition.notify()
-
-    def take(self, timeout: float) -> list[Event]:
-        """All events, waiting for the first."""
-        with self._condition:
-            if not self._events and timeout > 0:
-                self._condition.wait(timeout)
-            events = list(self._events)
-            self._events.clear()
-            self._bytes = 0
-            return events
 
 
 class MqttLink:
@@ -173,18 +136,14 @@ class MqttLink:
         self._told: set[str] = set()
         """Why there is no connection, as far as a warning has said so."""
         self._maximum_packet_bytes = PACKET_BYTES
-        self._up_since = 0.0
-        self._evictions = 0
-        """How often in a row the broker has ended a connection that was hardly made, where it knows us by our certificate."""
-        self._pause = 0.0
-        self._pair = (certificate, key)
-        self._loaded: object = None
-        """The state of certificate and key that new connections use."""
+        self._namesakes = Namesakes()
+        self._chain: Chain | None = None
         self._client = self._make_client(client_id)
         if username is not None:
             self._client.username_pw_set(username, password)
         if self._scheme == TLS:
-            self._use_tls(ca, certificate, key)
+            self._chain = Chain(url, ca, certificate, key)
+            self._client.tls_set_context(self._chain.context)
 
     @property
     def connected(self) -> bool:
@@ -398,32 +357,9 @@ class MqttLink:
         self._back_off(client)
         return client
 
-    def _use_tls(self, ca: Path | None, certificate: Path | None, key: Path | None) -> None:
-        try:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            if ca is None:
-                context.load_default_certs()
-            else:
-                context.load_verify_locations(ca)
-            if certificate is not None:
-                self._loaded = _states(self._pair)
-                context.load_cert_chain(certificate, key)
-        except (OSError, ValueError) as error:
-            names = ", ".join(str(path) for path in (ca, certificate, key) if path)
-            raise LinkError(f"TLS for {self.url} cannot be set up with {names}: {reason_of(error)}") from error
-        self._context = context
-        self._client.tls_set_context(context)
-
     def _on_pre_connect(self, _client: mqtt.Client, _data: Any) -> None:
-        """Take a certificate that has been renewed since the last connection."""
-        certificate, key = self._pair
-        if certificate is None or (states := _states(self._pair)) == self._loaded:
-            return
-        try:
-            self._context.load_cert_chain(certificate, key)
-            self._loaded = states
-        except (OSError, ValueError) as error:
-            log.warning("the new certificate %s cannot be used: %s", certificate, reason_of(error))
+        if self._chain is not None:
+            self._chain.renew()
 
     def _stop_loop(self) -> None:
         # paho's loop_stop waits without limit for a thread that may be waiting for a broker.
@@ -444,14 +380,16 @@ class MqttLink:
         delay: Any = random.uniform(0.0, ceiling)  # typed as whole seconds, but takes any
         client.reconnect_delay_set(delay, delay)
 
-    def _yield(self, client: mqtt.Client) -> None:
-        """Leave the broker to a namesake for a while."""
-        ceiling = min(MOST_YIELD_SECONDS, YIELD_SECONDS * 2.0 ** min(self._evictions - EVICTIONS, 16))
-        self._pause = random.uniform(0.75 * ceiling, ceiling)
-        delay: Any = self._pause
+    def _yield(self, client: mqtt.Client, *, was_up: bool) -> None:
+        """Leave the broker to a namesake for a while, where it knows us by our certificate and there seems to be one."""
+        if self._chain is None or self._chain.certificate is None:
+            return
+        delay: Any = self._namesakes.down(time.monotonic(), was_up=was_up, by_peer=self._client.ended_by_peer)
+        if delay is None:
+            return
         log.warning(
             "the broker at %s has ended %d connections in a row that were hardly made: if another device uses the certificate "
-            "%s, give it one of its own; the next try is in %.0f s", self.url, self._evictions, self._pair[0], delay,
+            "%s, give it one of its own; the next try is in %.0f s", self.url, self._namesakes.evictions, self._chain.certificate, delay,
         )  # fmt: skip
         client.reconnect_delay_set(delay, delay)
 
@@ -484,7 +422,7 @@ class MqttLink:
         self._told.clear()
         self._failures = 0
         self._back_off(self._client)
-        self._up_since = time.monotonic()
+        self._namesakes.up(time.monotonic())
         self._ready.set()
         self._settled.set()
         self._inbox.put(Connected(self._maximum_packet_bytes))
@@ -509,26 +447,14 @@ class MqttLink:
     def _on_disconnect(self, client: mqtt.Client, _data: Any, flags: Any, reason: ReasonCode, _given: Any) -> None:
         was_up = self._ready.is_set()
         self._ready.clear()
-        self._count_eviction(was_up=was_up)
         self._back_off(client)
-        if self._evictions >= EVICTIONS:
-            self._yield(client)
+        self._yield(client, was_up=was_up)
         if not was_up:
             if (alert := self._client.alert) is not None:
                 self._refuse(f"does not let us in: {reason_of(alert)}")
             return
         text = str(reason) if flags.is_disconnect_packet_from_server or reason.value == 0 else "connection lost"
         self._inbox.put(Disconnected(TAKEN_OVER if reason.value == _SESSION_TAKEN_OVER else text))
-
-    def _count_eviction(self, *, was_up: bool) -> None:
-        """Notice a namesake: mosquitto lets one connection in for a certificate, and ends the former without a word.
-
-        Who yields waits longer each time, so that two boards with one certificate do not throw each other off for ever.
-        """
-        if self._pair[0] is None or not was_up:
-            return
-        brief = time.monotonic() - self._up_since < max(BRIEF_SECONDS, 4 * self._pause)
-        self._evictions = self._evictions + 1 if brief and self._client.ended_by_peer else 0
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         try:
@@ -550,18 +476,6 @@ class MqttLink:
     def _on_socket_close(self, _client: mqtt.Client, _data: Any, _connection: Any) -> None:
         self._bytes.closed()
         self._slow_lane.clear()
-
-
-def _states(paths: Sequence[Path | None]) -> object:
-    """What changes when one of the files does."""
-    found = []
-    for path in paths:
-        try:
-            stat = path.stat() if path is not None else None
-        except OSError:
-            stat = None
-        found.append((stat.st_mtime_ns, stat.st_ino, stat.st_size) if stat else None)
-    return found
 
 
 class _Client(mqtt.Client):

@@ -12,8 +12,9 @@ from contextlib import suppress
 import pytest
 
 from edge.gate import Caps
+from edge.inbox import Inbox
 from edge.link import Connected, LinkError, Message
-from edge.mqtt_link import Inbox, MqttLink
+from edge.mqtt_link import MqttLink
 
 
 @pytest.mark.parametrize(

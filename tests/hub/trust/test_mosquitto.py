@@ -252,10 +252,10 @@ def test_two_with_one_certificate_leave_the_broker_to_each_other(grounds, caplog
     one = grounds.link(pair, "one", subscriptions=[f"{BASE}/a/down"], reconnect_seconds=0.1)
     two = grounds.link(pair, "two", subscriptions=[f"{BASE}/a/down"], reconnect_seconds=0.1)
     _wait(lambda: any("another device uses the certificate" in record.message for record in caplog.records))
-    yielded = [link for link in (one, two) if link._evictions > 2]
+    yielded = [link for link in (one, two) if link._namesakes.evictions > 2]
     # Who has been thrown off thrice waits for more than ten seconds; the other has the broker meanwhile.
     assert len(yielded) == 1
-    assert all(link._pause > 10 for link in yielded)
+    assert all(link._namesakes.pause > 10 for link in yielded)
     other = two if yielded == [one] else one
     _wait(lambda: other.connected)
 
