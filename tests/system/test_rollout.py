@@ -82,7 +82,8 @@ class Field:
 
     def rollout(self, release, *options, to="canary,all"):
         hub = ("--config", self.root / "hub.toml", "--key", self.key, "--to", to)
-        quick = ("--hold", "0.3", "--gather", "1.5", "--state", "0.3", "--trial", "40")
+        # Steps of two milliseconds take as long as the machine lets them: only one test is about that.
+        quick = ("--hold", "0.3", "--gather", "1.5", "--state", "0.3", "--trial", "40", "--slower", "100")
         return self.trial.children.python("-m", "hub", "rollout", release, *hub, *quick, *options)
 
     def version(self, name):
@@ -160,7 +161,9 @@ def test_a_release_that_is_slower_stops_at_the_canary(field):
     field.start(*trial.names)
     trial.start_hub()
     trial.wait_round(2)
-    command = field.rollout(field.release(2, cutlayer="7.7.7"), "--canary", trial.names[0], "--hold", "20")
+    command = field.rollout(
+        field.release(2, cutlayer="7.7.7"), "--canary", trial.names[0], "--hold", "20", "--slower", "1.5"
+    )
     assert command.wait(100) == 1, said(field, command)
     assert f"stopped: {trial.names[0]}: a step takes " in command.stdout()
     assert field.versions() == [2, 1, 1]
