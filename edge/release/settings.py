@@ -19,9 +19,6 @@ CLAIM = "claim.json"
 USED = "claimed"
 """Beside it: which claim this board has enrolled with."""
 
-USERS = ("data", "run", "budget", "energy")
-"""Sections that are the user's. Of the others, keys that are not filled in may be given as well."""
-
 
 def read_claim(path: Path) -> Claim:
     """Reads a claim; whether it has expired is the hub's to say.
